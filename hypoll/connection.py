@@ -1,0 +1,490 @@
+"""One connection: readiness, phases and deadlines, output and back-pressure. Sockets and HTTP meet only here.
+
+Its laws:
+
+- An edge is told once. `readable` remembers it until a read comes back short, which for a stream socket means drained
+  (epoll(7)); whoever stops before that comes back by `call_soon`.
+- Registered once for IN, OUT and RDHUP, edge-triggered; that is the one `epoll_ctl` of a connection's life.
+- While output waits for the peer, nothing is read and no request handled: the peer's own pace is the limit.
+- One phase at a time; its deadline, status and reason stand in `RULES`. `_enter` is the one place that changes it.
+- Every refusal goes through `_refuse`; every end through `close`.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Generator, Iterable
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+from hypoll.encode import CONTINUE, COPY_LIMIT, UNPARSED, encode_plain
+from hypoll.http import (
+    HTTPError,
+    Peer,
+    PeerError,
+    Request,
+    RequestParser,
+    Response,
+    Rest,
+    State,
+    encode,
+    problem,
+)
+from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, Loop
+from hypoll.message import Section
+from hypoll.settings import Settings
+
+READ_SIZE = 64 * 1024
+"""Bytes asked for by one read. Fewer in the answer: the socket is drained."""
+
+READS_PER_TURN = range(4)
+"""Reads before a connection lets the others have their turn."""
+
+LINGER_TIME = 30.0
+"""Seconds a refused peer may go on sending, in all."""
+
+LINGER_PAUSE = 5.0
+"""Seconds it may pause."""
+
+LINGER_BYTES = 32 * 1024 * 1024
+"""Bytes of it that are read away, so that closing doesn't reset the connection under the refusal."""
+
+SENDMSG_BUFFERS = 64
+"""Buffers given to one sendmsg; the kernel takes up to IOV_MAX, 1024."""
+
+JOIN_LIMIT = 64 * 1024
+"""Answers up to this size are copied together for one send; larger ones go by sendmsg from where they are."""
+
+PULLS_PER_TURN = range(16)
+"""Times a streamed body is pulled before the other connections have their turn."""
+
+NEW_GRACE = 1.0
+"""Seconds a connection that has not sent a byte is kept when a drain begins."""
+
+log = logging.getLogger("hypoll.error")
+
+
+class Phase(IntEnum):
+    """What a connection is doing; each with a deadline in `RULES`. Up to BODY it takes input, from SENDING on not."""
+
+    NEW = 0
+    IDLE = 1
+    HEAD = 2
+    BODY = 3
+    SENDING = 4
+    FINISHING = 5
+    LINGERING = 6
+    CLOSED = 7
+
+
+class Rule(NamedTuple):
+    """A phase's deadline: the setting that holds its seconds, and the refusal when they have passed (None: none)."""
+
+    setting: str
+    refusal: HTTPError | None = None
+
+
+_TOO_SLOW = HTTPError(408, "the request body took too long")
+
+RULES = {
+    Phase.NEW: Rule("keep_alive"),
+    Phase.IDLE: Rule("keep_alive"),
+    Phase.HEAD: Rule("header_timeout", HTTPError(408, "the request head took too long")),
+    Phase.BODY: Rule("body_timeout", _TOO_SLOW),
+    Phase.SENDING: Rule("write_timeout"),
+    Phase.FINISHING: Rule("write_timeout"),
+}
+
+_PHASES = {State.START: Phase.IDLE, State.HEAD: Phase.HEAD, State.BODY: Phase.BODY, State.DONE: Phase.IDLE}
+
+# Plain names: an Enum's attribute costs the hot path two look-ups more.
+_IDLE = Phase.IDLE
+_SENDING = Phase.SENDING
+
+_GONE = ERR | HUP
+_INPUT = IN | RDHUP
+_PLAIN_EDGE = IN | OUT
+
+
+class Application(Protocol):
+    """What answers requests."""
+
+    def __call__(self, request: Request, /) -> Response:
+        """Answer a request."""
+        ...
+
+    def refuses(self, request: Request, /) -> HTTPError | None:
+        """Give the refusal of a request whose head alone is known, if it has one."""
+        ...
+
+
+class Shared:
+    """What the connections of one server have in common."""
+
+    def __init__(self, loop: Loop, application: Application, settings: Settings) -> None:
+        self.loop = loop
+        self.application = application
+        # Bound once: calling an object by its class's __call__ costs a look-up more.
+        self.answer = application.__call__
+        self.settings = settings
+        self.seconds = {phase: getattr(settings, rule.setting) for phase, rule in RULES.items()}
+        self.seconds[Phase.LINGERING] = LINGER_PAUSE
+        self.keep_alive = settings.keep_alive
+        self.sections: dict[bytes, Section] = {}
+        self.draining = False
+        self.connections: set[Connection] = set()
+        self.on_close: Callable[[], object] = lambda: None
+        self.scratch = bytearray(READ_SIZE)
+
+
+class Connection:
+    """One accepted, non-blocking stream socket, from its registration to its close."""
+
+    __slots__ = (
+        "deadline",
+        "half_closed",
+        "lingered",
+        "output",
+        "parser",
+        "phase",
+        "readable",
+        "shared",
+        "since",
+        "sock",
+        "stream",
+    )
+
+    def __init__(self, shared: Shared, sock: socket.socket, peer: Peer) -> None:
+        self.shared = shared
+        self.sock = sock
+        self.parser = RequestParser(shared.settings, peer, shared.sections)
+        self.phase = Phase.NEW
+        self.since = shared.loop.now
+        self.deadline = self.since + shared.keep_alive
+        self.readable = False
+        self.half_closed = False
+        self.output: list[bytes | memoryview] = []
+        self.stream: Generator[bytes] | None = None
+        self.lingered = 0
+        shared.loop.register(sock.fileno(), self.on_events)
+        shared.connections.add(self)
+
+    # edges
+
+    def on_events(self, events: int) -> None:
+        """Take an edge. A connection that fails is closed, never left behind."""
+        try:
+            if events != _PLAIN_EDGE or self.phase is not _IDLE:
+                self._on_edge(events)
+                return
+            # The hot path: a request that came in one read to an idle connection, an answer that goes in one send.
+            # Whatever is different takes the general path. No connection is idle in a drain.
+            data = self.sock.recv(READ_SIZE)
+            request = self.parser.feed(data)
+            if request is None or not request.plain or self.parser.pending or len(data) == READ_SIZE:
+                self._on_request(data, request)
+                self.pump()
+                return
+            shared = self.shared
+            response = shared.answer(request)
+            payload = encode_plain(response)
+            if payload is None:
+                self._answer(request, response)
+                self.pump()
+                return
+            try:
+                sent = self.sock.send(payload)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(payload):
+                # Rule 5 of the hot path: a deadline costs one write.
+                self.deadline = shared.loop.now + shared.keep_alive
+            else:
+                self._keep(payload, sent)
+                self._enter(Phase.SENDING)
+        except BlockingIOError:
+            self.readable = False
+        except HTTPError as error:
+            self.refuse(error)
+        except (OSError, PeerError):
+            self.close()  # the peer is gone, or speaks something else
+        except Exception:
+            log.exception("a connection failed")
+            self.close()
+
+    def on_deadline(self) -> None:
+        """The phase has lasted too long: refuse, or close."""
+        rule = RULES.get(self.phase)
+        if rule is None or rule.refusal is None:
+            self.close()
+        else:
+            self.refuse(rule.refusal)
+
+    def refuse(self, error: HTTPError, owed: Iterable[bytes] = ()) -> None:
+        """Say why, and close: the one function that writes refusals. `owed`: the answers before it, encoded."""
+        log.debug("%s refused: %s", self.parser.peer.client, error)
+        out = list(owed)
+        encode(out, problem(error), UNPARSED, True)
+        self._enter(Phase.FINISHING)
+        # More may come, and must be read away before closing, or the kernel resets the connection under the answer.
+        self.readable = True
+        self.output += out
+        try:
+            self._drive()
+        except OSError:
+            self.close()
+
+    def drain(self) -> None:
+        """The server is stopping: go at once when idle, else after the answer under way."""
+        if self.phase in (Phase.NEW, Phase.IDLE):
+            # A request may have arrived that this turn has not come to.
+            self.readable = True
+            self.on_events(0)
+        if self.phase is Phase.IDLE:
+            self.close()
+        elif self.phase is Phase.NEW:
+            # Accepted and not heard from: its first request is likely on the way.
+            self.deadline = min(self.deadline, self.shared.loop.now + NEW_GRACE)
+
+    def close(self) -> None:
+        """Close the socket and let go of everything. Closing twice does nothing."""
+        if self.phase is Phase.CLOSED:
+            return
+        self.phase = Phase.CLOSED
+        self.shared.loop.forget(self.sock.fileno())
+        self.sock.close()
+        self.output.clear()
+        self.shared.connections.discard(self)
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            _close_stream(stream)
+        self.shared.on_close()
+
+    # the way in
+
+    def _on_edge(self, events: int) -> None:
+        if events & _GONE:
+            # Both directions are gone: nobody will read an answer.
+            self.close()
+            return
+        if events & RDHUP:
+            # A half-close: the peer still reads what is owed.
+            self.half_closed = True
+        if events & _INPUT:
+            self.readable = True
+        if self.phase < _SENDING:
+            self.pump()
+        elif self.phase is Phase.LINGERING:
+            self._linger()
+        elif self.phase is not Phase.CLOSED:
+            self._drive()
+            self.pump()
+
+    def pump(self) -> None:
+        """Receive, handle and answer until drained, blocked on output, or out of turn."""
+        parser = self.parser
+        for _ in READS_PER_TURN:
+            if self.phase >= _SENDING:
+                return
+            if parser.pending:
+                self._answer(parser.next())
+            elif self.readable:
+                data = self.sock.recv(READ_SIZE)
+                self._on_request(data, parser.feed(data))
+            else:
+                return
+        self.shared.loop.call_soon(self.on_events, 0)
+
+    def _on_request(self, data: bytes, request: Request | None) -> None:
+        """`data` was received and completed `request`, or none."""
+        # A short read has drained the socket (epoll(7)). But an end that was told already brings no further edge.
+        self.readable = len(data) == READ_SIZE or self.half_closed
+        if data:
+            self._answer(request)
+        elif self.parser.state in (State.HEAD, State.BODY):
+            self.refuse(HTTPError(400, "the connection ended before the request did"))
+        else:
+            self.close()
+
+    def _answer(self, request: Request | None, response: Response | None = None) -> None:
+        """Answer a request, and those that came behind it, with one send. None: none is complete."""
+        shared = self.shared
+        parser = self.parser
+        out: list[bytes] = []
+        rest = None
+        try:
+            while request is not None:
+                rest = self._encode(out, request, response or shared.answer(request))
+                if rest is not None or not parser.pending or sum(map(len, out)) >= shared.settings.max_output:
+                    break
+                response = None
+                request = parser.next()
+        except HTTPError as error:
+            self.refuse(error, out)
+            return
+        if rest is not None:
+            self._enter(Phase.FINISHING if rest.close else Phase.SENDING)
+            self.stream = rest.stream
+            self.output += out
+            self._drive()
+        elif not out:
+            self._await_more()
+        elif not self._send(out):
+            self._enter(Phase.SENDING)
+        elif parser.state:
+            self._enter(_PHASES[parser.state])
+            self._await_more()
+        else:
+            # Rule 5 of the hot path: the deadline costs one write.
+            self.phase = _IDLE
+            self.deadline = shared.loop.now + shared.keep_alive
+
+    def _encode(self, out: list[bytes], request: Request, response: Response) -> Rest | None:
+        """Encode a response; one that can't be sent becomes 500 to the client, its reason goes to the log."""
+        try:
+            return encode(out, response, request, self.shared.draining)
+        except (TypeError, ValueError):
+            where = f"{request.method} {request.raw_path}"
+            log.exception("%s: the response can't be sent, request %s", where, request.id)
+            error = HTTPError(500, "the response could not be sent; the log has the reason under this id")
+            return encode(out, problem(error, request.id), request, self.shared.draining)
+
+    def _await_more(self) -> None:
+        """A request is incomplete: its phase runs."""
+        phase = _PHASES[self.parser.state]
+        if phase is not self.phase:
+            self._enter(phase)
+        if phase is Phase.BODY:
+            self._on_body_progress()
+
+    def _on_body_progress(self) -> None:
+        parser, settings, now = self.parser, self.shared.settings, self.shared.loop.now
+        elapsed = now - self.since
+        if elapsed > settings.body_timeout and parser.received < settings.min_body_rate * elapsed:
+            self.refuse(_TOO_SLOW)
+            return
+        self.deadline = now + settings.body_timeout
+        request = parser.incoming
+        if request is not None and request.expects_continue:
+            request.expects_continue = False
+            refusal = self.shared.application.refuses(request)
+            if refusal is not None:
+                self.refuse(refusal)
+            elif not parser.received and not self._send([CONTINUE]):
+                # Some of the 25 bytes wait: nothing is read until they are gone.
+                self._enter(Phase.SENDING)
+
+    # the way out
+
+    def _send(self, out: list[bytes]) -> bool:
+        """Send now; keep what the kernel doesn't take. False when some waits."""
+        if len(out) == 1:
+            return self._send_one(out[0])
+        if sum(map(len, out)) <= JOIN_LIMIT:
+            return self._send_one(b"".join(out))
+        self.output += out
+        return self._flush()
+
+    def _send_one(self, data: bytes) -> bool:
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(data):
+            return True
+        self._keep(data, sent)
+        return False
+
+    def _keep(self, data: bytes, sent: int) -> None:
+        """The kernel is full: the rest goes at the writable edge."""
+        self.output.append(memoryview(data)[sent:])
+
+    def _flush(self) -> bool:
+        """Send what waits. False when the kernel is full: then an edge comes once there is room (epoll(7))."""
+        output = self.output
+        while output:
+            buffers = output[:SENDMSG_BUFFERS]
+            try:
+                sent = self.sock.sendmsg(buffers)
+            except BlockingIOError:
+                return False
+            self.deadline = self.shared.loop.now + self.shared.settings.write_timeout
+            whole = 0
+            for buffer in buffers:
+                if sent < len(buffer):
+                    break
+                sent -= len(buffer)
+                whole += 1
+            del output[:whole]
+            if whole < len(buffers):
+                output[0] = memoryview(output[0])[sent:]
+                return False
+        return True
+
+    def _drive(self) -> None:
+        """Send what waits and pull what follows, until the kernel is full, all is sent, or the turn is over."""
+        for _ in PULLS_PER_TURN:
+            if not self._flush():
+                return
+            if self.stream is None:
+                self._on_sent()
+                return
+            self._pull()
+        self.shared.loop.call_soon(self.on_events, 0)
+
+    def _pull(self) -> None:
+        """Take the next pieces of the stream: few, since none may wait in memory for a slow reader."""
+        stream = self.stream
+        assert stream is not None
+        size = 0
+        try:
+            while size < COPY_LIMIT:
+                piece = next(stream)
+                self.output.append(piece)
+                size += len(piece)
+        except StopIteration:
+            self.stream = None
+        except Exception:
+            # The head is out: the missing end is all that can tell the client.
+            log.exception("a response's body failed: the connection is cut")
+            self.close()
+
+    def _on_sent(self) -> None:
+        if self.phase is Phase.CLOSED:
+            return
+        if self.phase is Phase.SENDING:
+            self._enter(_PHASES[self.parser.state])
+        elif self.readable or self.parser.pending:
+            self.sock.shutdown(socket.SHUT_WR)
+            self._enter(Phase.LINGERING)
+            self._linger()
+        else:
+            self.close()
+
+    def _linger(self) -> None:
+        """Read away what a refused peer still sends, a bounded amount of it."""
+        for _ in READS_PER_TURN:
+            try:
+                count = self.sock.recv_into(self.shared.scratch)
+            except BlockingIOError:
+                return
+            self.lingered += count
+            if not count or self.lingered > LINGER_BYTES:
+                self.close()
+                return
+            now = self.shared.loop.now
+            self.deadline = min(self.since + LINGER_TIME, now + LINGER_PAUSE)
+        self.shared.loop.call_soon(self.on_events, 0)
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self.since = self.shared.loop.now
+        self.deadline = self.since + self.shared.seconds[phase]
+
+
+def _close_stream(stream: Generator[bytes]) -> None:
+    try:
+        stream.close()
+    except Exception:
+        log.exception("closing a response's body failed")

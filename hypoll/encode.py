@@ -1,0 +1,265 @@
+"""The way out: a `Response` to bytes, framed as RFC 9112 (6) asks. Nothing is appended before all of it was checked."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from email.utils import formatdate
+from enum import Enum
+from typing import NamedTuple
+
+from hypoll.message import HeaderSource, Request, Response, reason
+
+COPY_LIMIT = 16 * 1024
+"""A body up to this size is copied behind its head; a larger one is sent from where it is."""
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+BODILESS = (204, 304)
+"""Final statuses whose response ends with its head, without Content-Length (RFC 9110, 8.6)."""
+
+CONTENTLESS = (204, 205, 304)
+"""Final statuses that carry no content (RFC 9110, 15.3 and 15.4)."""
+
+PREFIXES = 256
+"""Heads kept prebuilt, by Content-Type, until the second ends."""
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+_prefixes: dict[str | None, bytes] = {}
+_date = b""
+
+
+UNPARSED = Request("", b"")
+"""Stands for a request that couldn't be parsed, or never came."""
+
+
+class Rest(NamedTuple):
+    """What is to be known of an answer that isn't whole, or is the last of its connection."""
+
+    stream: Generator[bytes] | None
+    close: bool
+
+
+def refresh_date(now: float | None = None) -> None:
+    """Rebuild the Date field (IMF-fixdate) and the heads that hold it: to be called once a second.
+
+    now: seconds since 1970; None: the clock's.
+    """
+    global _date
+    _date = formatdate(time.time() if now is None else now, usegmt=True).encode()
+    _prefixes.clear()
+
+
+def encode_plain(response: Response) -> bytes | None:
+    """The bytes of a small 200 on a connection that goes on; None when the response needs more thought.
+
+    Rule 7 of the hot path: only the length is new. The benchmark's inline row holds it.
+    """
+    if response.status == 200 and response.headers is None:
+        body = response.body
+        if type(body) is bytes and len(body) <= COPY_LIMIT:
+            prefix = _prefixes.get(response.content_type)
+            if prefix is not None:
+                return b"%b%d\r\n\r\n%b" % (prefix, len(body), body)
+    return None
+
+
+def check_field(name: str, value: str) -> None:
+    """Raise `ValueError` for a field that could break the framing of a message (RFC 9110, 5.1 and 5.5)."""
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        raise ValueError(f"{name!r} is not a field name: it must be a token")
+    if not isinstance(value, str):
+        raise TypeError(f"the value of {name} is {value!r}: it must be a str")
+    if not _VALUE.fullmatch(value):
+        raise ValueError(f"the value of {name} can't be sent, it has a control or non-latin-1 character: {value!r}")
+
+
+def encode(out: list[bytes], response: Response, request: Request, close: bool) -> Rest | None:
+    """Append the response's bytes to `out`.
+
+    request: what it answers; `UNPARSED` when there is none.
+    close: whether the connection ends with this answer even if the request didn't ask for that.
+
+    Gives None when that was all; else what is to be done after. Raises `ValueError` or `TypeError` for a response
+    that can't be sent as it is.
+    """
+    if request.plain and not close:
+        plain = encode_plain(response)
+        if plain is not None:
+            out.append(plain)
+            return None
+    status = response.status
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise ValueError(f"{status!r} is not the status of a final response, which is an int from 200 to 599")
+    fields, declared, asked = _inspect(response.headers)
+    body, content_type = _content(response)
+    has_content = status not in CONTENTLESS and request.method != "HEAD"
+    framing = Framing.NONE if status in BODILESS else _framing(body, declared, request.minor, has_content)
+    close = close or asked or not request.keep_alive or framing is Framing.CLOSE
+    head = b"HTTP/1.1 %d %b\r\n%b" % (
+        status,
+        reason(status).encode(),
+        _field_lines(fields, None if status in BODILESS else content_type),
+    )
+    if request.plain and not close and response.headers is None and status == 200 and framing is Framing.LENGTH:
+        _remember(content_type, head)
+    length = 0 if status == 205 else len(body) if declared is None and isinstance(body, bytes) else declared
+    out.append(head + _framing_lines(framing, length, close, request.minor))
+    stream = None
+    if not has_content:
+        _release(body)
+    elif not isinstance(body, bytes):
+        stream = _chunked(body) if framing is Framing.CHUNKED else _plain(body, declared)
+    elif body:
+        out.append(body)
+    return Rest(stream, close) if close or stream is not None else None
+
+
+def _framing_lines(framing: Framing, length: int | None, close: bool, minor: int) -> bytes:
+    """What tells the content's end and the connection's, and the empty line."""
+    line = {
+        Framing.LENGTH: b"Content-Length: %d\r\n" % (length or 0),
+        Framing.CHUNKED: b"Transfer-Encoding: chunked\r\n",
+    }.get(framing, b"")
+    if close:
+        return line + b"Connection: close\r\n\r\n"
+    return line + (b"\r\n" if minor else b"Connection: keep-alive\r\n\r\n")
+
+
+def _remember(content_type: str | None, head: bytes) -> None:
+    if content_type is not None and len(_prefixes) < PREFIXES:
+        _prefixes[content_type] = head + b"Content-Length: "
+
+
+class Framing(Enum):
+    """How the end of a response's content is told (RFC 9112, 6.3)."""
+
+    NONE = "no content"
+    LENGTH = "Content-Length"
+    CHUNKED = "chunked"
+    CLOSE = "the connection's end"
+
+
+def _framing(body: bytes | Iterator[bytes], declared: int | None, minor: int, has_content: bool) -> Framing:
+    """Choose the framing; `declared` is the response's own Content-Length. Raises `ValueError` when it is wrong."""
+    if isinstance(body, bytes):
+        if declared is not None and declared != len(body) and (has_content or body):
+            raise ValueError(f"the response declares Content-Length: {declared}, its body has {len(body)} bytes")
+        return Framing.LENGTH
+    if declared is not None:
+        return Framing.LENGTH
+    if not has_content:
+        return Framing.NONE
+    return Framing.CHUNKED if minor else Framing.CLOSE
+
+
+def _content(response: Response) -> tuple[bytes | Iterator[bytes], str | None]:
+    """The body as bytes or an iterator, and its Content-Type."""
+    body, content_type = response.body, response.content_type
+    if isinstance(body, str):
+        return body.encode(), content_type or "text/plain; charset=utf-8"
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body), content_type or ("application/octet-stream" if len(body) else None)
+    try:
+        if isinstance(body, Mapping):
+            raise TypeError
+        return iter(body), content_type or "application/octet-stream"
+    except TypeError:
+        raise TypeError(f"a response's body is bytes, str or an iterator of bytes, not {type(body).__name__}") from None
+
+
+def _inspect(headers: HeaderSource | None) -> tuple[list[tuple[str, str]], int | None, bool]:
+    """The fields to send as they are, the declared Content-Length, and whether it asks to close.
+
+    Raises `ValueError` or `TypeError`.
+    """
+    fields: list[tuple[str, str]] = []
+    declared: int | None = None
+    close = False
+    for name, value in _pairs(headers):
+        check_field(name, value)
+        match name.lower():
+            case "transfer-encoding":
+                raise ValueError("Transfer-Encoding is the server's to set: give an iterator as the body to be chunked")
+            case "content-length":
+                if declared is not None or not value.isdecimal() or not value.isascii():
+                    raise ValueError(f"Content-Length: {value!r} is not one decimal number")
+                declared = int(value)
+            case "connection":
+                # A field of the connection, not of the response: the one thing a handler may ask is its end.
+                close = close or "close" in (option.strip().lower() for option in value.split(","))
+            case _:
+                fields.append((name, value))
+    return fields, declared, close
+
+
+def _pairs(headers: HeaderSource | None) -> Iterator[tuple[str, str]]:
+    if headers is None:
+        return
+    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+        if isinstance(value, (list, tuple)):
+            for one in value:
+                yield name, one
+        else:
+            yield name, value
+
+
+def _field_lines(fields: Iterable[tuple[str, str]], content_type: str | None) -> bytes:
+    """Field lines: Server and Date unless given, Content-Type unless given, then `fields`."""
+    names = {name.lower() for name, _ in fields}
+    lines = []
+    if "server" not in names:
+        lines.append(b"Server: hypoll\r\n")
+    if "date" not in names:
+        lines.append(b"Date: %b\r\n" % _date)
+    if content_type is not None and "content-type" not in names:
+        check_field("Content-Type", content_type)
+        lines.append(b"Content-Type: %b\r\n" % content_type.encode("latin-1"))
+    lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in fields]
+    return b"".join(lines)
+
+
+def _chunked(pieces: Iterator[bytes]) -> Generator[bytes]:
+    """The pieces in chunks (RFC 9112, 7.1), and the last chunk only when none of them failed."""
+    try:
+        for piece in map(_checked, pieces):
+            if piece:
+                yield b"%x\r\n%b\r\n" % (len(piece), piece)
+        yield b"0\r\n\r\n"
+    finally:
+        _release(pieces)
+
+
+def _plain(pieces: Iterator[bytes], length: int | None) -> Generator[bytes]:
+    """The pieces as they are. Raises `ValueError` before a byte too many, and at the end when some are missing."""
+    sent = 0
+    try:
+        for piece in map(_checked, pieces):
+            sent += len(piece)
+            if length is not None and sent > length:
+                raise ValueError(f"the body is longer than its Content-Length: {length}")
+            if piece:
+                yield piece
+        if length is not None and sent < length:
+            raise ValueError(f"the body ended after {sent} bytes, its Content-Length is {length}")
+    finally:
+        _release(pieces)
+
+
+def _checked(piece: bytes) -> bytes:
+    if not isinstance(piece, (bytes, bytearray, memoryview)):
+        raise TypeError(f"the iterator of a response's body gives bytes, not {type(piece).__name__}")
+    return bytes(piece)
+
+
+def _release(body: bytes | Iterator[bytes]) -> None:
+    """Close a generator or a file that nobody will pull any more."""
+    close = getattr(body, "close", None)
+    if close is not None:
+        close()
+
+
+refresh_date()

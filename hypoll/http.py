@@ -1,0 +1,378 @@
+"""HTTP/1.1 without a socket: bytes in, `Request`s out; `Response`s in, bytes out (RFC 9110, RFC 9112).
+
+The laws of the parser:
+
+- httptools (llhttp, strict) sees every byte and judges it; what it lets through and the RFCs don't, `head.py` refuses.
+- It is fed one message at a time and never runs ahead: a head, and a chunked message, can only end at CRLF CRLF; a
+  body with a length ends at its length. So that httptools can't pause is never felt, no pipelined request is parsed
+  before its turn, and after a refusal no byte is parsed at all.
+- No field is cut from a head by a callback. A header section that repeats, as those of one client do, is judged once.
+- Limits count bytes fed.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import httptools
+
+from hypoll.encode import Rest, encode, refresh_date
+from hypoll.head import METHODS, PeerError, header_section, request_line
+from hypoll.message import (
+    NOBODY,
+    Headers,
+    HTTPError,
+    MultiDict,
+    Peer,
+    Request,
+    Response,
+    Section,
+    problem,
+)
+from hypoll.settings import Settings
+
+__all__ = [
+    "HTTPError",
+    "Headers",
+    "MultiDict",
+    "Peer",
+    "PeerError",
+    "Request",
+    "RequestParser",
+    "Response",
+    "Rest",
+    "State",
+    "encode",
+    "problem",
+    "refresh_date",
+]
+
+HEAD_END = b"\r\n\r\n"
+
+SECTIONS = 256
+"""Header sections remembered, of at most `SECTION_SIZE` bytes each; then all are forgotten."""
+
+SECTION_SIZE = 2048
+
+PLAIN_METHODS = {name: text for name, text in METHODS.items() if text != "HEAD"}
+"""The methods whose answer carries content."""
+
+MAX_CHUNK_OVERHEAD = 16
+"""Bytes of chunk framing a byte of content may cost, over `max_head` in all: a byte in a chunk of its own costs 6."""
+
+
+class State(IntEnum):
+    """What the parser is in the middle of."""
+
+    START = 0
+    HEAD = 1
+    BODY = 2
+    DONE = 3
+    """No further byte will be parsed: the last request asked to close, or was refused."""
+
+
+class _Callbacks:
+    """What httptools takes its callbacks from. They are methods of lists: feeding runs no Python code."""
+
+    def __init__(self, chunks: list[bytes], unfinished: list[None]) -> None:
+        self.on_body = chunks.append
+        self.on_message_complete = unfinished.clear
+
+
+class RequestParser:
+    """The requests of one connection.
+
+    `feed` takes what was received and gives the first complete request, `next` the following ones, None: more bytes
+    are needed. Both raise `HTTPError` when the request must be refused and `PeerError` when not even that makes
+    sense; the parser is `State.DONE` then, and silent.
+
+    settings: the limits `max_head`, `max_headers`, `max_body`.
+    peer: whom the requests are from.
+    sections: the memory of judged header sections, to be shared by parsers of equal settings.
+    """
+
+    __slots__ = (
+        "_at",
+        "_body",
+        "_chunks",
+        "_execute",
+        "_fault",
+        "_left",
+        "_max_head",
+        "_partial",
+        "_sections",
+        "_settings",
+        "_unfinished",
+        "_wire",
+        "incoming",
+        "peer",
+        "pending",
+        "received",
+        "state",
+    )
+
+    def __init__(self, settings: Settings, peer: Peer = NOBODY, sections: dict[bytes, Section] | None = None) -> None:
+        self.peer = peer
+        self.state = State.START
+        self.incoming: Request | None = None
+        """The request whose body is being received."""
+        self.received = 0
+        """Bytes of its body so far, decoded."""
+        self._settings = settings
+        self._max_head = settings.max_head
+        self._sections: dict[bytes, Section] = {} if sections is None else sections
+        self.pending = b""
+        """What was received and no request has used wholly yet, from `_at` on."""
+        self._at = 0
+        self._partial = b""
+        self._fault: str | None = None
+        self._left = 0
+        self._wire = 0
+        self._body: bytearray | None = None
+        self._chunks: list[bytes] = []
+        # Emptied by httptools when a message is complete, filled before it is fed one that may not be.
+        self._unfinished: list[None] = [None]
+        self._renew()
+
+    def feed(self, data: bytes) -> Request | None:
+        """Take what was received; give the first request it completes."""
+        if self.state or self.pending:
+            self.pending = self.pending[self._at :] + data
+            self._at = 0
+            return self.next()
+        # The hot path: one request without a body whose header section is known. That the section's bytes end with
+        # the data, and the target has no LF, tells that this is one head and nothing else.
+        try:
+            method, target, rest = data.split(b" ", 2)
+        except ValueError:
+            rest = b""
+        section = self._sections.get(rest)
+        if section is not None and section.bodiless and len(data) <= self._max_head:
+            name = PLAIN_METHODS.get(method)
+            # /, %, # and LF as numbers: `in` is faster so.
+            if name and target and target[0] == 47 and 37 not in target and 35 not in target and 10 not in target:
+                try:
+                    self._execute(data)
+                except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+                    # Judged again below, with care; a parser that has raised is of no further use.
+                    self._renew()
+                else:
+                    return Request(name, target, section, self.peer, True)
+        self.pending = data
+        return self.next()
+
+    def next(self) -> Request | None:
+        """The next request that is complete in what was fed."""
+        while self._at < len(self.pending):
+            if self.state == State.DONE:
+                break
+            request = self._step_body() if self.state == State.BODY else self._step_head()
+            if request is not None:
+                if self._at == len(self.pending):
+                    self._forget()
+                return request
+        self._forget()
+        return None
+
+    def _forget(self) -> None:
+        self.pending = b""
+        self._at = 0
+
+    def _renew(self) -> None:
+        self._unfinished[:] = [None]
+        self._execute = httptools.HttpRequestParser(_Callbacks(self._chunks, self._unfinished)).feed_data
+
+    def _refused(self, error: HTTPError | PeerError) -> HTTPError | PeerError:
+        self.state = State.DONE
+        self.incoming = None
+        self._partial = b""
+        self._body = None
+        self._chunks.clear()
+        self._forget()
+        return error
+
+    # the head
+
+    def _step_head(self) -> Request | None:
+        """Feed httptools up to where the head may end."""
+        end, found = _boundary(self._partial[-3:], self.pending, self._at)
+        room = self._max_head - len(self._partial)
+        piece = self.pending[self._at : min(end, self._at + room)]
+        fits = self._at + room >= end
+        self._at = end
+        head = self._partial + piece
+        self.state = State.HEAD
+        upgrade = False
+        self._unfinished[:] = [None]
+        if self._fault is None:
+            try:
+                upgrade = self._feed_httptools(piece)
+            except httptools.HttpParserError as error:
+                self._fault = str(error)
+        if self._fault is not None or b"\n" in piece:
+            self._judge_line(head)
+        if not fits:
+            raise self._refused(self._too_large(head))
+        if not found or self._fault is not None or not head.strip(b"\r\n"):
+            self._partial = head
+            return None
+        self._partial = b""
+        return self._on_head_fed(head.lstrip(b"\r\n"), upgrade)
+
+    def _feed_httptools(self, piece: bytes) -> bool:
+        """Whether the head asked for an upgrade. Raises `HttpParserError` for what llhttp refuses."""
+        try:
+            self._execute(piece)
+        except httptools.HttpParserUpgrade:
+            return True
+        except httptools.HttpParserCallbackError as error:
+            raise error.__context__ or error from None  # a callback is a list's method: MemoryError
+        return False
+
+    def _judge_line(self, head: bytes) -> None:
+        """Refuse a bad request line as soon as it is whole, so that the answer is the same however it was split."""
+        line, newline, _ = head.lstrip(b"\r\n").partition(b"\n")
+        if newline:
+            try:
+                request_line(line.removesuffix(b"\r"))
+            except (HTTPError, PeerError) as error:
+                raise self._refused(error) from None
+        elif line.isascii() and line.decode().isprintable():
+            return  # the fault will be named when the line is whole
+        if self._fault is not None:
+            raise self._refused(HTTPError(400, f"the request is malformed: {self._fault}"))
+
+    def _too_large(self, head: bytes) -> HTTPError:
+        limit = self._max_head
+        if b"\n" in head.lstrip(b"\r\n"):
+            return HTTPError(431, f"the request head is larger than {limit} bytes")
+        return HTTPError(414, f"the request target is longer than the {limit} bytes of a request head")
+
+    def _on_head_fed(self, head: bytes, upgrade: bool = False) -> Request | None:
+        """The head is whole: give its request when that needs no body."""
+        if not head.strip(b"\r\n"):
+            self._partial = head
+            self.state = State.HEAD
+            return None
+        try:
+            request = self._request(head)
+            if upgrade or self._unfinished:
+                self._begin_body(request, upgrade)
+        except (HTTPError, PeerError) as error:
+            raise self._refused(error) from None
+        if self.incoming is not None:
+            return None
+        if self.state == State.HEAD:
+            self.state = State.START
+        return request
+
+    def _request(self, head: bytes) -> Request:
+        """The request of a whole head. Raises `HTTPError`, `PeerError`."""
+        line, _, block = head.partition(b"\r\n")
+        method, target, minor, authority = request_line(line)
+        rest = b"HTTP/1.1\r\n" + block
+        section = self._sections.get(rest) or header_section(block, self._settings.max_headers)
+        if minor == 1 and section.host is None:
+            raise HTTPError(400, "the request has no Host field")
+        if minor == 0 and section.chunked:
+            raise HTTPError(400, "HTTP/1.0 has no Transfer-Encoding")
+        request = Request(method, target, section, self.peer)
+        request.minor = minor
+        request.authority = authority
+        request.keep_alive = not section.close and (minor == 1 or section.persist)
+        request.plain = section.plain and minor == 1 and method != "HEAD"
+        if section.expect is not None and minor == 1:
+            if section.expect != "100-continue":
+                raise HTTPError(417, "of the expectations only 100-continue is implemented")
+            request.expects_continue = True
+        if not request.keep_alive:
+            self.state = State.DONE
+        elif minor == 1 and section.plain and len(block) <= SECTION_SIZE:
+            if len(self._sections) >= SECTIONS:
+                self._sections.clear()
+            self._sections[rest] = section
+        return request
+
+    # the body
+
+    def _begin_body(self, request: Request, upgrade: bool) -> None:
+        section = request.section
+        if upgrade:
+            # httptools takes a message with an upgrade to end with its head, and its body for the other protocol.
+            # hypoll upgrades to none, so the body is HTTP's: a new parser gets just the fields that frame it.
+            self._renew()
+            if not section.chunked and not section.length:
+                return
+            framing = (
+                b"Transfer-Encoding: chunked" if section.chunked else b"Content-Length: %d" % (section.length or 0)
+            )
+            self._execute(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
+        if section.length is not None and section.length > self._settings.max_body:
+            raise self._body_too_large()
+        self.incoming = request
+        self.state = State.BODY
+        self.received = 0
+        self._left = -1 if section.length is None else section.length
+        self._wire = 0
+
+    def _step_body(self) -> Request | None:
+        """Feed httptools up to where the body may end."""
+        data, at = self.pending, self._at
+        if self._left < 0:
+            end, _ = _boundary(self._partial, data, at)
+        else:
+            end = min(at + self._left, len(data))
+            self._left -= end - at
+        piece = data[at:end]
+        self._at = end
+        try:
+            self._feed_httptools(piece)
+            self._count(piece)
+        except httptools.HttpParserError as error:
+            raise self._refused(HTTPError(400, f"the body is malformed: {error}")) from None
+        except HTTPError as error:
+            raise self._refused(error) from None
+        return None if self._unfinished else self._on_body_complete()
+
+    def _count(self, piece: bytes) -> None:
+        """Hold the body against its limits."""
+        self.received += sum(map(len, self._chunks))
+        if self.received > self._settings.max_body:
+            raise self._body_too_large()
+        if self._left < 0:
+            self._partial = (self._partial + piece)[-3:]
+            self._wire += len(piece)
+            if self._wire - self.received > self._max_head + MAX_CHUNK_OVERHEAD * self.received:
+                raise HTTPError(431, "chunk extensions or trailer fields are too large")
+        if self._unfinished:
+            if self._body is None:
+                self._body = bytearray()
+            for chunk in self._chunks:
+                self._body += chunk
+            self._chunks.clear()
+
+    def _body_too_large(self) -> HTTPError:
+        return HTTPError(413, f"the body is larger than {self._settings.max_body} bytes")
+
+    def _on_body_complete(self) -> Request:
+        request = self.incoming
+        assert request is not None
+        rest = b"".join(self._chunks)
+        request.body = rest if self._body is None else bytes(self._body + rest)
+        self._chunks.clear()
+        self._body = None
+        self._partial = b""
+        self.incoming = None
+        self.state = State.START if request.keep_alive else State.DONE
+        return request
+
+
+def _boundary(tail: bytes, data: bytes, at: int) -> tuple[int, bool]:
+    """Behind the first CRLF CRLF from `at` on, or that begins in the `tail` before the data; else the data's end."""
+    if not tail:
+        index = data.find(HEAD_END, at)
+    else:
+        index = (tail + data[at:]).find(HEAD_END)
+        at += -len(tail)
+        index += at if index >= 0 else 0
+    return (index + 4, True) if index >= 0 else (len(data), False)

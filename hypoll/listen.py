@@ -1,0 +1,125 @@
+"""Listening sockets: TCP v4 and v6, unix, inherited."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+
+from hypoll.settings import Settings
+
+
+class BindError(Exception):
+    """An address can't be listened on; the message says why and what to do."""
+
+
+def listen(address: str, settings: Settings) -> socket.socket:
+    """A listening, non-blocking socket for `HOST:PORT`, `[::1]:PORT`, `unix:/PATH` or `fd://N`.
+
+    Raises `BindError`.
+    """
+    try:
+        if address.startswith("unix:"):
+            return _listen_unix(address.removeprefix("unix:").removeprefix("//"), settings)
+        if address.startswith("fd://"):
+            return _inherit(address.removeprefix("fd://"))
+        return _listen_tcp(address, settings)
+    except OSError as error:
+        raise BindError(f"can't listen on {address}: {_advice(error, address)}") from error
+
+
+def _advice(error: OSError, address: str) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "the address is in use. Stop what listens there, or choose another with --bind"
+        case errno.EACCES:
+            return "permission denied. Ports below 1024 need CAP_NET_BIND_SERVICE: choose another with --bind"
+        case errno.EADDRNOTAVAIL:
+            return "this machine has no such address. Use 0.0.0.0 or [::] for all of its addresses"
+        case _:
+            return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+
+
+def _listen_tcp(address: str, settings: Settings) -> socket.socket:
+    host, port = _host_and_port(address)
+    family, _, _, _, target = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+        0
+    ]
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            # So that [::] and 0.0.0.0 can be bound beside each other.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(target)
+        listener.listen(settings.backlog)
+    except OSError:
+        listener.close()
+        raise
+    return _ready(listener)
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, colon, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or not port.isdecimal() or int(port) > 65535 or (":" in host and not bracketed):
+        raise BindError(f"{address!r} is no address: give HOST:PORT, [::1]:PORT, unix:/PATH or fd://N")
+    return (host[1:-1] if bracketed else host), int(port)
+
+
+def _listen_unix(path: str, settings: Settings) -> socket.socket:
+    if not path:
+        raise BindError("unix: needs a path, as in unix:/run/hypoll.sock")
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(path)
+        listener.listen(settings.backlog)
+    except OSError:
+        listener.close()
+        raise
+    return _ready(listener)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket file of a server that is gone. One that still answers is left, and binding then fails."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+
+
+def _inherit(number: str) -> socket.socket:
+    if not number.isdecimal():
+        raise BindError(f"fd://{number} names no descriptor: give its number, as in fd://3")
+    listener = socket.socket(fileno=int(number))
+    if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        listener.detach()
+        raise BindError(f"descriptor {number} is not a listening socket")
+    return _ready(listener)
+
+
+def _ready(listener: socket.socket) -> socket.socket:
+    listener.setblocking(False)
+    if listener.family != socket.AF_UNIX:
+        # Accepted sockets inherit it: no system call for each.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def address_of(sock: socket.socket) -> str:
+    """Where a listener listens, as a client would write it."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host, port = name[0], name[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

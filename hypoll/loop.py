@@ -1,0 +1,407 @@
+"""The event loop: descriptors, time, signals and wake-ups over Linux `epoll`. Nothing here knows HTTP.
+
+Its laws:
+
+- Every `epoll_ctl` and `epoll_wait` of hypoll is made in this file.
+- Edge-triggered by default: readiness is told once (epoll(7)). A callback that stops before EAGAIN or a short read
+  must come back by itself with `call_soon`.
+- A callback never runs for a descriptor that an earlier callback of the same batch unregistered, nor for the
+  descriptor's successor of the same number.
+- A callback that raises is logged; the loop goes on.
+- One turn is: wait, events, timers, then what `call_soon` had asked for before the turn's end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import heapq
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+IN = select.EPOLLIN
+OUT = select.EPOLLOUT
+RDHUP = select.EPOLLRDHUP
+ERR = select.EPOLLERR
+HUP = select.EPOLLHUP
+
+TICK = 1.0
+"""Seconds between two ticks: how coarse deadlines are."""
+
+MAX_EVENTS = 512
+"""Events taken by one `epoll_wait`: bounds a turn, so that timers and wake-ups get theirs."""
+
+log = logging.getLogger("hypoll.error")
+
+EventCallback = Callable[[int], object]
+Callback = Callable[..., object]
+
+_MEANINGS = {
+    errno.EBADF: "the descriptor is closed",
+    errno.EEXIST: "the descriptor is registered already",
+    errno.ENOENT: "the descriptor is not registered",
+    errno.EPERM: "this kind of descriptor can't be polled (a regular file or a directory)",
+    errno.ENOMEM: "the kernel is out of memory for another descriptor",
+    errno.ENOSPC: "the limit fs.epoll.max_user_watches is reached",
+    errno.EINVAL: "the events don't go together, or it is the loop's own descriptor",
+}
+
+
+class LoopError(OSError):
+    """`epoll` refused: `errno` is the kernel's, the message says what it means (epoll_ctl(2), epoll_wait(2))."""
+
+
+class Timer:
+    """A callback to come. `cancel()` it, or let it fire."""
+
+    __slots__ = ("args", "callback", "when")
+
+    def __init__(self, when: float, callback: Callback, args: tuple[Any, ...]) -> None:
+        self.when = when
+        self.callback: Callback | None = callback
+        self.args = args
+
+    def cancel(self) -> None:
+        """Forget the callback. Cancelling twice, or after it fired, does nothing."""
+        self.callback = None
+        self.args = ()
+
+    def __lt__(self, other: Timer) -> bool:
+        return self.when < other.when
+
+
+class Loop:
+    """An edge-triggered event loop over one `epoll` instance, used from one thread.
+
+    `clock` gives seconds that never go back; tests put a fake one. `now` is its reading at the start of the present
+    turn: coarse time that costs an attribute read.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._epoll = select.epoll()
+        # The list stands for the `epoll_data` pointer of C: the kernel gives back the descriptor, and one index finds
+        # who waits for it (rule 4 of the hot path).
+        self._callbacks: list[EventCallback | None] = [None] * 64
+        self._freed: list[int] = []
+        self._late: dict[int, EventCallback] = {}
+        self._dispatching = False
+        self._ready: deque[tuple[Callback, tuple[Any, ...]]] = deque()
+        self._timers: list[Timer] = []
+        self._tick_callbacks: list[Callback] = []
+        self.now = clock()
+        self._next_tick = self.now + TICK
+        self._wake_at = self.now
+        self._stopping = False
+        self._closed = False
+        self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wakeup_sent = False
+        self._from_threads: deque[tuple[Callback, tuple[Any, ...]]] = deque()
+        self.register(self._wakeup, self._on_wakeup, IN)
+        self._signals = _Signals(self)
+        self._plan_wake()
+
+    # descriptors
+
+    def register(
+        self,
+        fd: int,
+        callback: EventCallback,
+        events: int = IN | OUT | RDHUP,
+        *,
+        edge: bool = True,
+        oneshot: bool = False,
+        exclusive: bool = False,
+    ) -> None:
+        """Call `callback(events)` whenever `fd` becomes ready. ERR and HUP are always told.
+
+        edge: tell each readiness once (EPOLLET); otherwise for as long as it lasts.
+        oneshot: disarm after one event (EPOLLONESHOT), until `rearm`.
+        exclusive: of several processes waiting on a shared descriptor, wake one (EPOLLEXCLUSIVE, IN and OUT only).
+
+        Raises `LoopError` when the kernel refuses.
+        """
+        flags = events
+        flags |= select.EPOLLET if edge else 0
+        flags |= select.EPOLLONESHOT if oneshot else 0
+        flags |= select.EPOLLEXCLUSIVE if exclusive else 0
+        try:
+            self._epoll.register(fd, flags)
+        except OSError as error:
+            raise _explained(error, fd) from error
+        if fd >= len(self._callbacks):
+            self._callbacks.extend([None] * (fd + 1 - len(self._callbacks) + 64))
+        if self._dispatching and fd in self._freed:
+            # This batch may still hold an event of the descriptor's predecessor. A new edge is told by the next
+            # epoll_wait at the earliest, so nothing is missed by waiting for the batch to end.
+            self._late[fd] = callback
+        else:
+            self._callbacks[fd] = callback
+
+    def rearm(self, fd: int, events: int = IN | OUT | RDHUP, *, edge: bool = True, oneshot: bool = True) -> None:
+        """Arm a oneshot registration again. What is ready by then is told at once. Raises `LoopError`."""
+        flags = events | (select.EPOLLET if edge else 0) | (select.EPOLLONESHOT if oneshot else 0)
+        try:
+            self._epoll.modify(fd, flags)
+        except OSError as error:
+            raise _explained(error, fd) from error
+
+    def unregister(self, fd: int) -> None:
+        """Forget `fd`: call this before closing it. Raises `LoopError` when it wasn't registered."""
+        try:
+            self._epoll.unregister(fd)
+        except OSError as error:
+            raise _explained(error, fd) from error
+        self.forget(fd)
+
+    def forget(self, fd: int) -> None:
+        """`unregister` without its system call, for a descriptor that is closed at once.
+
+        Closing takes it out of the epoll set, unless a forked child holds a copy (epoll(7), question 6).
+        """
+        self._callbacks[fd] = None
+        self._late.pop(fd, None)
+        if self._dispatching:
+            self._freed.append(fd)
+
+    def registered(self) -> list[int]:
+        """The descriptors someone registered and nobody unregistered, without the loop's own."""
+        own = {self._wakeup, self._signals.fileno()}
+        return [fd for fd, callback in enumerate(self._callbacks) if callback is not None and fd not in own]
+
+    # what runs later
+
+    def call_soon(self, callback: Callback, *args: Any) -> None:
+        """Run `callback(*args)` after the events of this turn; what it asks for in its turn runs a turn later."""
+        self._ready.append((callback, args))
+
+    def call_soon_threadsafe(self, callback: Callback, *args: Any) -> None:
+        """`call_soon` from another thread: wakes the loop through its eventfd. Many calls cost one wake-up.
+
+        Raises `RuntimeError` when the loop is closed.
+        """
+        if self._closed:
+            raise RuntimeError("the loop is closed")
+        self._from_threads.append((callback, args))
+        if not self._wakeup_sent:
+            self._wakeup_sent = True
+            os.eventfd_write(self._wakeup, 1)
+
+    def call_later(self, delay: float, callback: Callback, *args: Any) -> Timer:
+        """Run `callback(*args)` in `delay` seconds, or at the next turn after. Gives a `Timer` to cancel it by."""
+        timer = Timer(self._clock() + max(0.0, delay), callback, args)
+        heapq.heappush(self._timers, timer)
+        self._plan_wake()
+        return timer
+
+    def on_tick(self, callback: Callback) -> None:
+        """Run `callback()` about once a second, for as long as the loop runs: where deadlines are looked after."""
+        if not self._tick_callbacks:
+            self._next_tick = self._clock() + TICK
+        self._tick_callbacks.append(callback)
+        self._plan_wake()
+
+    def off_tick(self, callback: Callback) -> None:
+        """Take back an `on_tick`."""
+        self._tick_callbacks.remove(callback)
+        self._plan_wake()
+
+    def add_signal_handler(self, signum: int, callback: Callback) -> None:
+        """Run `callback()` on the loop when the process gets the signal. Main thread only (`ValueError` elsewhere)."""
+        self._signals.add(signum, callback)
+
+    # running
+
+    def run(self) -> None:
+        """Turn until `stop`. Raises `LoopError` when the epoll descriptor was closed under the loop."""
+        self._stopping = False
+        while not self._stopping:
+            self.poll_once()
+
+    def stop(self) -> None:
+        """Let `run` return after the present turn."""
+        self._stopping = True
+
+    def fileno(self) -> int:
+        """The epoll descriptor. It is pollable itself: readable when `poll_once(0)` has work."""
+        return self._epoll.fileno()
+
+    def timeout(self) -> float | None:
+        """Seconds until a timer or a tick is due, 0 when work waits already, None when nothing is planned."""
+        if self._ready:
+            return 0.0
+        return None if self._wake_at == _NEVER else max(0.0, self._wake_at - self._clock())
+
+    def poll_once(self, timeout: float | None = None) -> None:
+        """One turn: wait for events at most `timeout` seconds (None: until something is due), then run all of it.
+
+        Raises `LoopError` when the epoll descriptor is gone.
+        """
+        due = self.timeout()
+        if timeout is None or (due is not None and due < timeout):
+            timeout = due
+        try:
+            # A signal handler's EINTR is retried inside (PEP 475); the wake-up fd then ends the wait.
+            events = self._epoll.poll(timeout, MAX_EVENTS)
+        except (OSError, ValueError) as error:
+            raise LoopError(errno.EBADF, "the loop's epoll descriptor was closed: the loop can't go on") from error
+        self.now = self._clock()
+        if events:
+            self._dispatch(events)
+        if self.now >= self._wake_at:
+            self._run_timers()
+        if self._ready:
+            self._run_ready()
+
+    def close(self) -> None:
+        """Give back the loop's own descriptors and signal handlers. The registered ones stay their owners'."""
+        if self._closed:
+            return
+        self._closed = True
+        self._signals.close()
+        os.close(self._wakeup)
+        self._epoll.close()
+        self._callbacks = []
+        self._ready.clear()
+        self._timers.clear()
+        self._tick_callbacks.clear()
+
+    def _dispatch(self, events: list[tuple[int, int]]) -> None:
+        callbacks = self._callbacks
+        remaining = iter(events)
+        self._dispatching = True
+        while True:
+            try:
+                for fd, event in remaining:
+                    callback = callbacks[fd]
+                    if callback is not None:
+                        callback(event)
+                break
+            except Exception:
+                log.exception("a callback for descriptor %d failed", fd)
+        self._dispatching = False
+        if self._freed:
+            self._freed.clear()
+            for fd, late in self._late.items():
+                callbacks[fd] = late
+            self._late.clear()
+
+    def _run_ready(self) -> None:
+        for _ in range(len(self._ready)):
+            callback, args = self._ready.popleft()
+            _run(callback, *args)
+
+    def _run_timers(self) -> None:
+        while self._timers and self._timers[0].when <= self.now:
+            timer = heapq.heappop(self._timers)
+            if timer.callback is not None:
+                _run(timer.callback, *timer.args)
+        if self._tick_callbacks and self.now >= self._next_tick:
+            self._next_tick = self.now + TICK
+            for callback in list(self._tick_callbacks):
+                _run(callback)
+        self._plan_wake()
+
+    def _plan_wake(self) -> None:
+        while self._timers and self._timers[0].callback is None:
+            heapq.heappop(self._timers)
+        wake = self._timers[0].when if self._timers else _NEVER
+        self._wake_at = min(wake, self._next_tick) if self._tick_callbacks else wake
+
+    def _on_wakeup(self, events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wakeup)
+        # Before the queue is emptied: a thread that appends after this line writes again.
+        self._wakeup_sent = False
+        while self._from_threads:
+            self._ready.append(self._from_threads.popleft())
+
+
+_NEVER = float("inf")
+
+
+class _Signals:
+    """Signals as loop events.
+
+    C would unblock signals only inside `epoll_pwait`, so that none can slip in between the look at a flag and the
+    wait. Python has no `epoll_pwait`: `signal.set_wakeup_fd` closes the same race, since a signal that comes before
+    the wait has already made a registered descriptor readable.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._reader: socket.socket | None = None
+        self._writer: socket.socket | None = None
+        self._previous_wakeup_fd = -1
+        self._previous: dict[int, Any] = {}
+        self._callbacks: dict[int, Callback] = {}
+
+    def fileno(self) -> int:
+        return -1 if self._reader is None else self._reader.fileno()
+
+    def add(self, signum: int, callback: Callback) -> None:
+        if self._reader is None:
+            self._open()
+        if signum not in self._previous:
+            # The handler itself does nothing: being there is what makes the interpreter write the wake-up byte.
+            self._previous[signum] = signal.signal(signum, _ignore)
+            signal.siginterrupt(signum, False)
+        self._callbacks[signum] = callback
+
+    def close(self) -> None:
+        if self._reader is None or self._writer is None:
+            return
+        for signum, handler in self._previous.items():
+            # None: it was installed from C, and can't be put back by Python.
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+        signal.set_wakeup_fd(self._previous_wakeup_fd)
+        self._reader.close()
+        self._writer.close()
+
+    def _open(self) -> None:
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+        try:
+            self._previous_wakeup_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        except ValueError:
+            reader.close()
+            writer.close()
+            raise
+        self._reader, self._writer = reader, writer
+        self._loop.register(reader.fileno(), self._on_readable, IN)
+
+    def _on_readable(self, events: int) -> None:
+        assert self._reader is not None
+        while True:
+            try:
+                signums = self._reader.recv(4096)
+            except BlockingIOError:
+                return
+            for signum in signums:
+                callback = self._callbacks.get(signum)
+                if callback is not None:
+                    _run(callback)
+
+
+def _ignore(signum: int, frame: object) -> None:
+    """Stand as a signal's handler."""
+
+
+def _run(callback: Callback, *args: Any) -> None:
+    try:
+        callback(*args)
+    except Exception:
+        log.exception("the callback %r failed", callback)
+
+
+def _explained(error: OSError, fd: int) -> LoopError:
+    number = error.errno or 0
+    return LoopError(number, f"epoll refused descriptor {fd}: {_MEANINGS.get(number, os.strerror(number))}")

@@ -1,0 +1,305 @@
+"""The nouns of HTTP: `Request`, `Response`, `HTTPError`, `Headers`, `MultiDict`.
+
+Laws: a request builds what is asked of it when it is asked, from the bytes of its head, and builds it once. Fields
+stay as they were received: decoded as latin-1 (RFC 9110, 5.5), never guessed at.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from http import HTTPStatus
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import orjson
+
+MAX_QUERY_FIELDS = 1000
+"""The most fields `Request.query` takes from a query string."""
+
+HeaderSource = Mapping[str, Any] | Iterable[tuple[str, str]]
+
+
+class HTTPError(Exception):
+    """Refuses a request: raise it in a handler, and the client gets `status` as a problem document (RFC 9457).
+
+    status: the status code, 400 to 599.
+    detail: what was wrong with this request, for the client to read.
+    headers: further fields of the answer.
+
+    Raises `ValueError` for a status that is no error.
+    """
+
+    def __init__(self, status: int, detail: str = "", headers: HeaderSource | None = None) -> None:
+        if not 400 <= status <= 599:
+            raise ValueError(f"HTTPError takes a status from 400 to 599, not {status}")
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+
+    def __str__(self) -> str:
+        return f"{self.status} {reason(self.status)}" + (f": {self.detail}" if self.detail else "")
+
+
+def reason(status: int) -> str:
+    """The reason phrase of a status code; empty when it has no registered one."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+class MultiDict(Mapping[str, str]):
+    """A mapping whose keys may have several values: `[]` and `get` give the first, `getall` gives each."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        self._values: dict[str, list[str]] = {}
+        for key, value in pairs:
+            self._values.setdefault(key, []).append(value)
+
+    def getall(self, key: str) -> list[str]:
+        """Every value of `key` in the order received; none: an empty list."""
+        return list(self._values.get(key, ()))
+
+    def __getitem__(self, key: str) -> str:
+        return self._values[key][0]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._values!r})"
+
+
+class Headers(Mapping[str, str]):
+    """The fields of a message by case-insensitive name.
+
+    `[]` and `get` give the value; of a field sent in several lines, the values joined by a comma (RFC 9110, 5.3).
+    `getall` gives each line's value. `raw` is the list of (lower-case name, value) in the order received.
+    """
+
+    def __init__(self, raw: list[tuple[str, str]]) -> None:
+        self.raw = raw
+
+    def getall(self, name: str) -> list[str]:
+        """The value of each line of this name; none: an empty list."""
+        name = name.lower()
+        return [value for key, value in self.raw if key == name]
+
+    def __getitem__(self, name: str) -> str:
+        values = self.getall(name)
+        if not values:
+            raise KeyError(name)
+        return (", " if name.lower() != "cookie" else "; ").join(values)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and any(key == name.lower() for key, _ in self.raw)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self.raw))
+
+    def __len__(self) -> int:
+        return len(dict(self.raw))
+
+    def __repr__(self) -> str:
+        return f"Headers({self.raw!r})"
+
+
+class Section:
+    """The header section of a request, once judged: what framing and persistence need to know of it.
+
+    Requests with equal sections share one, so nothing of it may change.
+    """
+
+    __slots__ = ("bodiless", "chunked", "close", "expect", "fields", "host", "length", "persist", "plain")
+
+    def __init__(self, fields: tuple[tuple[str, str], ...] = ()) -> None:
+        self.fields = fields
+        self.host: str | None = None
+        self.length: int | None = None
+        self.chunked = False
+        self.close = False
+        self.persist = False
+        self.expect: str | None = None
+        # Persistent, without expectation or coding: framed in the plainest way.
+        self.plain = False
+        self.bodiless = False
+
+
+NO_FIELDS = Section()
+
+
+class Peer(NamedTuple):
+    """The other end of a connection, as its requests tell it."""
+
+    client: tuple[str, int]
+    scheme: str = "http"
+
+
+NOBODY = Peer(("", 0))
+"""The peer of a request that came over no socket."""
+
+_NO_PARAMS: dict[str, Any] = {}
+
+
+class Request:
+    """A request as a handler sees it. Everything but `method` and `body` is built when first asked for.
+
+    method: the method, upper case.
+    target: the request-target in origin-form, as bytes: path and query still encoded.
+    body: the content, decoded from chunks. Empty when there was none.
+    params: what the route's pattern took from the path, converted.
+    keep_alive: whether the connection may serve another request after this one (RFC 9112, 9.3).
+    minor: the minor version: 1 of HTTP/1.1, 0 of HTTP/1.0.
+    expects_continue: whether the client waits for 100 (Continue) before it sends the content (RFC 9110, 10.1.1).
+    authority: host and port of an absolute-form target, else None.
+
+    Attributes of your own may be set: they last as long as the request.
+    """
+
+    body: bytes = b""
+    params: dict[str, Any] = _NO_PARAMS
+    keep_alive: bool = True
+    expects_continue: bool = False
+    authority: str | None = None
+    minor: int = 1
+    _headers: Headers | None = None
+    _query: MultiDict | None = None
+    _cookies: dict[str, str] | None = None
+    _id: str | None = None
+
+    def __init__(
+        self, method: str, target: bytes, section: Section = NO_FIELDS, peer: Peer = NOBODY, plain: bool = False
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.section = section
+        self.peer = peer
+        # HTTP/1.1, keep-alive, not HEAD: nothing about its answer is special.
+        self.plain = plain
+
+    @property
+    def raw_path(self) -> str:
+        """The path as it was sent, percent-encoding untouched."""
+        return self.target.partition(b"?")[0].decode("latin-1")
+
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded: an encoded slash can't be told from a real one, what isn't UTF-8 is U+FFFD."""
+        return unquote_to_bytes(self.target.partition(b"?")[0]).decode("utf-8", "replace")
+
+    @property
+    def query_string(self) -> str:
+        """What follows the first `?` of the target, without it; empty when there is none."""
+        return self.target.partition(b"?")[2].decode("latin-1")
+
+    @property
+    def query(self) -> MultiDict:
+        """The query's fields, decoded as forms are. Raises `HTTPError` 400 when there are more than 1,000."""
+        if self._query is None:
+            try:
+                pairs = parse_qsl(self.query_string, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
+            except ValueError as error:
+                raise HTTPError(400, f"the query has more than {MAX_QUERY_FIELDS} fields") from error
+            self._query = MultiDict(pairs)
+        return self._query
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields. Trailer fields are not among them."""
+        if self._headers is None:
+            self._headers = Headers(list(self.section.fields))
+        return self._headers
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies by name (RFC 6265, 4.2), values without their quotes; of a repeated name the first."""
+        if self._cookies is None:
+            self._cookies = _parse_cookies(self.headers.get("cookie", ""))
+        return self._cookies
+
+    def json(self) -> Any:
+        """The body as JSON. Raises `HTTPError` 400 that says where the body isn't JSON."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError as error:
+            raise HTTPError(400, f"the body is not JSON: {error}") from error
+
+    @property
+    def host(self) -> str:
+        """Host and port as the client named them: the target's authority, or else the Host field (RFC 9112, 3.2.2)."""
+        return self.headers.get("host", "") if self.authority is None else self.authority
+
+    @property
+    def client(self) -> tuple[str, int]:
+        """(address, port) of the other end of the connection; ("", 0) over a unix socket."""
+        return self.peer.client
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`."""
+        return self.peer.scheme
+
+    @property
+    def id(self) -> str:
+        """A name for this request, to find it in the log: 16 hexadecimal digits."""
+        if self._id is None:
+            self._id = secrets.token_hex(8)
+        return self._id
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.target.decode('latin-1')}>"
+
+
+def _parse_cookies(field: str) -> dict[str, str]:
+    cookies: dict[str, str] = {}
+    for pair in field.split(";"):
+        name, separator, value = pair.strip(" \t").partition("=")
+        if separator and name:
+            if len(value) >= 2 and value[0] == value[-1] == '"':
+                value = value[1:-1]
+            cookies.setdefault(name, value)
+    return cookies
+
+
+class Response:
+    """An answer, sent as it is.
+
+    body: bytes; str, sent as UTF-8; or an iterator of bytes, pulled one piece whenever the client can take more.
+    status: the status code, 200 to 599.
+    headers: a mapping, or pairs where names repeat; a list as a value makes a line of each item.
+    content_type: the Content-Type. Default: `text/plain; charset=utf-8` for str, `application/octet-stream` for bytes
+    and iterators, none for an empty body.
+
+    Date, Server and the framing (Content-Length or chunked) are added when it is sent. A name or value that could
+    break the framing is refused then: the client gets 500, the log the reason.
+    """
+
+    def __init__(
+        self,
+        body: bytes | str | Iterable[bytes] = b"",
+        status: int = 200,
+        headers: HeaderSource | None = None,
+        content_type: str | None = None,
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.headers = headers
+        self.content_type = content_type
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status}>"
+
+
+def problem(error: HTTPError, request_id: str | None = None) -> Response:
+    """The problem document of a refusal (RFC 9457): every refusal of hypoll is written here."""
+    document: dict[str, Any] = {"type": "about:blank", "title": reason(error.status), "status": error.status}
+    if error.detail:
+        document["detail"] = error.detail
+    if request_id is not None:
+        document["id"] = request_id
+    return Response(orjson.dumps(document), error.status, error.headers, "application/problem+json")

@@ -1,0 +1,254 @@
+"""Listeners and the set of connections: start, accept, drain, stop."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import resource
+import socket
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+from hypoll.connection import Application, Connection, Shared
+from hypoll.http import HTTPError, Peer, refresh_date
+from hypoll.listen import address_of, listen
+from hypoll.loop import IN, Loop
+from hypoll.settings import Settings
+
+ACCEPTS_PER_TURN = 64
+"""Connections accepted from one listener before the others have their turn."""
+
+RESERVED_DESCRIPTORS = 64
+"""Descriptors left for the application when `max_connections` follows from the descriptor limit."""
+
+REFUSALS = 256
+"""Connections over `max_connections` that are told so at once; further ones wait in the kernel's queue."""
+
+RETRY_AFTER = 1
+"""Seconds a client is asked to wait when there are too many connections."""
+
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+# accept(2): errors of the one connection that was to be accepted.
+_GONE = (errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EPERM)
+
+log = logging.getLogger("hypoll.error")
+
+
+class Service(Application, Protocol):
+    """An application with a beginning and an end."""
+
+    def startup(self) -> None:
+        """Run once before the first connection is accepted."""
+
+    def shutdown(self) -> None:
+        """Run once after the last connection is closed."""
+
+
+class Status(Enum):
+    """The life of a server."""
+
+    STOPPED = "stopped"
+    SERVING = "serving"
+    DRAINING = "draining"
+
+
+def raise_descriptor_limit() -> int:
+    """Raise RLIMIT_NOFILE to its hard limit and give it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+class Listener:
+    """One listening socket on the loop."""
+
+    def __init__(self, server: Server, sock: socket.socket) -> None:
+        self.server = server
+        self.sock = sock
+        self.starved = False
+
+    def on_events(self, events: int) -> None:
+        """Accept what is queued, a burst a turn: the edge is told once, so what is left is come back for."""
+        for _ in range(ACCEPTS_PER_TURN):
+            if not self.accept():
+                return
+        self.server.loop.call_soon(self.retry)
+
+    def accept(self) -> bool:
+        """Accept one connection. False when there is none, or no room for it."""
+        if self.server.full:
+            self.starved = True
+            return False
+        try:
+            sock, address = self.sock.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno in _GONE:
+                return True
+            if error.errno not in _OUT_OF_DESCRIPTORS:
+                raise
+            # The edge is spent: come back when a connection closes or a tick passes, and don't spin until then.
+            log.warning("accept: %s; serving the %d there are", error.strerror, len(self.server.connections))
+            self.starved = True
+            return False
+        self.server.admit(sock, address)
+        return True
+
+    def retry(self) -> None:
+        """Accept again, if the listener is still served."""
+        if self.sock.fileno() >= 0 and self in self.server.listeners:
+            self.starved = False
+            self.on_events(IN)
+
+
+class Server:
+    """Serves an application on listening sockets, on a loop that someone else runs.
+
+    listeners: sockets to serve instead of binding `settings.bind`.
+    on_stopped: called once when the last connection of a drain is gone, or on `stop`.
+    """
+
+    def __init__(
+        self,
+        application: Service,
+        settings: Settings,
+        loop: Loop,
+        *,
+        listeners: list[socket.socket] | None = None,
+        on_stopped: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.application = application
+        self.settings = settings
+        self.loop = loop
+        self.status = Status.STOPPED
+        self.shared = Shared(loop, application, settings)
+        self.shared.on_close = self._on_close
+        self.connections = self.shared.connections
+        self.listeners: list[Listener] = []
+        self._given = listeners
+        self._on_stopped = on_stopped
+        self._paths: list[str] = []
+        self._give_up_at = float("inf")
+        self._limit = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether so many connections are open that not even a refusal is affordable."""
+        return len(self.connections) >= self._limit + REFUSALS
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where it listens, as a client would write it."""
+        return [address_of(listener.sock) for listener in self.listeners]
+
+    def start(self) -> None:
+        """Bind, run the application's startup, listen. Raises `hypoll.listen.BindError`, or what the startup raises."""
+        descriptors = raise_descriptor_limit()
+        self._limit = self.settings.max_connections or max(1, descriptors - RESERVED_DESCRIPTORS - REFUSALS)
+        sockets = self._given if self._given is not None else self._bind()
+        try:
+            self.application.startup()
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        refresh_date()
+        self.status = Status.SERVING
+        self.loop.on_tick(self._tick)
+        for sock in sockets:
+            listener = Listener(self, sock)
+            self.listeners.append(listener)
+            self.loop.register(sock.fileno(), listener.on_events, IN)
+
+    def drain(self) -> None:
+        """Accept what is queued, then no more; let the requests under way finish for up to `graceful_timeout`."""
+        if self.status is not Status.SERVING:
+            return
+        self.status = Status.DRAINING
+        self.shared.draining = True
+        self._give_up_at = self.loop.now + self.settings.graceful_timeout
+        for listener in self.listeners:
+            # Closing a listener resets what waits in its queue.
+            while listener.accept():
+                pass
+        self._close_listeners()
+        for connection in list(self.connections):
+            connection.drain()
+        self._on_close()
+
+    def stop(self) -> None:
+        """Close everything now and run the application's shutdown."""
+        if self.status is Status.STOPPED:
+            return
+        self.status = Status.STOPPED
+        self._close_listeners()
+        for connection in list(self.connections):
+            connection.close()
+        self.loop.off_tick(self._tick)
+        self.application.shutdown()
+        self._on_stopped()
+
+    def admit(self, sock: socket.socket, address: object) -> None:
+        """Serve an accepted socket, or refuse it when there are too many."""
+        sock.setblocking(False)
+        client = (address[0], address[1]) if isinstance(address, tuple) else ("", 0)
+        try:
+            connection = Connection(self.shared, sock, Peer(client))
+        except (OSError, MemoryError) as error:
+            log.warning("a connection was shed: %s", error)
+            sock.close()
+            return
+        if len(self.connections) > self._limit:
+            connection.refuse(
+                HTTPError(503, "too many connections: try again later", {"Retry-After": str(RETRY_AFTER)})
+            )
+
+    def _bind(self) -> list[socket.socket]:
+        sockets: list[socket.socket] = []
+        try:
+            for address in self.settings.bind:
+                sockets.append(listen(address, self.settings))
+                if address.startswith("unix:"):
+                    self._paths.append(sockets[-1].getsockname())
+        except Exception:
+            for sock in sockets:
+                sock.close()
+            raise
+        return sockets
+
+    def _close_listeners(self) -> None:
+        for listener in self.listeners:
+            self.loop.unregister(listener.sock.fileno())
+            listener.sock.close()
+        self.listeners.clear()
+        for path in self._paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        self._paths.clear()
+
+    def _tick(self) -> None:
+        """Once a second: the Date, the deadlines that passed, the listeners that ran out of descriptors."""
+        refresh_date()
+        now = self.loop.now
+        for connection in [connection for connection in self.connections if connection.deadline <= now]:
+            connection.on_deadline()
+        self._feed_starved()
+        if now >= self._give_up_at:
+            log.warning("graceful_timeout passed: closing %d connections", len(self.connections))
+            self.stop()
+
+    def _feed_starved(self) -> None:
+        for listener in self.listeners:
+            if listener.starved:
+                self.loop.call_soon(listener.retry)
+
+    def _on_close(self) -> None:
+        if self.status is Status.SERVING:
+            self._feed_starved()
+        elif self.status is Status.DRAINING and not self.connections:
+            self.stop()

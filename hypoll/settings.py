@@ -1,0 +1,101 @@
+"""Every option once: its name, default, unit and meaning.
+
+The command line, the environment names and gunicorn's mapping are derived from the fields of `Settings`; nothing
+else in hypoll states a default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any
+
+KIB = 1024
+MIB = 1024 * KIB
+
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "K": KIB,
+    "KB": KIB,
+    "KIB": KIB,
+    "M": MIB,
+    "MB": MIB,
+    "MIB": MIB,
+    "G": 1024 * MIB,
+    "GIB": 1024 * MIB,
+}
+_SIZE = re.compile(r"(\d+)\s*([A-Za-z]*)")
+
+
+def parse_size(text: str) -> int:
+    """A number of bytes from text like `65536`, `64KiB` or `16M` (powers of 1024).
+
+    Raises `ValueError` naming the text when it is no size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or match[2].upper() not in _UNITS:
+        raise ValueError(f"{text!r} is not a size: give bytes, or a number with KiB, MiB or GiB")
+    return int(match[1]) * _UNITS[match[2].upper()]
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the faces need to know of one setting."""
+
+    name: str
+    default: Any
+    help: str
+    unit: str
+    least: float
+
+
+def _option(default: Any, meaning: str, *, unit: str = "", least: float = 0) -> Any:
+    return dataclasses.field(default=default, metadata={"help": meaning, "unit": unit, "least": least})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The options of a server. Times are in seconds, sizes in bytes. Raises `ValueError` for a value out of range."""
+
+    bind: tuple[str, ...] = _option(
+        ("127.0.0.1:8000",), "Where to listen: HOST:PORT, [::1]:PORT, unix:/PATH or fd://N. May be repeated."
+    )
+    backlog: int = _option(4096, "Connections the kernel may queue before they are accepted (listen(2)).", least=1)
+    reuse_port: bool = _option(False, "Set SO_REUSEPORT, so that several processes can bind the same port.")
+    max_connections: int = _option(
+        0, "Connections served at once; one more is refused with 503. 0: the descriptor limit less a reserve."
+    )
+    keep_alive: float = _option(75.0, "How long a connection may be idle between requests.", unit="s")
+    header_timeout: float = _option(10.0, "How long a request head may take, from its first byte.", unit="s")
+    body_timeout: float = _option(
+        30.0, "How long a body may pause; a body older than this must average at least --min-body-rate.", unit="s"
+    )
+    min_body_rate: int = _option(500, "The least average rate of a body that outlives --body-timeout.", unit="B/s")
+    write_timeout: float = _option(30.0, "How long a client may take none of the answer waiting for it.", unit="s")
+    graceful_timeout: float = _option(30.0, "How long requests under way may take to finish after TERM.", unit="s")
+    max_head: int = _option(16 * KIB, "The largest request head, request line included.", unit="bytes", least=64)
+    max_headers: int = _option(100, "The most fields in a request head.", least=1)
+    max_body: int = _option(16 * MIB, "The largest request body.", unit="bytes")
+    max_output: int = _option(
+        256 * KIB, "Output that may wait for a client before its next request has to wait.", unit="bytes", least=1
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bind, str):
+            raise ValueError(f"bind takes a sequence of addresses, not the string {self.bind!r}")
+        if not self.bind:
+            raise ValueError("bind is empty: give at least one address to listen on")
+        for option in options():
+            value = getattr(self, option.name)
+            if isinstance(option.default, (int, float)) and value < option.least:
+                raise ValueError(f"{option.name} is {value}: it must be at least {option.least}")
+
+
+def options() -> list[Option]:
+    """Every option of `Settings`, in the order a person reads them."""
+    return [
+        Option(field.name, field.default, field.metadata["help"], field.metadata["unit"], field.metadata["least"])
+        for field in dataclasses.fields(Settings)
+    ]

@@ -1,0 +1,79 @@
+"""A real server on a free port, for an application's own tests. Needs requests: `pip install hypoll[test]`."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+from urllib.parse import urljoin
+
+import requests
+
+from hypoll.loop import Loop
+from hypoll.server import Server, Service
+from hypoll.settings import Settings
+
+START_TIMEOUT = 10.0
+"""Seconds the application's startup may take."""
+
+
+class TestClient(requests.Session):
+    """A `requests.Session` bound to a server of its own, which runs in a thread while the context is entered.
+
+        with TestClient(routes) as client:
+            assert client.get("/users/7").json() == {"id": 7}
+
+    settings: the fields of `hypoll.settings.Settings`; `bind` is always a free port of 127.0.0.1.
+    """
+
+    __test__ = False  # not a test of pytest's
+
+    def __init__(self, routes: Service, **settings: Any) -> None:
+        super().__init__()
+        self.trust_env = False  # a proxy of the environment has no business here
+        self._routes = routes
+        self._settings = Settings(**{**settings, "bind": ("127.0.0.1:0",)})
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self.base_url = ""
+        """Where the server listens, as in `http://127.0.0.1:40123`."""
+
+    def __enter__(self) -> TestClient:
+        """Start the server. Raises what its start raises."""
+        self._thread = threading.Thread(target=self._serve, name="hypoll.testing", daemon=True)
+        self._thread.start()
+        if not self._ready.wait(START_TIMEOUT):
+            raise TimeoutError(f"the application didn't start within {START_TIMEOUT:g} s")
+        if self._failure is not None:
+            self._thread.join()
+            raise self._failure
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Stop the server when its requests under way are answered."""
+        super().close()
+        if self._thread is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._server.drain)
+            self._thread.join()
+
+    def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
+        """`requests.Session.request`; a path is taken to be on the server."""
+        text = url.decode() if isinstance(url, bytes) else url
+        return super().request(method, urljoin(self.base_url, text), *args, **kwargs)
+
+    def _serve(self) -> None:
+        self._loop = Loop()
+        try:
+            self._server = Server(self._routes, self._settings, self._loop, on_stopped=self._loop.stop)
+            self._server.start()
+            self.base_url = self._server.addresses[0]
+        except BaseException as error:
+            self._failure = error
+        self._ready.set()
+        try:
+            if self._failure is None:
+                self._loop.run()
+        finally:
+            if self._failure is None:
+                self._server.stop()
+            self._loop.close()
