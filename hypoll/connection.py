@@ -313,16 +313,21 @@ class Connection:
         parser = self.parser
         out: list[bytes] = []
         rest = None
+        room = shared.settings.max_output
         try:
             while request is not None:
+                begin = len(out)
                 rest = self._encode(out, request, response or shared.answer(request))
-                if rest is not None or not parser.pending or sum(map(len, out)) >= shared.settings.max_output:
+                room -= sum(map(len, out[begin:]))
+                if rest is not None or not parser.pending or room <= 0:
                     break
                 response = None
                 request = parser.next()
         except HTTPError as error:
             self.refuse(error, out)
             return
+        except PeerError:
+            rest = Rest(None, close=True)
         if rest is not None:
             self._enter(Phase.FINISHING if rest.close else Phase.SENDING)
             self.stream = rest.stream
