@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 import orjson
 
 from hypoll.http import HTTPError, Request, Response, problem
-from hypoll.routing import Handler, Route, RouteError, Table, check_handler, parse_path
+from hypoll.routing import Handler, Route, RouteError, Table, check_handler, check_hook, check_inline, parse_path
 
 __all__ = ["RouteError", "Routes"]
 
@@ -57,6 +56,9 @@ class Routes:
         Raises `RouteError` when the path is malformed, collides with another route, or the handler doesn't take its
         parameters.
         """
+        parse_path(path)
+        if isinstance(methods, str):
+            raise RouteError(f"{path}: methods takes a list, as in methods=[{methods!r}]")
         names = tuple(dict.fromkeys(method.upper() for method in methods))
 
         def declare(handler: H) -> H:
@@ -96,27 +98,41 @@ class Routes:
     def mount(self, prefix: str, other: Routes) -> None:
         """Serve all of `other`, and what it declares later, below `prefix`. Its hooks apply to its routes only.
 
-        Raises `RouteError` for a prefix that doesn't begin with a slash or ends with one, and when routes collide.
+        Its route `/` becomes `prefix/`. A parameter in the prefix is given to its handlers, too.
+
+        Raises `RouteError` for a prefix that doesn't begin with a slash or ends with one, when routes collide, and when
+        a handler doesn't take the prefix's parameters.
         """
-        if prefix.endswith("/") or parse_path(prefix) == []:
-            raise RouteError(f"the prefix {prefix!r} must not end with a slash")
+        if not isinstance(other, Routes):
+            raise RouteError(f"mount({prefix!r}, ...) takes a Routes, not {other!r}")
+        parse_path(prefix)
+        if prefix.endswith("/"):
+            raise RouteError(f"the prefix {prefix!r} must not end with a slash: its routes' paths begin with one")
         if other is self or self in other._descendants():
             raise RouteError(f"mounting at {prefix!r} would put the routes inside themselves")
         for route in other._table.routes():
-            self._add(Route(prefix + route.path, route.methods, route.handler, (self, *route.scopes)))
+            self._add_mounted(prefix, route)
         other._parents.append((prefix, self))
         self._mounted.append(other)
         if other._hooked:
             self._mark_hooked()
 
     def before(self, hook: H) -> H:
-        """Run `hook(request)` before every handler. What it returns, other than None, is the answer instead."""
+        """Run `hook(request)` before every handler. What it returns, other than None, is the answer instead.
+
+        The outermost `Routes`' hooks run first. They see a request that has no route, too.
+        """
+        check_hook("before", hook, "request")
         self._before.append(hook)
         self._mark_hooked()
         return hook
 
     def after(self, hook: H) -> H:
-        """Run `hook(request, response)` after every answer. What it returns, other than None, replaces it."""
+        """Run `hook(request, response)` after every answer. What it returns, other than None, replaces it.
+
+        The innermost `Routes`' hooks run first. One that raises makes the answer a 500, which the others see.
+        """
+        check_hook("after", hook, "request", "response")
         self._after.append(hook)
         self._mark_hooked()
         return hook
@@ -124,12 +140,16 @@ class Routes:
     def error(self, kind: type[BaseException]) -> Callable[[H], H]:
         """Answer exceptions of `kind` with what the decorated `hook(request, error)` returns.
 
-        The nearest class wins. `HTTPError` may be given too: it includes 404 and 405.
+        The innermost `Routes` with a hook wins, and of its hooks the nearest class. `HTTPError` may be given, which
+        includes 404 and 405; a hook for `Exception` takes them, too, where there is none for `HTTPError`.
         """
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
             raise RouteError(f"routes.error takes an exception class, not {kind!r}")
 
         def declare(hook: H) -> H:
+            check_hook(f"error({kind.__name__})", hook, "request", "error")
+            if kind in self._errors:
+                raise RouteError(f"there is a hook for {kind.__name__} already: one answers it")
             self._errors[kind] = hook
             self._mark_hooked()
             return hook
@@ -137,12 +157,17 @@ class Routes:
         return declare
 
     def on_start(self, hook: H) -> H:
-        """Run `hook()` once before the first connection is accepted."""
+        """Run `hook()` once before the first connection is accepted, mounted routes' hooks after these.
+
+        Serving doesn't begin when it raises.
+        """
+        check_hook("on_start", hook)
         self._on_start.append(hook)
         return hook
 
     def on_stop(self, hook: H) -> H:
-        """Run `hook()` once after the last connection is closed."""
+        """Run `hook()` once after the last connection is closed, mounted routes' hooks before these."""
+        check_hook("on_stop", hook)
         self._on_stop.append(hook)
         return hook
 
@@ -167,7 +192,12 @@ class Routes:
             return failure(request, error)
 
     def refuses(self, request: Request) -> HTTPError | None:
-        """The refusal a request can be given before its body is read: no such path, or not this method."""
+        """The refusal a request can be given before its body is read: no such path, or not this method.
+
+        None when there are hooks that see such requests: theirs may be another answer.
+        """
+        if self._before or self._after or self._errors:
+            return None
         try:
             self._find(request)
         except HTTPError as error:
@@ -175,14 +205,19 @@ class Routes:
         return None
 
     def startup(self) -> None:
-        """Run the `on_start` hooks, mounted routes' included."""
+        """Run the `on_start` hooks, mounted routes' included. Raises what a hook raises, with a note of which."""
         for routes in (self, *self._descendants()):
             for hook in routes._on_start:
-                hook()
+                try:
+                    hook()
+                except Exception as error:
+                    error.add_note(f"in the on_start hook {hook!r}")
+                    raise
 
     def shutdown(self) -> None:
         """Run the `on_stop` hooks. One that raises is logged and doesn't keep the others from running."""
-        for routes in (self, *self._descendants()):
+        # What started last stops first: mounted routes may use what those around them opened.
+        for routes in reversed((self, *self._descendants())):
             for hook in routes._on_stop:
                 try:
                     hook()
@@ -196,25 +231,25 @@ class Routes:
     def _declare(self, path: str, methods: tuple[str, ...], handler: Handler, threaded: bool) -> None:
         where = f"{'/'.join(methods)} {path}"
         if not methods:
-            raise RouteError(f"the route {path!r} has no method")
+            raise RouteError(f"the route {path!r} has no method: name one, as in methods=['GET']")
         for method in methods:
             if method not in METHODS:
                 raise RouteError(f"{where}: the method must be one of {', '.join(METHODS)}")
-        if not callable(handler):
-            raise RouteError(f"{where}: the handler {handler!r} can't be called")
         if threaded:
-            raise RouteError(f"{where}: threaded=True is not available in this version of hypoll")
-        if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
-            raise RouteError(f"{where}: async handlers are not available in this version of hypoll")
-        if inspect.isgeneratorfunction(handler):
-            raise RouteError(f"{where}: a handler can't be a generator: return Response(generator()) from it")
+            raise RouteError(f"{where}: threaded=True is not available in this version of hypoll: leave it out")
+        check_inline(where, handler)
         check_handler(path, handler)
         self._add(Route(path, methods, handler, (self,)))
 
     def _add(self, route: Route) -> None:
         self._table.add(route)
         for prefix, parent in self._parents:
-            parent._add(Route(prefix + route.path, route.methods, route.handler, (parent, *route.scopes)))
+            parent._add_mounted(prefix, route)
+
+    def _add_mounted(self, prefix: str, route: Route) -> None:
+        path = prefix + route.path
+        check_handler(path, route.handler)
+        self._add(Route(path, route.methods, route.handler, (self, *route.scopes)))
 
     def _mark_hooked(self) -> None:
         self._hooked = True
@@ -268,14 +303,7 @@ class Routes:
                 response = to_response(route.handler(request, **request.params))
         except Exception as error:
             response = _recover(scopes, request, error)
-        try:
-            for scope in reversed(scopes):
-                for hook in scope._after:
-                    result = hook(request, response)
-                    response = response if result is None else to_response(result)
-        except Exception as error:
-            response = failure(request, error)
-        return response
+        return _run_after(scopes, request, response)
 
 
 def _run_before(scopes: tuple[Routes, ...], request: Request) -> Response | None:
@@ -285,6 +313,17 @@ def _run_before(scopes: tuple[Routes, ...], request: Request) -> Response | None
             if result is not None:
                 return to_response(result)
     return None
+
+
+def _run_after(scopes: tuple[Routes, ...], request: Request, response: Response) -> Response:
+    for scope in reversed(scopes):
+        for hook in scope._after:
+            try:
+                result = hook(request, response)
+                response = response if result is None else to_response(result)
+            except Exception as error:
+                response = failure(request, error)
+    return response
 
 
 def _recover(scopes: tuple[Routes, ...], request: Request, error: Exception) -> Response:
@@ -320,18 +359,17 @@ def to_response(result: Any) -> Response:
     datetimes and UUIDs. Raises `TypeError` for what it doesn't take.
     """
     kind = type(result)
-    if kind is dict or kind is list:
-        return Response(orjson.dumps(result), 200, None, "application/json")
-    if isinstance(result, Response):
-        return result
-    if kind is str:
-        return Response(result.encode(), 200, None, "text/plain; charset=utf-8")
-    if kind is bytes:
-        return Response(result, 200, None, "application/octet-stream")
-    if result is None:
-        return Response(b"", 204)
-    if kind is tuple:
-        return _from_tuple(result)
+    if kind is not dict and kind is not list:
+        if isinstance(result, Response):
+            return result
+        if isinstance(result, str):
+            return Response(result.encode(), 200, None, "text/plain; charset=utf-8")
+        if isinstance(result, (bytes, bytearray, memoryview)):
+            return Response(bytes(result), 200, None, "application/octet-stream")
+        if result is None:
+            return Response(b"", 204)
+        if kind is tuple:
+            return _from_tuple(result)
     try:
         return Response(orjson.dumps(result), 200, None, "application/json")
     except TypeError as error:
@@ -342,10 +380,15 @@ def to_response(result: Any) -> Response:
 
 
 def _from_tuple(result: tuple[Any, ...]) -> Response:
-    if len(result) not in (2, 3) or type(result[1]) is not int or type(result[0]) is tuple:
-        raise TypeError("a tuple from a handler must be (value, status) or (value, status, headers)")
-    response = to_response(result[0])
-    response.status = result[1]
-    if len(result) == 3:
-        response.headers = result[2]
-    return response
+    match result:
+        case (value, int(status)):
+            headers = None
+        case (value, int(status), headers):
+            pass
+        case _:
+            raise TypeError("a tuple from a handler must be (value, status) or (value, status, headers)")
+    if isinstance(value, tuple):
+        raise TypeError("a handler returned a tuple in a tuple: only (value, status, headers) has a meaning")
+    # A new one: a Response given here may be a constant of the application.
+    response = to_response(value)
+    return Response(response.body, status, response.headers if headers is None else headers, response.content_type)

@@ -15,7 +15,7 @@ from hypoll.app import Routes
 from hypoll.listen import BindError
 from hypoll.process import serve
 from hypoll.server import Server
-from hypoll.settings import Option, Settings, options, parse_size
+from hypoll.settings import Option, Settings, format_size, options, parse_size
 from hypoll.version import __version__
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -28,39 +28,65 @@ class Size(click.ParamType[int]):
 
     name = "size"
 
+    def __init__(self, least: int) -> None:
+        self.least = least
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Give the number of bytes, or fail naming the value."""
-        if isinstance(value, int):
-            return value
         try:
-            return parse_size(value)
+            size = value if isinstance(value, int) else parse_size(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if size < self.least:
+            self.fail(f"{value!r} is too small: it must be at least {self.least} bytes", param, ctx)
+        return size
+
+
+class Seconds(click.FloatRange):
+    """A time."""
+
+    name = "number of seconds"
+
+
+class Number(click.IntRange):
+    """A number of things."""
+
+    name = "whole number"
 
 
 class AppError(click.ClickException):
-    """The application can't be loaded."""
+    """What the command asks for isn't there: the application, or an address."""
 
     exit_code = 2
 
 
 def load(reference: str) -> Routes:
     """Import `module:attribute`. Raises `AppError` that says in a sentence what is wrong and where."""
-    module_name, colon, attribute = reference.partition(":")
-    if not colon or not module_name or not attribute:
+    module_name, _, attribute = reference.partition(":")
+    if "/" in module_name or module_name.endswith(".py"):
+        directory, file = os.path.split(module_name.removesuffix(".py"))
+        option = f" with --app-dir {directory}" if directory else ""
+        raise AppError(f"{reference!r} names a file, not a module: give {file}:{attribute or 'routes'}{option}")
+    if not all(name.isidentifier() for name in (*module_name.split("."), *attribute.split("."))):
         raise AppError(f"{reference!r} doesn't name an application: give MODULE:ATTRIBUTE, as in app:routes")
     module = _import(module_name)
     target: Any = module
     for name in attribute.split("."):
-        try:
-            target = getattr(target, name)
-        except AttributeError:
-            names = [key for key, value in vars(module).items() if isinstance(value, Routes)]
-            hint = f"; it has {module_name}:{names[0]}" if names else "; is the Routes object there called differently?"
-            raise AppError(f"{module_name} has no attribute {name!r}{hint}") from None
+        if not hasattr(target, name):
+            where = f"{module_name} ({getattr(module, '__file__', None) or 'built-in'})"
+            raise AppError(f"{where} has no attribute {attribute!r}; {_suggestion(module)}")
+        target = getattr(target, name)
     if not isinstance(target, Routes):
-        raise AppError(f"{reference} is a {type(target).__name__}, not a hypoll.Routes: name the Routes object")
+        other = ", and WSGI and ASGI applications are not served" if callable(target) else ""
+        kind = type(target).__name__
+        raise AppError(f"{reference} is a {kind}, not a hypoll.Routes{other}; {_suggestion(module)}")
     return target
+
+
+def _suggestion(module: Any) -> str:
+    """What may have been meant."""
+    names = [f"{module.__name__}:{key}" for key, value in vars(module).items() if isinstance(value, Routes)]
+    return f"it has {' and '.join(names)}" if names else "it has no Routes object"
 
 
 def _import(name: str) -> Any:
@@ -70,32 +96,51 @@ def _import(name: str) -> Any:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise AppError(f"there is no module {name!r} in {sys.path[0]}: see --app-dir") from None
         raise AppError(f"{name} can't be imported: {_where(error)}") from None
+    except SystemExit:
+        raise AppError(f"{name} exits when it is imported: put what is for running it under __main__") from None
     except Exception as error:
         raise AppError(f"{name} can't be imported: {_where(error)}") from None
 
 
 def _where(error: Exception) -> str:
-    """The exception, with the line of the application it came from."""
+    """The exception in one line, with the line of the application it came from."""
     if isinstance(error, SyntaxError):
         return f"{error.msg}, {error.filename} line {error.lineno}"
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error}, {frame.filename} line {frame.lineno}"
+    text = " ".join([type(error).__name__ + (":" if str(error) else ""), *str(error).split()])
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = ([frame for frame in frames if _is_of_application(frame.filename)] or frames)[-1]
+    return f"{text}, {frame.filename} line {frame.lineno}"
+
+
+def _is_of_application(filename: str) -> bool:
+    own = os.path.dirname(__file__) + os.sep
+    below = filename.startswith(sys.path[0] + os.sep)
+    return below and not filename.startswith(own) and "site-packages" not in filename
+
+
+def _told(name: str) -> dict[str, Any]:
+    """That an option can also be set by a variable, and what the help says of it."""
+    return {"envvar": f"HYPOLL_{name.upper()}", "show_envvar": True, "show_default": True}
 
 
 def _declaration(option: Option) -> click.Option:
     """The command line's form of a setting."""
     name = "--" + option.name.replace("_", "-")
     unit = f" [{option.unit}]" if option.unit else ""
-    common: dict[str, Any] = {"default": option.default, "show_default": True, "show_envvar": True}
+    common: dict[str, Any] = {"default": option.default, **_told(option.name)}
     if isinstance(option.default, bool):
         return click.Option([name], is_flag=True, help=option.help, **common)
     if isinstance(option.default, tuple):
-        return click.Option([name], multiple=True, metavar="ADDRESS", help=option.help, **common)
-    if isinstance(option.default, float):
-        kind: Any = click.FloatRange(min=option.least)
+        several = " The variable takes several with spaces between."
+        return click.Option([name], multiple=True, metavar="ADDRESS", help=option.help + several, **common)
+    least = int(option.least)
+    if option.unit == "bytes":
+        common |= {"type": Size(least), "metavar": "SIZE", "default": format_size(option.default)}
+    elif isinstance(option.default, float):
+        common |= {"type": Seconds(min=least), "metavar": "SECONDS"}
     else:
-        kind = Size() if option.unit == "bytes" else click.IntRange(min=int(option.least))
-    return click.Option([name], type=kind, help=option.help + unit, **common)
+        common |= {"type": Number(min=least), "metavar": "NUMBER"}
+    return click.Option([name], help=option.help + unit, **common)
 
 
 def main_command() -> click.Command:
@@ -105,16 +150,14 @@ def main_command() -> click.Command:
         click.Option(
             ["--app-dir"],
             default=".",
-            show_default=True,
-            show_envvar=True,
+            **_told("app_dir"),
             type=click.Path(exists=True, file_okay=False),
             help="The directory to import the application from.",
         ),
         click.Option(
             ["--log-level"],
             default="info",
-            show_default=True,
-            show_envvar=True,
+            **_told("log_level"),
             type=click.Choice(LOG_LEVELS),
             help="The least severe messages to print.",
         ),
@@ -125,7 +168,7 @@ def main_command() -> click.Command:
         callback=_main,
         params=[*own, *(_declaration(option) for option in options())],
         help="Serve the Routes object ATTRIBUTE of MODULE, as in `hypoll app:routes`, until TERM or INT.",
-        context_settings={"auto_envvar_prefix": "HYPOLL", "help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     return click.version_option(__version__, prog_name="hypoll", message="%(prog)s %(version)s")(command)
 
@@ -146,7 +189,11 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
     try:
         serve(routes, settings, lambda server: _announce(app, server))
     except BindError as error:
-        raise click.ClickException(str(error)) from None
+        # What the kernel refuses is a failure; what isn't an address is a mistake in the command.
+        raise (click.ClickException if isinstance(error.__cause__, OSError) else AppError)(str(error)) from None
+    except Exception as error:
+        log.critical("%s failed", app, exc_info=error)
+        raise click.ClickException(f"{app} failed: {_where(error)}") from None
     log.info("stopped")
 
 
@@ -156,12 +203,13 @@ def _announce(app: str, server: Server) -> None:
 
 def _check(app: str, routes: Routes) -> None:
     table = routes.table()
-    width = max((len("/".join(route.methods)) for route in table), default=0)
-    for route in table:
-        click.echo(f"{'/'.join(route.methods):{width}}  {route.path}  {route.name}")
+    rows = [("/".join(route.methods), route.path, route.name) for route in table]
+    methods, paths = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
+    for method, path, name in rows:
+        click.echo(f"{method:{methods}}  {path:{paths}}  {name}")
     for warning in warnings_of(routes):
         click.echo(f"warning: {warning}", err=True)
-    click.echo(f"{app} is fine: {len(table)} routes")
+    click.echo(f"{app} has {len(table)} route{'s' if len(table) != 1 else ''} and can be served")
 
 
 def warnings_of(routes: Routes) -> list[str]:

@@ -3,17 +3,18 @@
 Its laws:
 
 - An edge is told once. `readable` remembers it until a read comes back short, which for a stream socket means drained
-  (epoll(7)); whoever stops before that comes back by `call_soon`.
+  (epoll(7)); whoever stops before that comes back by `_come_back`, once a turn however many edges are told meanwhile.
 - Registered once for IN, OUT and RDHUP, edge-triggered; that is the one `epoll_ctl` of a connection's life.
 - While output waits for the peer, nothing is read and no request handled: the peer's own pace is the limit.
 - One phase at a time; its deadline, status and reason stand in `RULES`. `_enter` is the one place that changes it.
-- Every refusal goes through `_refuse`; every end through `close`.
+- Every refusal goes through `refuse`; every end through `close`, and nothing leads out of CLOSED.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
+import struct
 from collections.abc import Callable, Generator, Iterable
 from enum import IntEnum
 from typing import NamedTuple, Protocol
@@ -41,6 +42,9 @@ READ_SIZE = 64 * 1024
 READS_PER_TURN = range(4)
 """Reads before a connection lets the others have their turn."""
 
+PIECES_PER_SEND = 64
+"""Pieces of pipelined answers, one or two each, made for one send: a handler's time is everybody's."""
+
 LINGER_TIME = 30.0
 """Seconds a refused peer may go on sending, in all."""
 
@@ -55,6 +59,10 @@ SENDMSG_BUFFERS = 64
 
 JOIN_LIMIT = 64 * 1024
 """Answers up to this size are copied together for one send; larger ones go by sendmsg from where they are."""
+
+SEND_SIZE = 256 * 1024
+"""Bytes of the waiting output sent before the other connections have their turn. The kernel would take megabytes of a
+large answer at once, and copies them while everybody waits."""
 
 PULLS_PER_TURN = range(16)
 """Times a streamed body is pulled before the other connections have their turn."""
@@ -102,6 +110,9 @@ _PHASES = {State.START: Phase.IDLE, State.HEAD: Phase.HEAD, State.BODY: Phase.BO
 _IDLE = Phase.IDLE
 _SENDING = Phase.SENDING
 
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER of no seconds: close by a reset (socket(7))."""
+
 _GONE = ERR | HUP
 _INPUT = IN | RDHUP
 _PLAIN_EDGE = IN | OUT
@@ -134,7 +145,7 @@ class Shared:
         self.sections: dict[bytes, Section] = {}
         self.draining = False
         self.connections: set[Connection] = set()
-        self.on_close: Callable[[], object] = lambda: None
+        self.on_close: Callable[[Connection], object] = lambda connection: None
         self.scratch = bytearray(READ_SIZE)
 
 
@@ -148,6 +159,7 @@ class Connection:
         "output",
         "parser",
         "phase",
+        "planned",
         "readable",
         "shared",
         "since",
@@ -164,6 +176,7 @@ class Connection:
         self.deadline = self.since + shared.keep_alive
         self.readable = False
         self.half_closed = False
+        self.planned = False
         self.output: list[bytes | memoryview] = []
         self.stream: Generator[bytes] | None = None
         self.lingered = 0
@@ -179,7 +192,7 @@ class Connection:
                 self._on_edge(events)
                 return
             # The hot path: a request that came in one read to an idle connection, an answer that goes in one send.
-            # Whatever is different takes the general path. No connection is idle in a drain.
+            # Whatever is different takes the general path, which tells the client when the answer is the last, too.
             data = self.sock.recv(READ_SIZE)
             request = self.parser.feed(data)
             if request is None or not request.plain or self.parser.pending or len(data) == READ_SIZE:
@@ -188,7 +201,7 @@ class Connection:
                 return
             shared = self.shared
             response = shared.answer(request)
-            payload = encode_plain(response)
+            payload = None if shared.draining else encode_plain(response)
             if payload is None:
                 self._answer(request, response)
                 self.pump()
@@ -210,13 +223,16 @@ class Connection:
         except (OSError, PeerError):
             self.close()  # the peer is gone, or speaks something else
         except Exception:
-            log.exception("a connection failed")
             self.close()
+            log.exception("a connection failed")
 
     def on_deadline(self) -> None:
         """The phase has lasted too long: refuse, or close."""
         rule = RULES.get(self.phase)
         if rule is None or rule.refusal is None:
+            if self.output:
+                # After a FIN the kernel would keep what the peer doesn't take, megabytes, and probe for minutes.
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.close()
         else:
             self.refuse(rule.refusal)
@@ -224,15 +240,16 @@ class Connection:
     def refuse(self, error: HTTPError, owed: Iterable[bytes] = ()) -> None:
         """Say why, and close: the one function that writes refusals. `owed`: the answers before it, encoded."""
         log.debug("%s refused: %s", self.parser.peer.client, error)
-        out = list(owed)
-        encode(out, problem(error), UNPARSED, True)
-        self._enter(Phase.FINISHING)
-        # More may come, and must be read away before closing, or the kernel resets the connection under the answer.
-        self.readable = True
-        self.output += out
+        error.__traceback__ = None  # its frames may hold the error, and the parser: a cycle
         try:
+            out = list(owed)
+            encode(out, problem(error), UNPARSED, True)
+            self._enter(Phase.FINISHING)
+            # More may come, and must be read away before closing, or the kernel resets the connection under the answer.
+            self.readable = True
+            self.output += out
             self._drive()
-        except OSError:
+        except (OSError, MemoryError):
             self.close()
 
     def drain(self) -> None:
@@ -259,13 +276,14 @@ class Connection:
         stream, self.stream = self.stream, None
         if stream is not None:
             _close_stream(stream)
-        self.shared.on_close()
+        self.shared.on_close(self)
 
     # the way in
 
     def _on_edge(self, events: int) -> None:
-        if events & _GONE:
-            # Both directions are gone: nobody will read an answer.
+        if events & _GONE and self.phase is not Phase.LINGERING:
+            # Both directions are gone: nobody will read an answer. (A lingering connection has shut down its own, and
+            # the peer's end is what it waits for.)
             self.close()
             return
         if events & RDHUP:
@@ -273,6 +291,9 @@ class Connection:
             self.half_closed = True
         if events & _INPUT:
             self.readable = True
+        if self.planned and events:
+            # It had its turn: a peer that makes edges must not get one more for each.
+            return
         if self.phase < _SENDING:
             self.pump()
         elif self.phase is Phase.LINGERING:
@@ -294,7 +315,17 @@ class Connection:
                 self._on_request(data, parser.feed(data))
             else:
                 return
-        self.shared.loop.call_soon(self.on_events, 0)
+        self._come_back()
+
+    def _come_back(self) -> None:
+        """Go on when the other connections had their turn: no edge will tell."""
+        if not self.planned:
+            self.planned = True
+            self.shared.loop.call_soon(self._on_turn)
+
+    def _on_turn(self) -> None:
+        self.planned = False
+        self.on_events(0)
 
     def _on_request(self, data: bytes, request: Request | None) -> None:
         """`data` was received and completed `request`, or none."""
@@ -317,9 +348,9 @@ class Connection:
         try:
             while request is not None:
                 begin = len(out)
-                rest = self._encode(out, request, response or shared.answer(request))
+                rest = self._encode(out, request, shared.answer(request) if response is None else response)
                 room -= sum(map(len, out[begin:]))
-                if rest is not None or not parser.pending or room <= 0:
+                if rest is not None or not parser.pending or room <= 0 or len(out) >= PIECES_PER_SEND:
                     break
                 response = None
                 request = parser.next()
@@ -347,9 +378,12 @@ class Connection:
 
     def _encode(self, out: list[bytes], request: Request, response: Response) -> Rest | None:
         """Encode a response; one that can't be sent becomes 500 to the client, its reason goes to the log."""
+        begin = len(out)
         try:
             return encode(out, response, request, self.shared.draining)
-        except (TypeError, ValueError):
+        except Exception:
+            # ValueError and TypeError are encode's; a body's or a mapping's own code may raise anything.
+            del out[begin:]
             where = f"{request.method} {request.raw_path}"
             log.exception("%s: the response can't be sent, request %s", where, request.id)
             error = HTTPError(500, "the response could not be sent; the log has the reason under this id")
@@ -406,26 +440,23 @@ class Connection:
         self.output.append(memoryview(data)[sent:])
 
     def _flush(self) -> bool:
-        """Send what waits. False when the kernel is full: then an edge comes once there is room (epoll(7))."""
+        """Send what waits. False when some still does: it goes at the writable edge (epoll(7)), or in the next turn."""
         output = self.output
-        while output:
-            buffers = output[:SENDMSG_BUFFERS]
+        room = SEND_SIZE
+        while output and room > 0:
+            offered = _up_to(room, output)
             try:
-                sent = self.sock.sendmsg(buffers)
+                sent = self.sock.sendmsg(offered)
             except BlockingIOError:
                 return False
             self.deadline = self.shared.loop.now + self.shared.settings.write_timeout
-            whole = 0
-            for buffer in buffers:
-                if sent < len(buffer):
-                    break
-                sent -= len(buffer)
-                whole += 1
-            del output[:whole]
-            if whole < len(buffers):
-                output[0] = memoryview(output[0])[sent:]
-                return False
-        return True
+            _drop(output, sent)
+            room -= sent
+            if sent < sum(map(len, offered)):
+                return False  # the kernel is full
+        if output:
+            self._come_back()
+        return not output
 
     def _drive(self) -> None:
         """Send what waits and pull what follows, until the kernel is full, all is sent, or the turn is over."""
@@ -436,7 +467,7 @@ class Connection:
                 self._on_sent()
                 return
             self._pull()
-        self.shared.loop.call_soon(self.on_events, 0)
+        self._come_back()
 
     def _pull(self) -> None:
         """Take the next pieces of the stream: few, since none may wait in memory for a slow reader."""
@@ -459,13 +490,25 @@ class Connection:
         if self.phase is Phase.CLOSED:
             return
         if self.phase is Phase.SENDING:
-            self._enter(_PHASES[self.parser.state])
-        elif self.readable or self.parser.pending:
+            self._go_on()
+        elif self.readable or self.parser.pending or self.parser.state is not State.DONE:
+            # More of the peer's is here, or, since the end is not the peer's own wish, may be under way.
             self.sock.shutdown(socket.SHUT_WR)
             self._enter(Phase.LINGERING)
             self._linger()
         else:
             self.close()
+
+    def _go_on(self) -> None:
+        """Nothing waits any more: take up what the parser is in the middle of."""
+        phase = _PHASES[self.parser.state]
+        self._enter(phase)
+        if phase is Phase.BODY:
+            # The expectation of a request that came behind the answers hasn't been met yet.
+            self._on_body_progress()
+        elif self.shared.draining and not self.parser.pending:
+            # The answer was begun before the drain, and didn't say that it is the last.
+            self.drain()
 
     def _linger(self) -> None:
         """Read away what a refused peer still sends, a bounded amount of it."""
@@ -480,12 +523,38 @@ class Connection:
                 return
             now = self.shared.loop.now
             self.deadline = min(self.since + LINGER_TIME, now + LINGER_PAUSE)
-        self.shared.loop.call_soon(self.on_events, 0)
+        self._come_back()
 
     def _enter(self, phase: Phase) -> None:
+        if self.phase is Phase.CLOSED:
+            return  # a handler has stopped the server under its own request
         self.phase = phase
         self.since = self.shared.loop.now
         self.deadline = self.since + self.shared.seconds[phase]
+
+
+def _up_to(size: int, buffers: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    """What one sendmsg is given of the buffers: at most `size` bytes."""
+    chosen: list[bytes | memoryview] = []
+    for buffer in buffers[:SENDMSG_BUFFERS]:
+        chosen.append(buffer if len(buffer) <= size else memoryview(buffer)[:size])
+        size -= len(buffer)
+        if size <= 0:
+            break
+    return chosen
+
+
+def _drop(buffers: list[bytes | memoryview], count: int) -> None:
+    """Take the first `count` bytes away."""
+    whole = 0
+    for buffer in buffers:
+        if count < len(buffer):
+            break
+        count -= len(buffer)
+        whole += 1
+    del buffers[:whole]
+    if count:
+        buffers[0] = memoryview(buffers[0])[count:]
 
 
 def _close_stream(stream: Generator[bytes]) -> None:

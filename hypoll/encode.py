@@ -98,6 +98,8 @@ def encode(out: list[bytes], response: Response, request: Request, close: bool) 
     body, content_type = _content(response)
     has_content = status not in CONTENTLESS and request.method != "HEAD"
     framing = Framing.NONE if status in BODILESS else _framing(body, declared, request.minor, has_content)
+    if status == 205:
+        framing = Framing.LENGTH  # no content, and that must be told (RFC 9110, 15.3.6), whatever the body was
     close = close or asked or not request.keep_alive or framing is Framing.CLOSE
     head = b"HTTP/1.1 %d %b\r\n%b" % (
         status,
@@ -113,6 +115,7 @@ def encode(out: list[bytes], response: Response, request: Request, close: bool) 
         _release(body)
     elif not isinstance(body, bytes):
         stream = _chunked(body) if framing is Framing.CHUNKED else _plain(body, declared)
+        next(stream)  # up to its first yield: closing a generator that was never begun would not close the body
     elif body:
         out.append(body)
     return Rest(stream, close) if close or stream is not None else None
@@ -225,6 +228,7 @@ def _field_lines(fields: Iterable[tuple[str, str]], content_type: str | None) ->
 def _chunked(pieces: Iterator[bytes]) -> Generator[bytes]:
     """The pieces in chunks (RFC 9112, 7.1), and the last chunk only when none of them failed."""
     try:
+        yield b""
         for piece in map(_checked, pieces):
             if piece:
                 yield b"%x\r\n%b\r\n" % (len(piece), piece)
@@ -237,6 +241,7 @@ def _plain(pieces: Iterator[bytes], length: int | None) -> Generator[bytes]:
     """The pieces as they are. Raises `ValueError` before a byte too many, and at the end when some are missing."""
     sent = 0
     try:
+        yield b""
         for piece in map(_checked, pieces):
             sent += len(piece)
             if length is not None and sent > length:

@@ -16,13 +16,13 @@ from hypoll.message import HTTPError, Section
 METHODS = {
     name.encode(): name
     for name in """
-    ACL BASELINE-CONTROL BIND CHECKIN CHECKOUT COPY DELETE GET HEAD LABEL LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL
-    MKREDIRECTREF MKWORKSPACE MOVE OPTIONS ORDERPATCH PATCH POST PROPFIND PROPPATCH PUT QUERY REBIND REPORT SEARCH TRACE
-    UNBIND UNCHECKOUT UNLINK UNLOCK UPDATE UPDATEREDIRECTREF VERSION-CONTROL
+    ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MOVE OPTIONS PATCH POST PROPFIND
+    PROPPATCH PUT QUERY REBIND REPORT SEARCH TRACE UNBIND UNLINK UNLOCK
     """.split()  # noqa: SIM905
 }
-"""The methods of the IANA registry but CONNECT and PRI. llhttp also knows RTSP's and Icecast's."""
+"""The methods of the IANA registry that llhttp knows, but CONNECT and PRI. It also knows RTSP's and Icecast's."""
 
+_PRINTABLE = re.compile(rb"[\x20-\x7e]*")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _BAD_ENCODING = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -46,8 +46,15 @@ class RequestLine(NamedTuple):
     authority: str | None = None
 
 
+def check_line(line: bytes) -> None:
+    """Hold a request line, or its beginning, against the characters it may have. Raises `HTTPError` 400."""
+    if not _PRINTABLE.fullmatch(line):
+        raise HTTPError(400, "the request line has a character that is not printable ASCII")
+
+
 def request_line(line: bytes) -> RequestLine:
     """Judge a request line without its CRLF (RFC 9112, 3). Raises `HTTPError` 400, 501 or 505, or `PeerError`."""
+    check_line(line)
     method, *rest = line.split(b" ")
     if not _TOKEN.fullmatch(method):
         raise HTTPError(400, "the request line doesn't begin with a method and one space")
@@ -55,7 +62,7 @@ def request_line(line: bytes) -> RequestLine:
         raise PeerError("an HTTP/2 preface")
     if method not in METHODS:
         raise HTTPError(501, f"the method {method.decode()} is not implemented")
-    if len(rest) == 1:
+    if len(rest) == 1 and rest[0]:
         raise HTTPError(505, "the request line has no HTTP version: HTTP/1.1 and HTTP/1.0 are served")
     if len(rest) != 2 or not rest[0]:
         raise HTTPError(400, "the request line is not a method, a target and a version with one space between")
@@ -88,6 +95,8 @@ def request_target(method: str, target: bytes) -> tuple[bytes, str | None]:
         raise HTTPError(400, "the target's URI has no host")
     check_host(authority)
     origin = absolute[2]
+    if method == "OPTIONS" and not origin:
+        return b"*", authority  # of the server as a whole (RFC 9112, 3.2.4)
     return (origin if origin.startswith(b"/") else b"/" + origin), authority
 
 
@@ -120,7 +129,7 @@ def header_section(block: bytes, max_headers: int) -> Section:
     codings: list[str] = []
     for name, value in fields:
         if name == "transfer-encoding":
-            codings += [coding.strip(" \t").lower() for coding in value.split(",")]
+            codings += _options(value)
         elif name in _JUDGES:
             _JUDGES[name](section, value)
     if codings:
@@ -150,9 +159,13 @@ def _judge_host(section: Section, value: str) -> None:
 
 
 def _judge_connection(section: Section, value: str) -> None:
-    options = [option.strip(" \t").lower() for option in value.split(",")]
+    options = _options(value)
     section.close = section.close or "close" in options
     section.persist = section.persist or "keep-alive" in options
+
+
+def _options(value: str) -> list[str]:
+    return [option.strip(" \t").lower() for option in value.split(",")]
 
 
 def _judge_expect(section: Section, value: str) -> None:
@@ -160,12 +173,19 @@ def _judge_expect(section: Section, value: str) -> None:
 
 
 def _judge_length(section: Section, value: str) -> None:
-    section.length = int(value)
+    # llhttp has seen to it that the number is below 2^64; any number of zeros may stand before it.
+    section.length = int(value.lstrip("0") or "0")
+
+
+def _judge_proxy_connection(section: Section, value: str) -> None:
+    # Means nothing to an origin server, but llhttp parses no message after one that says close here.
+    section.close = section.close or "close" in _options(value)
 
 
 _JUDGES: dict[str, Callable[[Section, str], None]] = {
     "host": _judge_host,
     "connection": _judge_connection,
+    "proxy-connection": _judge_proxy_connection,
     "expect": _judge_expect,
     "content-length": _judge_length,
 }

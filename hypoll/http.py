@@ -3,21 +3,22 @@
 The laws of the parser:
 
 - httptools (llhttp, strict) sees every byte and judges it; what it lets through and the RFCs don't, `head.py` refuses.
-- It is fed one message at a time and never runs ahead: a head, and a chunked message, can only end at CRLF CRLF; a
-  body with a length ends at its length. So that httptools can't pause is never felt, no pipelined request is parsed
-  before its turn, and after a refusal no byte is parsed at all.
+- It is fed one message at a time and never runs ahead: a head can only end at CRLF CRLF, a body with a length ends at
+  its length, and the chunks of a chunked one are counted along. So that httptools can't pause is never felt, no
+  pipelined request is parsed before its turn, and after a refusal no byte is parsed at all.
 - No field is cut from a head by a callback. A header section that repeats, as those of one client do, is judged once.
-- Limits count bytes fed.
+- Limits count bytes fed, and what comes of a stream is the same however it was cut when it was received.
 """
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 
 import httptools
 
 from hypoll.encode import Rest, encode, refresh_date
-from hypoll.head import METHODS, PeerError, header_section, request_line
+from hypoll.head import METHODS, PeerError, check_line, header_section, request_line
 from hypoll.message import (
     NOBODY,
     Headers,
@@ -60,6 +61,8 @@ PLAIN_METHODS = {name: text for name, text in METHODS.items() if text != "HEAD"}
 MAX_CHUNK_OVERHEAD = 16
 """Bytes of chunk framing a byte of content may cost, over `max_head` in all: a byte in a chunk of its own costs 6."""
 
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]+)(?:;[^\n]*)?\r\n")
+
 
 class State(IntEnum):
     """What the parser is in the middle of."""
@@ -94,6 +97,7 @@ class RequestParser:
     __slots__ = (
         "_at",
         "_body",
+        "_chunked",
         "_chunks",
         "_execute",
         "_fault",
@@ -103,7 +107,6 @@ class RequestParser:
         "_sections",
         "_settings",
         "_unfinished",
-        "_wire",
         "incoming",
         "peer",
         "pending",
@@ -127,7 +130,7 @@ class RequestParser:
         self._partial = b""
         self._fault: str | None = None
         self._left = 0
-        self._wire = 0
+        self._chunked: _Chunked | None = None
         self._body: bytearray | None = None
         self._chunks: list[bytes] = []
         # Emptied by httptools when a message is complete, filled before it is fed one that may not be.
@@ -195,6 +198,8 @@ class RequestParser:
 
     def _step_head(self) -> Request | None:
         """Feed httptools up to where the head may end."""
+        if self._partial in (b"", b"\r") and not self._skip_empty_lines():
+            return None
         end, found = _boundary(self._partial[-3:], self.pending, self._at)
         room = self._max_head - len(self._partial)
         piece = self.pending[self._at : min(end, self._at + room)]
@@ -213,11 +218,23 @@ class RequestParser:
             self._judge_line(head)
         if not fits:
             raise self._refused(self._too_large(head))
-        if not found or self._fault is not None or not head.strip(b"\r\n"):
+        if not found or self._fault is not None:
             self._partial = head
             return None
         self._partial = b""
-        return self._on_head_fed(head.lstrip(b"\r\n"), upgrade)
+        return self._on_head_fed(head, upgrade)
+
+    def _skip_empty_lines(self) -> bool:
+        """Pass over empty lines before the request line (RFC 9112, 2.2); they begin no request. False: nothing else."""
+        if self._partial:
+            if self.pending[self._at] != 10:
+                return True
+            self._at += 1
+            self._partial = b""
+            self.state = State.START
+        while self.pending.startswith(b"\r\n", self._at):
+            self._at += 2
+        return self._at < len(self.pending)
 
     def _feed_httptools(self, piece: bytes) -> bool:
         """Whether the head asked for an upgrade. Raises `HttpParserError` for what llhttp refuses."""
@@ -231,29 +248,26 @@ class RequestParser:
 
     def _judge_line(self, head: bytes) -> None:
         """Refuse a bad request line as soon as it is whole, so that the answer is the same however it was split."""
-        line, newline, _ = head.lstrip(b"\r\n").partition(b"\n")
-        if newline:
-            try:
-                request_line(line.removesuffix(b"\r"))
-            except (HTTPError, PeerError) as error:
-                raise self._refused(error) from None
-        elif line.isascii() and line.decode().isprintable():
-            return  # the fault will be named when the line is whole
-        if self._fault is not None:
+        line, newline, _ = head.partition(b"\n")
+        line = line.removesuffix(b"\r")
+        try:
+            if newline:
+                request_line(line)
+            else:
+                check_line(line)
+        except (HTTPError, PeerError) as error:
+            raise self._refused(error) from None
+        if newline and self._fault is not None:
             raise self._refused(HTTPError(400, f"the request is malformed: {self._fault}"))
 
     def _too_large(self, head: bytes) -> HTTPError:
         limit = self._max_head
-        if b"\n" in head.lstrip(b"\r\n"):
+        if b"\n" in head:
             return HTTPError(431, f"the request head is larger than {limit} bytes")
         return HTTPError(414, f"the request target is longer than the {limit} bytes of a request head")
 
-    def _on_head_fed(self, head: bytes, upgrade: bool = False) -> Request | None:
+    def _on_head_fed(self, head: bytes, upgrade: bool) -> Request | None:
         """The head is whole: give its request when that needs no body."""
-        if not head.strip(b"\r\n"):
-            self._partial = head
-            self.state = State.HEAD
-            return None
         try:
             request = self._request(head)
             if upgrade or self._unfinished:
@@ -308,51 +322,45 @@ class RequestParser:
             )
             self._execute(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
         if section.length is not None and section.length > self._settings.max_body:
-            raise self._body_too_large()
+            raise _body_too_large(self._settings)
         self.incoming = request
         self.state = State.BODY
         self.received = 0
-        self._left = -1 if section.length is None else section.length
-        self._wire = 0
+        self._left = section.length or 0
+        self._chunked = _Chunked(self._settings) if section.chunked else None
 
     def _step_body(self) -> Request | None:
         """Feed httptools up to where the body may end."""
-        data, at = self.pending, self._at
-        if self._left < 0:
-            end, _ = _boundary(self._partial, data, at)
+        data, at, chunked = self.pending, self._at, self._chunked
+        fault = None
+        if chunked is None:
+            self._at = min(at + self._left, len(data))
+            self._left -= self._at - at
         else:
-            end = min(at + self._left, len(data))
-            self._left -= end - at
-        piece = data[at:end]
-        self._at = end
+            self._at = chunked.pass_over(data, at)
+            fault = chunked.fault
         try:
-            self._feed_httptools(piece)
-            self._count(piece)
+            self._feed_httptools(data[at : self._at])
         except httptools.HttpParserError as error:
-            raise self._refused(HTTPError(400, f"the body is malformed: {error}")) from None
-        except HTTPError as error:
-            raise self._refused(error) from None
-        return None if self._unfinished else self._on_body_complete()
-
-    def _count(self, piece: bytes) -> None:
-        """Hold the body against its limits."""
+            # It came before the limit, up to which alone httptools was fed.
+            fault = HTTPError(400, f"the body is malformed: {error}")
         self.received += sum(map(len, self._chunks))
-        if self.received > self._settings.max_body:
-            raise self._body_too_large()
-        if self._left < 0:
-            self._partial = (self._partial + piece)[-3:]
-            self._wire += len(piece)
-            if self._wire - self.received > self._max_head + MAX_CHUNK_OVERHEAD * self.received:
-                raise HTTPError(431, "chunk extensions or trailer fields are too large")
-        if self._unfinished:
-            if self._body is None:
-                self._body = bytearray()
-            for chunk in self._chunks:
-                self._body += chunk
-            self._chunks.clear()
+        done = not self._unfinished
+        if fault is None and chunked is not None and not chunked.agrees(done, self.received):
+            fault = HTTPError(400, "the body is malformed: it is not in chunks")
+        if fault is not None:
+            raise self._refused(fault)
+        if done:
+            return self._on_body_complete()
+        self._gather()
+        return None
 
-    def _body_too_large(self) -> HTTPError:
-        return HTTPError(413, f"the body is larger than {self._settings.max_body} bytes")
+    def _gather(self) -> None:
+        if self._body is None:
+            self._body = bytearray()
+        for chunk in self._chunks:
+            self._body += chunk
+        self._chunks.clear()
 
     def _on_body_complete(self) -> Request:
         request = self.incoming
@@ -361,18 +369,92 @@ class RequestParser:
         request.body = rest if self._body is None else bytes(self._body + rest)
         self._chunks.clear()
         self._body = None
-        self._partial = b""
         self.incoming = None
         self.state = State.START if request.keep_alive else State.DONE
+        if self._chunked is not None:
+            # llhttp takes a trailer field for a header field: after `Connection: close` in one it parses nothing more.
+            self._renew()
         return request
+
+
+class _Chunked:
+    """Finds where a chunked body ends (RFC 9112, 7.1), so that httptools is fed no byte behind it.
+
+    llhttp judges the chunks; here they are only counted along, and both must come to the same.
+
+    content: bytes of all chunks announced.
+    done: whether the end was found.
+    fault: the limit that was passed.
+    """
+
+    __slots__ = ("_line", "_overhead", "_room", "_settings", "_skip", "_trailers", "content", "done", "fault")
+
+    def __init__(self, settings: Settings) -> None:
+        self.content = 0
+        self.done = False
+        self.fault: HTTPError | None = None
+        self._settings = settings
+        self._skip = 0
+        self._line = b""
+        self._trailers = False
+        self._overhead = 0
+        # Bytes the line of a chunk's size, or the whole trailer section, may still have.
+        self._room = settings.max_head
+
+    def pass_over(self, data: bytes, at: int) -> int:
+        """Behind what may be fed of the data from `at` on: up to the body's end, a limit, or the data's end."""
+        while at < len(data) and not self.done and self.fault is None:
+            if self._skip:
+                step = min(self._skip, len(data) - at)
+                self._skip -= step
+                at += step
+            else:
+                at = self._pass_line(data, at)
+        return at
+
+    def agrees(self, done: bool, received: int) -> bool:
+        """Whether llhttp, fed the same, came to the same: whether the end was found, and how much was before it."""
+        return done == self.done and (not done or received == self.content)
+
+    def _pass_line(self, data: bytes, at: int) -> int:
+        allowed = self._settings.max_head + MAX_CHUNK_OVERHEAD * self.content - self._overhead
+        stop = min(at + self._room, at + allowed, len(data))
+        end = data.find(b"\n", at, stop) + 1
+        if not end and stop < len(data):
+            self.fault = HTTPError(431, "chunk extensions or trailer fields are too large")
+            return stop
+        line = self._line + data[at : end or stop]
+        size = (end or stop) - at
+        self._overhead += size
+        self._room -= size
+        self._line = b"" if end else line
+        if end:
+            self._on_line(line)
+        return at + size
+
+    def _on_line(self, line: bytes) -> None:
+        if self._trailers:
+            self.done = line == b"\r\n"
+            return
+        self._room = self._settings.max_head
+        match = _CHUNK_SIZE.fullmatch(line)
+        size = int(match[1], 16) if match else 0
+        self._trailers = not size
+        self.content += size
+        self._skip = size + 2 if size else 0
+        if self.content > self._settings.max_body:
+            self.fault = _body_too_large(self._settings)
+
+
+def _body_too_large(settings: Settings) -> HTTPError:
+    return HTTPError(413, f"the body is larger than {settings.max_body} bytes")
 
 
 def _boundary(tail: bytes, data: bytes, at: int) -> tuple[int, bool]:
     """Behind the first CRLF CRLF from `at` on, or that begins in the `tail` before the data; else the data's end."""
-    if not tail:
-        index = data.find(HEAD_END, at)
-    else:
-        index = (tail + data[at:]).find(HEAD_END)
-        at += -len(tail)
-        index += at if index >= 0 else 0
+    if tail:
+        index = (tail + data[at : at + 3]).find(HEAD_END)
+        if index >= 0:
+            return at - len(tail) + index + 4, True
+    index = data.find(HEAD_END, at)
     return (index + 4, True) if index >= 0 else (len(data), False)

@@ -9,6 +9,12 @@ import stat
 
 from hypoll.settings import Settings
 
+MAX_DESCRIPTOR = 2**31 - 1
+
+UNSENT_SIZE = 128 * 1024
+"""Bytes the kernel takes beyond what the peer has room for (tcp(7), TCP_NOTSENT_LOWAT): a peer that doesn't read holds
+these, not the megabytes its send buffer would grow to."""
+
 
 class BindError(Exception):
     """An address can't be listened on; the message says why and what to do."""
@@ -33,7 +39,7 @@ def _advice(error: OSError, address: str) -> str:
     match error.errno:
         case errno.EADDRINUSE:
             return "the address is in use. Stop what listens there, or choose another with --bind"
-        case errno.EACCES:
+        case errno.EACCES if not address.startswith("unix:"):
             return "permission denied. Ports below 1024 need CAP_NET_BIND_SERVICE: choose another with --bind"
         case errno.EADDRNOTAVAIL:
             return "this machine has no such address. Use 0.0.0.0 or [::] for all of its addresses"
@@ -59,7 +65,7 @@ def _listen_tcp(address: str, settings: Settings) -> socket.socket:
     except OSError:
         listener.close()
         raise
-    return _ready(listener)
+    return prepare(listener)
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
@@ -81,7 +87,7 @@ def _listen_unix(path: str, settings: Settings) -> socket.socket:
     except OSError:
         listener.close()
         raise
-    return _ready(listener)
+    return prepare(listener)
 
 
 def _remove_stale(path: str) -> None:
@@ -92,27 +98,32 @@ def _remove_stale(path: str) -> None:
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
+        except BlockingIOError:
+            pass  # its queue is full: someone is there
 
 
 def _inherit(number: str) -> socket.socket:
-    if not number.isdecimal():
+    if not number.isdecimal() or int(number) > MAX_DESCRIPTOR:
         raise BindError(f"fd://{number} names no descriptor: give its number, as in fd://3")
     listener = socket.socket(fileno=int(number))
     if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         listener.detach()
         raise BindError(f"descriptor {number} is not a listening socket")
-    return _ready(listener)
+    return prepare(listener)
 
 
-def _ready(listener: socket.socket) -> socket.socket:
+def prepare(listener: socket.socket) -> socket.socket:
+    """Make a listening socket fit for the loop."""
     listener.setblocking(False)
     if listener.family != socket.AF_UNIX:
         # Accepted sockets inherit it: no system call for each.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_SIZE)
     return listener
 
 

@@ -16,11 +16,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import heapq
+import itertools
 import logging
 import os
 import select
 import signal
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -37,6 +39,9 @@ TICK = 1.0
 
 MAX_EVENTS = 512
 """Events taken by one `epoll_wait`: bounds a turn, so that timers and wake-ups get theirs."""
+
+CROWD = 64
+"""Timers from which on the cancelled ones are looked for and dropped."""
 
 log = logging.getLogger("hypoll.error")
 
@@ -61,10 +66,11 @@ class LoopError(OSError):
 class Timer:
     """A callback to come. `cancel()` it, or let it fire."""
 
-    __slots__ = ("args", "callback", "when")
+    __slots__ = ("args", "callback", "order", "when")
 
-    def __init__(self, when: float, callback: Callback, args: tuple[Any, ...]) -> None:
+    def __init__(self, when: float, order: int, callback: Callback, args: tuple[Any, ...]) -> None:
         self.when = when
+        self.order = order
         self.callback: Callback | None = callback
         self.args = args
 
@@ -74,7 +80,7 @@ class Timer:
         self.args = ()
 
     def __lt__(self, other: Timer) -> bool:
-        return self.when < other.when
+        return (self.when, self.order) < (other.when, other.order)
 
 
 class Loop:
@@ -95,6 +101,8 @@ class Loop:
         self._dispatching = False
         self._ready: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self._timers: list[Timer] = []
+        self._order = itertools.count()
+        self._crowd = CROWD
         self._tick_callbacks: list[Callback] = []
         self.now = clock()
         self._next_tick = self.now + TICK
@@ -103,6 +111,9 @@ class Loop:
         self._closed = False
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wakeup_sent = False
+        # Held by who writes to the eventfd, so that none writes to a stranger's descriptor of its number after close.
+        # Reentrant: a signal handler may call while its own thread is in there.
+        self._wakeup_lock = threading.RLock()
         self._from_threads: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self.register(self._wakeup, self._on_wakeup, IN)
         self._signals = _Signals(self)
@@ -134,7 +145,7 @@ class Loop:
         flags |= select.EPOLLEXCLUSIVE if exclusive else 0
         try:
             self._epoll.register(fd, flags)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _explained(error, fd) from error
         if fd >= len(self._callbacks):
             self._callbacks.extend([None] * (fd + 1 - len(self._callbacks) + 64))
@@ -150,14 +161,14 @@ class Loop:
         flags = events | (select.EPOLLET if edge else 0) | (select.EPOLLONESHOT if oneshot else 0)
         try:
             self._epoll.modify(fd, flags)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _explained(error, fd) from error
 
     def unregister(self, fd: int) -> None:
         """Forget `fd`: call this before closing it. Raises `LoopError` when it wasn't registered."""
         try:
             self._epoll.unregister(fd)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise _explained(error, fd) from error
         self.forget(fd)
 
@@ -166,6 +177,8 @@ class Loop:
 
         Closing takes it out of the epoll set, unless a forked child holds a copy (epoll(7), question 6).
         """
+        if not 0 <= fd < len(self._callbacks):
+            return  # closed already, or the loop is
         self._callbacks[fd] = None
         self._late.pop(fd, None)
         if self._dispatching:
@@ -187,16 +200,24 @@ class Loop:
 
         Raises `RuntimeError` when the loop is closed.
         """
-        if self._closed:
-            raise RuntimeError("the loop is closed")
-        self._from_threads.append((callback, args))
-        if not self._wakeup_sent:
-            self._wakeup_sent = True
-            os.eventfd_write(self._wakeup, 1)
+        with self._wakeup_lock:
+            if self._closed:
+                raise RuntimeError("the loop is closed")
+            self._from_threads.append((callback, args))
+            if not self._wakeup_sent:
+                self._wakeup_sent = True
+                os.eventfd_write(self._wakeup, 1)
 
     def call_later(self, delay: float, callback: Callback, *args: Any) -> Timer:
-        """Run `callback(*args)` in `delay` seconds, or at the next turn after. Gives a `Timer` to cancel it by."""
-        timer = Timer(self._clock() + max(0.0, delay), callback, args)
+        """Run `callback(*args)` in `delay` seconds, or at the next turn after. Gives a `Timer` to cancel it by.
+
+        Timers of the same time run in the order they were asked for.
+        """
+        if len(self._timers) >= self._crowd:
+            self._timers = [timer for timer in self._timers if timer.callback is not None]
+            heapq.heapify(self._timers)
+            self._crowd = max(CROWD, 2 * len(self._timers))
+        timer = Timer(self._clock() + max(0.0, delay), next(self._order), callback, args)
         heapq.heappush(self._timers, timer)
         self._plan_wake()
         return timer
@@ -221,16 +242,18 @@ class Loop:
 
     def run(self) -> None:
         """Turn until `stop`. Raises `LoopError` when the epoll descriptor was closed under the loop."""
-        self._stopping = False
-        while not self._stopping:
-            self.poll_once()
+        try:
+            while not self._stopping:
+                self.poll_once()
+        finally:
+            self._stopping = False
 
     def stop(self) -> None:
-        """Let `run` return after the present turn."""
+        """Let `run` return after the present turn; one that hasn't begun returns at once."""
         self._stopping = True
 
     def fileno(self) -> int:
-        """The epoll descriptor. It is pollable itself: readable when `poll_once(0)` has work."""
+        """The epoll descriptor. It is pollable itself: readable when events wait. `timeout` tells of all else."""
         return self._epoll.fileno()
 
     def timeout(self) -> float | None:
@@ -251,7 +274,11 @@ class Loop:
             # A signal handler's EINTR is retried inside (PEP 475); the wake-up fd then ends the wait.
             events = self._epoll.poll(timeout, MAX_EVENTS)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.EBADF, errno.EINVAL):
+                raise  # a foreign signal handler's own
             raise LoopError(errno.EBADF, "the loop's epoll descriptor was closed: the loop can't go on") from error
+        except MemoryError:
+            events = []  # an edge lost here costs its connection the rest of its deadline, not the loop
         self.now = self._clock()
         if events:
             self._dispatch(events)
@@ -264,12 +291,15 @@ class Loop:
         """Give back the loop's own descriptors and signal handlers. The registered ones stay their owners'."""
         if self._closed:
             return
-        self._closed = True
+        with self._wakeup_lock:
+            self._closed = True
+            os.close(self._wakeup)
         self._signals.close()
-        os.close(self._wakeup)
-        self._epoll.close()
+        with contextlib.suppress(OSError):
+            self._epoll.close()  # EBADF: someone else did
         self._callbacks = []
         self._ready.clear()
+        self._from_threads.clear()
         self._timers.clear()
         self._tick_callbacks.clear()
 
@@ -277,21 +307,23 @@ class Loop:
         callbacks = self._callbacks
         remaining = iter(events)
         self._dispatching = True
-        while True:
-            try:
-                for fd, event in remaining:
-                    callback = callbacks[fd]
-                    if callback is not None:
-                        callback(event)
-                break
-            except Exception:
-                log.exception("a callback for descriptor %d failed", fd)
-        self._dispatching = False
-        if self._freed:
-            self._freed.clear()
-            for fd, late in self._late.items():
-                callbacks[fd] = late
-            self._late.clear()
+        try:
+            while True:
+                try:
+                    for fd, event in remaining:
+                        callback = callbacks[fd]
+                        if callback is not None:
+                            callback(event)
+                    break
+                except Exception:
+                    _log_failure("a callback for descriptor %d failed", fd)
+        finally:
+            self._dispatching = False
+            if self._freed:
+                self._freed.clear()
+                for fd, late in self._late.items():
+                    callbacks[fd] = late
+                self._late.clear()
 
     def _run_ready(self) -> None:
         for _ in range(len(self._ready)):
@@ -299,14 +331,18 @@ class Loop:
             _run(callback, *args)
 
     def _run_timers(self) -> None:
+        due = []
         while self._timers and self._timers[0].when <= self.now:
-            timer = heapq.heappop(self._timers)
+            due.append(heapq.heappop(self._timers))
+        # Taken out first: a timer that asks for another without delay must not keep the turn from ending.
+        for timer in due:
             if timer.callback is not None:
                 _run(timer.callback, *timer.args)
         if self._tick_callbacks and self.now >= self._next_tick:
             self._next_tick = self.now + TICK
             for callback in list(self._tick_callbacks):
-                _run(callback)
+                if callback in self._tick_callbacks:
+                    _run(callback)
         self._plan_wake()
 
     def _plan_wake(self) -> None:
@@ -318,9 +354,10 @@ class Loop:
     def _on_wakeup(self, events: int) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wakeup)
-        # Before the queue is emptied: a thread that appends after this line writes again.
+        # Before the queue is emptied: a thread that appends after this line writes again, so what is here now is
+        # enough, and threads that never stop asking don't hold the turn.
         self._wakeup_sent = False
-        while self._from_threads:
+        for _ in range(len(self._from_threads)):
             self._ready.append(self._from_threads.popleft())
 
 
@@ -361,7 +398,11 @@ class _Signals:
         for signum, handler in self._previous.items():
             # None: it was installed from C, and can't be put back by Python.
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
-        signal.set_wakeup_fd(self._previous_wakeup_fd)
+        present = signal.set_wakeup_fd(-1)
+        before = self._previous_wakeup_fd if present == self._writer.fileno() else present
+        # ValueError, OSError: whoever owned the one before is gone.
+        with contextlib.suppress(ValueError, OSError):
+            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
         self._reader.close()
         self._writer.close()
 
@@ -399,9 +440,16 @@ def _run(callback: Callback, *args: Any) -> None:
     try:
         callback(*args)
     except Exception:
-        log.exception("the callback %r failed", callback)
+        _log_failure("the callback %r failed", callback)
 
 
-def _explained(error: OSError, fd: int) -> LoopError:
-    number = error.errno or 0
+def _log_failure(message: str, subject: object) -> None:
+    # There may be no memory to say so, which must not end the loop.
+    with contextlib.suppress(MemoryError):
+        log.exception(message, subject)
+
+
+def _explained(error: OSError | ValueError, fd: int) -> LoopError:
+    # Python's own ValueError: a negative descriptor, as closed sockets have, or a closed epoll object.
+    number = (error.errno or 0) if isinstance(error, OSError) else errno.EBADF
     return LoopError(number, f"epoll refused descriptor {fd}: {_MEANINGS.get(number, os.strerror(number))}")

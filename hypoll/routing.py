@@ -6,6 +6,7 @@ Segments are cut before they are percent-decoded (RFC 3986, 2.4), so an encoded 
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -66,7 +67,21 @@ class Route:
     @property
     def name(self) -> str:
         """The handler as a person would look for it."""
-        return f"{self.handler.__module__}.{getattr(self.handler, '__qualname__', repr(self.handler))}"
+        return name_of(self.handler)
+
+    @property
+    def place(self) -> str:
+        """The handler's name, with its file and line where it has one."""
+        code = getattr(inspect.unwrap(self.handler), "__code__", None)
+        if code is None:
+            return self.name
+        return f"{self.name}, {os.path.basename(code.co_filename)} line {code.co_firstlineno}"
+
+
+def name_of(function: Handler) -> str:
+    """Module and name of a function; the text of what has no name."""
+    name = getattr(function, "__qualname__", None)
+    return repr(function) if name is None else f"{getattr(function, '__module__', None) or 'builtins'}.{name}"
 
 
 Methods = dict[str, Route]
@@ -81,6 +96,8 @@ class Parameter(NamedTuple):
 
 def parse_path(path: str) -> list[str | Parameter]:
     """The segments of a route's path. Raises `RouteError`."""
+    if not isinstance(path, str):
+        raise RouteError(f"the path must be a str, as in @routes.get('/users'), not {path!r}")
     if not path.startswith("/"):
         raise RouteError(f"the path {path!r} must begin with a slash")
     segments = [_parse_segment(path, text) for text in path[1:].split("/")]
@@ -100,7 +117,7 @@ def _parse_segment(path: str, text: str) -> str | Parameter:
         if "{" in text or "}" in text:
             raise RouteError(f"in the path {path!r} a parameter must be a whole segment, as in /users/{{id:int}}")
         if set(text) & set("?#%"):
-            raise RouteError(f"the path {path!r} must be written decoded, without query or fragment")
+            raise RouteError(f"the path {path!r} must be written decoded, without %, query or fragment")
         return text
     name, converter = match[1], match[2] if match[2] is not None else "str"
     if not name.isidentifier():
@@ -110,21 +127,40 @@ def _parse_segment(path: str, text: str) -> str | Parameter:
     return Parameter(name, CONVERTERS[converter])
 
 
+def check_inline(where: str, function: Handler) -> None:
+    """See that a handler or hook can be called, and gives its answer by returning it. Raises `RouteError`."""
+    if not callable(function):
+        raise RouteError(f"{where}: {function!r} can't be called")
+    for called in (function, type(function).__call__):
+        if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
+            raise RouteError(f"{where}: async functions are not available in this version of hypoll: use def")
+        if inspect.isgeneratorfunction(called):
+            raise RouteError(f"{where}: {name_of(function)} must not yield: return Response(generator()) from it")
+
+
 def check_handler(path: str, handler: Handler) -> None:
     """See that the handler can be called with the request and the path's parameters. Raises `RouteError`."""
     names = [segment.name for segment in parse_path(path) if isinstance(segment, Parameter)]
+    _check_arguments(f"the handler {name_of(handler)} of {path!r}", handler, ["request"], names)
+
+
+def check_hook(kind: str, hook: Handler, *arguments: str) -> None:
+    """See that a hook can be called with its arguments, and returns. Raises `RouteError`."""
+    where = f"the {kind} hook {name_of(hook)}"
+    check_inline(where, hook)
+    _check_arguments(where, hook, list(arguments), [])
+
+
+def _check_arguments(where: str, function: Handler, positional: list[str], named: list[str]) -> None:
     try:
-        signature = inspect.signature(handler)
+        signature = inspect.signature(function)
     except (TypeError, ValueError):
         return  # some built-in callables have none
     try:
-        signature.bind(None, **dict.fromkeys(names))
+        signature.bind(*positional, **dict.fromkeys(named))
     except TypeError as error:
-        wanted = ", ".join(["request", *names])
-        name = getattr(handler, "__qualname__", repr(handler))
-        raise RouteError(
-            f"the handler {name} of {path!r} must take ({wanted}), but takes {signature}: {error}"
-        ) from None
+        wanted = ", ".join([*positional, *named])
+        raise RouteError(f"{where} must take ({wanted}), but takes {signature}: {error}") from None
 
 
 @dataclass
@@ -157,7 +193,7 @@ class Table:
             other = node.methods.get(method)
             if other is not None:
                 raise RouteError(
-                    f"{method} {route.path} ({route.name}) collides with {method} {other.path} ({other.name})"
+                    f"{method} {route.path} ({route.place}) collides with {method} {other.path} ({other.place})"
                 )
         for method in route.methods:
             node.methods[method] = route
@@ -171,7 +207,10 @@ class Table:
         400 when the path isn't UTF-8.
         """
         try:
-            segments = [unquote_to_bytes(segment).decode() for segment in path[1:].split(b"/")]
+            if b"%" in path:
+                segments = [unquote_to_bytes(segment).decode() for segment in path[1:].split(b"/")]
+            else:
+                segments = path[1:].decode().split("/")
         except UnicodeDecodeError:
             raise HTTPError(400, "the path is not UTF-8") from None
         return _walk(self._root, segments, 0, [])

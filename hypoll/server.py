@@ -14,7 +14,7 @@ from typing import Protocol
 
 from hypoll.connection import Application, Connection, Shared
 from hypoll.http import HTTPError, Peer, refresh_date
-from hypoll.listen import address_of, listen
+from hypoll.listen import address_of, listen, prepare
 from hypoll.loop import IN, Loop
 from hypoll.settings import Settings
 
@@ -22,17 +22,31 @@ ACCEPTS_PER_TURN = 64
 """Connections accepted from one listener before the others have their turn."""
 
 RESERVED_DESCRIPTORS = 64
-"""Descriptors left for the application when `max_connections` follows from the descriptor limit."""
+"""Descriptors left for the application when `max_connections` follows from the descriptor limit; at most a quarter."""
 
 REFUSALS = 256
-"""Connections over `max_connections` that are told so at once; further ones wait in the kernel's queue."""
+"""Connections over `max_connections` that are told so at once, at most a quarter of the descriptors; further ones wait
+in the kernel's queue."""
 
 RETRY_AFTER = 1
 """Seconds a client is asked to wait when there are too many connections."""
 
-_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+WARNING_PAUSE = 10.0
+"""Seconds between two warnings that a listener can't accept."""
+
 # accept(2): errors of the one connection that was to be accepted.
-_GONE = (errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EPERM)
+_GONE = (
+    errno.ECONNABORTED,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ENONET,
+    errno.ENOPROTOOPT,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+    errno.EPROTO,
+)
 
 log = logging.getLogger("hypoll.error")
 
@@ -56,11 +70,12 @@ class Status(Enum):
 
 
 def raise_descriptor_limit() -> int:
-    """Raise RLIMIT_NOFILE to its hard limit and give it."""
+    """Raise RLIMIT_NOFILE to its hard limit, where that is allowed, and give it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 class Listener:
@@ -70,6 +85,7 @@ class Listener:
         self.server = server
         self.sock = sock
         self.starved = False
+        self.warned_at = -WARNING_PAUSE
 
     def on_events(self, events: int) -> None:
         """Accept what is queued, a burst a turn: the edge is told once, so what is left is come back for."""
@@ -87,17 +103,23 @@ class Listener:
             sock, address = self.sock.accept()
         except BlockingIOError:
             return False
-        except OSError as error:
-            if error.errno in _GONE:
+        except (OSError, MemoryError) as error:
+            if isinstance(error, OSError) and error.errno in _GONE:
                 return True
-            if error.errno not in _OUT_OF_DESCRIPTORS:
-                raise
-            # The edge is spent: come back when a connection closes or a tick passes, and don't spin until then.
-            log.warning("accept: %s; serving the %d there are", error.strerror, len(self.server.connections))
+            # No descriptors or no memory, most likely. The edge is spent: come back when a connection closes or a tick
+            # passes, and don't spin until then.
             self.starved = True
+            self._warn(error)
             return False
         self.server.admit(sock, address)
         return True
+
+    def _warn(self, error: OSError | MemoryError) -> None:
+        now = self.server.loop.now
+        if now - self.warned_at >= WARNING_PAUSE:
+            self.warned_at = now
+            reason = error.strerror if isinstance(error, OSError) else "out of memory"
+            log.warning("accept: %s; serving the %d there are", reason, len(self.server.connections))
 
     def retry(self) -> None:
         """Accept again, if the listener is still served."""
@@ -135,11 +157,14 @@ class Server:
         self._paths: list[str] = []
         self._give_up_at = float("inf")
         self._limit = 0
+        self._refusals = 0
+        # Refused as one too many, and not gone yet: they take no place from those that come when others have left.
+        self._refused: set[Connection] = set()
 
     @property
     def full(self) -> bool:
         """Whether so many connections are open that not even a refusal is affordable."""
-        return len(self.connections) >= self._limit + REFUSALS
+        return len(self.connections) >= self._limit + self._refusals
 
     @property
     def addresses(self) -> list[str]:
@@ -149,13 +174,14 @@ class Server:
     def start(self) -> None:
         """Bind, run the application's startup, listen. Raises `hypoll.listen.BindError`, or what the startup raises."""
         descriptors = raise_descriptor_limit()
-        self._limit = self.settings.max_connections or max(1, descriptors - RESERVED_DESCRIPTORS - REFUSALS)
-        sockets = self._given if self._given is not None else self._bind()
+        self._refusals = min(REFUSALS, descriptors // 4)
+        reserved = self._refusals + min(RESERVED_DESCRIPTORS, descriptors // 4)
+        self._limit = self.settings.max_connections or max(1, descriptors - reserved)
+        sockets = self._bind() if self._given is None else [prepare(sock) for sock in self._given]
         try:
             self.application.startup()
         except BaseException:
-            for sock in sockets:
-                sock.close()
+            self._close_sockets(sockets)
             raise
         refresh_date()
         self.status = Status.SERVING
@@ -172,6 +198,12 @@ class Server:
         self.status = Status.DRAINING
         self.shared.draining = True
         self._give_up_at = self.loop.now + self.settings.graceful_timeout
+        # Not now: a handler may ask for it, whose own connection looks idle while it runs.
+        self.loop.call_soon(self._drain)
+
+    def _drain(self) -> None:
+        if self.status is not Status.DRAINING:
+            return
         for listener in self.listeners:
             # Closing a listener resets what waits in its queue.
             while listener.accept():
@@ -179,7 +211,7 @@ class Server:
         self._close_listeners()
         for connection in list(self.connections):
             connection.drain()
-        self._on_close()
+        self._stop_when_drained()
 
     def stop(self) -> None:
         """Close everything now and run the application's shutdown."""
@@ -190,8 +222,10 @@ class Server:
         for connection in list(self.connections):
             connection.close()
         self.loop.off_tick(self._tick)
-        self.application.shutdown()
-        self._on_stopped()
+        try:
+            self.application.shutdown()
+        finally:
+            self._on_stopped()
 
     def admit(self, sock: socket.socket, address: object) -> None:
         """Serve an accepted socket, or refuse it when there are too many."""
@@ -200,10 +234,12 @@ class Server:
         try:
             connection = Connection(self.shared, sock, Peer(client))
         except (OSError, MemoryError) as error:
-            log.warning("a connection was shed: %s", error)
+            self.loop.forget(sock.fileno())
             sock.close()
+            log.warning("a connection was shed: %s", str(error) or "out of memory")
             return
-        if len(self.connections) > self._limit:
+        if len(self.connections) - len(self._refused) > self._limit:
+            self._refused.add(connection)
             connection.refuse(
                 HTTPError(503, "too many connections: try again later", {"Retry-After": str(RETRY_AFTER)})
             )
@@ -216,16 +252,19 @@ class Server:
                 if address.startswith("unix:"):
                     self._paths.append(sockets[-1].getsockname())
         except Exception:
-            for sock in sockets:
-                sock.close()
+            self._close_sockets(sockets)
             raise
         return sockets
 
     def _close_listeners(self) -> None:
         for listener in self.listeners:
             self.loop.unregister(listener.sock.fileno())
-            listener.sock.close()
+        self._close_sockets([listener.sock for listener in self.listeners])
         self.listeners.clear()
+
+    def _close_sockets(self, sockets: list[socket.socket]) -> None:
+        for sock in sockets:
+            sock.close()
         for path in self._paths:
             with contextlib.suppress(OSError):
                 os.unlink(path)
@@ -247,8 +286,13 @@ class Server:
             if listener.starved:
                 self.loop.call_soon(listener.retry)
 
-    def _on_close(self) -> None:
+    def _on_close(self, connection: Connection) -> None:
+        self._refused.discard(connection)
         if self.status is Status.SERVING:
             self._feed_starved()
-        elif self.status is Status.DRAINING and not self.connections:
+        else:
+            self._stop_when_drained()
+
+    def _stop_when_drained(self) -> None:
+        if self.status is Status.DRAINING and not self.connections:
             self.stop()

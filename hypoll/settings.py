@@ -13,6 +13,7 @@ from typing import Any
 
 KIB = 1024
 MIB = 1024 * KIB
+GIB = 1024 * MIB
 
 _UNITS = {
     "": 1,
@@ -23,10 +24,11 @@ _UNITS = {
     "M": MIB,
     "MB": MIB,
     "MIB": MIB,
-    "G": 1024 * MIB,
-    "GIB": 1024 * MIB,
+    "G": GIB,
+    "GB": GIB,
+    "GIB": GIB,
 }
-_SIZE = re.compile(r"(\d+)\s*([A-Za-z]*)")
+_SIZE = re.compile(r"([0-9]+)\s*([A-Za-z]*)")
 
 
 def parse_size(text: str) -> int:
@@ -38,6 +40,14 @@ def parse_size(text: str) -> int:
     if match is None or match[2].upper() not in _UNITS:
         raise ValueError(f"{text!r} is not a size: give bytes, or a number with KiB, MiB or GiB")
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def format_size(size: int) -> str:
+    """The shortest text that `parse_size` takes for this number of bytes."""
+    for name, unit in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
+        if size and size % unit == 0:
+            return f"{size // unit}{name}"
+    return str(size)
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,10 @@ def _option(default: Any, meaning: str, *, unit: str = "", least: float = 0) -> 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The options of a server. Times are in seconds, sizes in bytes. Raises `ValueError` for a value out of range."""
+    """The options of a server. Times are in seconds, sizes in bytes.
+
+    Raises `ValueError` for a value out of range and `TypeError` for one of another kind.
+    """
 
     bind: tuple[str, ...] = _option(
         ("127.0.0.1:8000",), "Where to listen: HOST:PORT, [::1]:PORT, unix:/PATH or fd://N. May be repeated."
@@ -84,13 +97,30 @@ class Settings:
 
     def __post_init__(self) -> None:
         if isinstance(self.bind, str):
-            raise ValueError(f"bind takes a sequence of addresses, not the string {self.bind!r}")
+            raise TypeError(f"bind takes a sequence of addresses, not the string {self.bind!r}")
+        if not all(isinstance(address, str) for address in self.bind):
+            raise TypeError(f"bind is {self.bind!r}: each address must be a str, as in '127.0.0.1:8000'")
         if not self.bind:
             raise ValueError("bind is empty: give at least one address to listen on")
         for option in options():
-            value = getattr(self, option.name)
-            if isinstance(option.default, (int, float)) and value < option.least:
-                raise ValueError(f"{option.name} is {value}: it must be at least {option.least}")
+            if not isinstance(option.default, tuple):
+                _check(option, getattr(self, option.name))
+
+
+_KINDS: dict[type, tuple[Any, str]] = {
+    bool: (bool, "True or False"),
+    int: (int, "a whole number"),
+    float: ((int, float), "a number"),
+}
+
+
+def _check(option: Option, value: Any) -> None:
+    """Hold a value against its option. Raises `TypeError`, `ValueError`."""
+    kinds, name = _KINDS[type(option.default)]
+    if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(option.default, bool):
+        raise TypeError(f"{option.name} is {value!r}: it must be {name}")
+    if not value >= option.least:  # NaN is refused so, too
+        raise ValueError(f"{option.name} is {value}: it must be at least {option.least:g}")
 
 
 def options() -> list[Option]:

@@ -22,6 +22,8 @@ class TestClient(requests.Session):
         with TestClient(routes) as client:
             assert client.get("/users/7").json() == {"id": 7}
 
+    It may be entered again after it was left: that starts a new server.
+
     settings: the fields of `hypoll.settings.Settings`; `bind` is always a free port of 127.0.0.1.
     """
 
@@ -40,6 +42,10 @@ class TestClient(requests.Session):
 
     def __enter__(self) -> TestClient:
         """Start the server. Raises what its start raises."""
+        if self.base_url:
+            raise RuntimeError("the TestClient is entered already")
+        self._ready.clear()
+        self._failure = None
         self._thread = threading.Thread(target=self._serve, name="hypoll.testing", daemon=True)
         self._thread.start()
         if not self._ready.wait(START_TIMEOUT):
@@ -47,6 +53,7 @@ class TestClient(requests.Session):
         if self._failure is not None:
             self._thread.join()
             raise self._failure
+        self.base_url = self._server.addresses[0]
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -55,18 +62,22 @@ class TestClient(requests.Session):
         if self._thread is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._server.drain)
             self._thread.join()
+        self.base_url = ""
 
     def request(self, method: str | bytes, url: str | bytes, *args: Any, **kwargs: Any) -> requests.Response:
         """`requests.Session.request`; a path is taken to be on the server."""
         text = url.decode() if isinstance(url, bytes) else url
-        return super().request(method, urljoin(self.base_url, text), *args, **kwargs)
+        if not self.base_url:
+            raise RuntimeError("no server is running: enter the client first, `with TestClient(routes) as client:`")
+        # urljoin would take the first segment of //a/b for a host.
+        joined = self.base_url + text if text.startswith("/") else urljoin(self.base_url + "/", text)
+        return super().request(method, joined, *args, **kwargs)
 
     def _serve(self) -> None:
         self._loop = Loop()
         try:
             self._server = Server(self._routes, self._settings, self._loop, on_stopped=self._loop.stop)
             self._server.start()
-            self.base_url = self._server.addresses[0]
         except BaseException as error:
             self._failure = error
         self._ready.set()

@@ -1,0 +1,1 @@
+"""What hypoll costs, measured: `scripts/bench`."""

@@ -1,0 +1,48 @@
+"""The applications that are measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypoll import Request, Response, Routes
+
+LARGE = bytes(8 * 1024 * 1024)
+"""More than a socket's send buffer takes at once."""
+
+hello = Routes()
+"""The two-route application of the inline row."""
+
+
+@hello.get("/")
+def index(request: Request) -> str:
+    """Answer with text."""
+    return "Hello, World!"
+
+
+@hello.get("/json")
+def message(request: Request) -> dict[str, Any]:
+    """Answer with what `floor.c` answers."""
+    return {"message": "Hello, World!"}
+
+
+shop = Routes()
+"""Parameters, bodies and large answers."""
+
+
+@shop.get("/users/{id:int}/orders/{order}")
+def order(request: Request, id: int, order: str) -> dict[str, Any]:  # noqa: A002 - the parameter's name
+    """Answer with the path's parameters."""
+    return {"user": id, "order": order}
+
+
+@shop.post("/orders")
+def create(request: Request) -> tuple[dict[str, Any], int]:
+    """Take an order as JSON."""
+    document = request.json()
+    return {"id": document["id"], "lines": len(document["lines"])}, 201
+
+
+@shop.get("/large")
+def large(request: Request) -> Response:
+    """Answer with 8 MiB."""
+    return Response(LARGE, content_type="application/octet-stream")

@@ -1,0 +1,133 @@
+"""CPU a request, as a multiple of what a bare epoll responder in C needs.
+
+Server and client have a processor each. The contestants take turns; of each the cheapest of its runs counts, since
+whatever disturbs a run only makes it dearer. CPU is what the scheduler counted for the server while wrk ran.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from benchmarks import measure
+from benchmarks.contestants import BASELINE, Contestant, choose
+from benchmarks.measure import BenchmarkError, Cpu, Load
+
+WARM_UP = 1
+
+QUIET = 0.02
+"""The most a run may have waited for its processor to be trusted."""
+
+
+class Cost(NamedTuple):
+    """What a run cost: microseconds of CPU a request.
+
+    busy: the part of the time that the server ran. Under 1 it waited for the client, and found less to do at a time.
+    waited: the part that something else had its processor. More than a few hundredths: the machine isn't quiet.
+    """
+
+    rate: float
+    total: float
+    user: float
+    system: float
+    busy: float
+    waited: float
+
+
+def cost(load: Load, used: Cpu) -> Cost:
+    """The cost of a request. The ticks' proportion divides the exact total into user and system time."""
+    total = used.total / load.requests * 1e6
+    ticks = used.user + used.system
+    user = total * used.user / ticks if ticks else 0.0
+    seconds = load.requests / load.rate
+    return Cost(load.rate, total, user, total - user, used.total / seconds, used.waited / seconds)
+
+
+def run(contestant: Contestant, python: str, seconds: int, connections: int) -> Cost:
+    """One run of one contestant. Raises `BenchmarkError`."""
+    server, client = measure.cores()
+    with measure.running(contestant, python, measure.pinned(server, [])) as (pid, port):
+        measure.load(contestant, port, client, WARM_UP, connections)
+        before = measure.cpu(pid)
+        load = measure.load(contestant, port, client, seconds, connections)
+        return cost(load, measure.cpu(pid).since(before))
+
+
+def compare(
+    contestants: Sequence[Contestant], python: str, runs: int, seconds: int, connections: int
+) -> dict[str, list[Cost]]:
+    """Run all of them in turn, `runs` times."""
+    costs: dict[str, list[Cost]] = {contestant.key: [] for contestant in contestants}
+    for _ in range(runs):
+        for contestant in contestants:
+            try:
+                costs[contestant.key].append(run(contestant, python, seconds, connections))
+            except BenchmarkError as error:
+                raise BenchmarkError(f"{contestant.key}: {error}") from error
+    return costs
+
+
+def best(costs: Mapping[str, Sequence[Cost]]) -> dict[str, Cost]:
+    """The cheapest run of each."""
+    return {key: min(runs, key=lambda cost: cost.total) for key, runs in costs.items()}
+
+
+def table(contestants: Sequence[Contestant], costs: Mapping[str, Sequence[Cost]]) -> str:
+    """What is printed: a row for each contestant."""
+    cheapest = best(costs)
+    floor = cheapest[BASELINE.key].total
+    width = max(len(contestant.title) for contestant in contestants)
+    lines = [f"{'':11}  {'':{width}}  requests/s  µs/request    user  system  / floor  busy  waited   runs"]
+    for contestant in contestants:
+        row = cheapest[contestant.key]
+        spread = " ".join(f"{run.total:.2f}" for run in costs[contestant.key])
+        lines.append(
+            f"{contestant.key:11}  {contestant.title:{width}}  {row.rate:10,.0f}  {row.total:10.2f}  {row.user:6.2f}"
+            f"  {row.system:6.2f}  {row.total / floor:7.3f}  {row.busy:4.0%}  {row.waited:6.1%}   {spread}"
+        )
+    return "\n".join(lines)
+
+
+def disturbed(costs: Mapping[str, Sequence[Cost]]) -> list[str]:
+    """The contestants whose best run shared its processor with something else."""
+    return [key for key, cost in best(costs).items() if cost.waited > QUIET]
+
+
+def excesses(contestants: Sequence[Contestant], costs: Mapping[str, Sequence[Cost]]) -> list[str]:
+    """A sentence for each contestant that costs more than its limit."""
+    cheapest = best(costs)
+    floor = cheapest[BASELINE.key].total
+    ratios = [(contestant, cheapest[contestant.key].total / floor) for contestant in contestants]
+    return [
+        f"{contestant.key} costs {ratio:.3f} times the floor: more than {contestant.limit}"
+        for contestant, ratio in ratios
+        if contestant.limit is not None and ratio > contestant.limit
+    ]
+
+
+def main() -> int:
+    """Measure and print. 1: a limit is exceeded. 2: nothing can be said."""
+    arguments = measure.parser(__doc__, seconds=2)
+    arguments.add_argument("--runs", type=int, default=3, help="runs of each, of which the cheapest counts (default 3)")
+    arguments.add_argument("--check", action="store_true", help="exit 1 when a row costs more than its limit")
+    chosen = arguments.parse_args()
+    contestants = choose(chosen.only)
+    measure.end_on_term()
+    print(f"{measure.machine()}\n{measure.describe(chosen.python)}\n", flush=True)
+    try:
+        costs = compare(contestants, chosen.python, chosen.runs, chosen.seconds, chosen.connections)
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(table(contestants, costs))
+    shaken = disturbed(costs)
+    if shaken:
+        print(f"the machine wasn't quiet, these don't count for much: {', '.join(shaken)}")
+    found = excesses(contestants, costs)
+    print("\n".join(found), end="\n" if found else "")
+    return 1 if found and chosen.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""Who is measured, as data: a row more in `CONTESTANTS` is all that another measurement needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+FLOOR = HERE / "floor"
+
+PYTHON = "{python}"
+"""Stands in a command for the interpreter to be measured."""
+
+
+def hypoll(app: str, *options: str, module: str = "hypoll") -> tuple[str, ...]:
+    """The command that serves an application of `benchmarks.app` on a free port."""
+    return (PYTHON, "-m", module, f"benchmarks.app:{app}", "--bind", "127.0.0.1:0", *options)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A server and the requests it gets.
+
+    command: starts the server, which must print its URL, `http://127.0.0.1:PORT`.
+    path: the target that is asked for.
+    script: a wrk script beside this file.
+    connections: of the client, when other than asked for.
+    limit: the most its CPU a request may be, as a multiple of the floor's.
+    """
+
+    key: str
+    title: str
+    command: tuple[str, ...]
+    path: str
+    script: str | None = None
+    connections: int | None = None
+    limit: float | None = None
+
+
+CONTESTANTS = (
+    Contestant("floor", "bare epoll in C", (str(FLOOR),), "/json"),
+    Contestant("floor-level", "bare epoll in C, level-triggered", (str(FLOOR), "level"), "/json"),
+    Contestant("inline", "JSON", hypoll("hello"), "/json", limit=1.45),
+    Contestant("level", "JSON, level-triggered", hypoll("hello", module="benchmarks.level"), "/json"),
+    Contestant("text", "text", hypoll("hello"), "/"),
+    Contestant("params", "path parameters", hypoll("shop"), "/users/4711/orders/spring"),
+    Contestant("unique", "JSON, no two header sections alike", hypoll("hello"), "/json", "unique.lua"),
+    Contestant("post", "JSON of 200 bytes posted", hypoll("shop"), "/orders", "post.lua"),
+    Contestant("large", "8 MiB", hypoll("shop"), "/large", connections=8),
+    Contestant(
+        "large-level", "8 MiB, level-triggered", hypoll("shop", module="benchmarks.level"), "/large", connections=8
+    ),
+)
+
+BASELINE = CONTESTANTS[0]
+
+
+def choose(keys: list[str]) -> list[Contestant]:
+    """The contestants of these keys in their own order, all if there are none; the floor always. Raises `KeyError`."""
+    known = {contestant.key for contestant in CONTESTANTS}
+    for key in keys:
+        if key not in known:
+            raise KeyError(key)
+    return [contestant for contestant in CONTESTANTS if not keys or contestant.key in (*keys, BASELINE.key)]

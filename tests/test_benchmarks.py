@@ -1,0 +1,191 @@
+"""The benchmarks measure what they say: the floor answers as many bytes as hypoll, what is read is read rightly."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import compare, idle, measure, syscalls
+from benchmarks.compare import Cost
+from benchmarks.contestants import CONTESTANTS, HERE, Contestant, choose
+from benchmarks.measure import BenchmarkError, Cpu, Load
+
+BY_KEY = {contestant.key: contestant for contestant in CONTESTANTS}
+REQUEST = b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+def receive(port: int, path: str = "/json") -> bytes:
+    """One answer, as long as its Content-Length says."""
+    with socket.create_connection(("127.0.0.1", port), 5) as sock, sock.makefile("rb") as answer:
+        sock.sendall(REQUEST % path.encode())
+        head = b"".join(iter(answer.readline, b"\r\n")) + b"\r\n"
+        length = re.search(rb"Content-Length: ([0-9]+)", head)
+        assert length is not None
+        return head + answer.read(int(length[1]))
+
+
+@pytest.fixture(scope="module")
+def floor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The floor, compiled."""
+    if shutil.which("gcc") is None:
+        pytest.skip("there is no gcc")
+    program = tmp_path_factory.mktemp("floor") / "floor"
+    subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, HERE / "floor.c"], check=True)
+    return program
+
+
+@pytest.mark.parametrize("mode", [(), ("level",)])
+def test_the_floor_answers_as_many_bytes_as_hypoll(floor, mode):
+    bare = Contestant("bare", "bare", (str(floor), *mode), "/json")
+    with (
+        measure.running(bare, sys.executable) as (_, floor_port),
+        measure.running(BY_KEY["inline"], sys.executable) as (_, port),
+    ):
+        ours, floors = receive(port), receive(floor_port)
+    date = re.compile(rb"Date: [^\r]+")
+    assert date.sub(b"", ours) == date.sub(b"", floors)
+    assert len(ours) == len(floors)
+
+
+def test_the_level_triggered_variant_changes_its_registration_while_output_waits():
+    with measure.running(BY_KEY["large-level"], sys.executable) as (_, port):
+        assert len(receive(port, "/large")) > 8 * 1024 * 1024
+        assert receive(port, "/users/7/orders/x").endswith(b'{"user":7,"order":"x"}')
+
+
+def test_a_server_that_does_not_start_is_told_with_what_it_said():
+    failing = Contestant("failing", "failing", ("{python}", "-c", "print('no such thing')"), "/")
+    with pytest.raises(BenchmarkError, match="no such thing"), measure.running(failing, sys.executable):
+        pass
+
+
+def test_a_server_has_ended_when_its_context_is_left_by_an_error():
+    with pytest.raises(RuntimeError), measure.running(BY_KEY["inline"], sys.executable) as (pid, port):
+        raise RuntimeError
+    assert not Path(f"/proc/{pid}").exists()
+    with pytest.raises(ConnectionRefusedError):
+        receive(port)
+
+
+WRK = """Running 1s test @ http://127.0.0.1:8000/json
+  1 threads and 64 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency   576.72us  110.19us   1.94ms   74.93%
+    Req/Sec   111.40k     4.07k  116.21k    72.73%
+  122012 requests in 1.10s, 17.69MB read
+{}Requests/sec: 110952.33
+Transfer/sec:     16.08MB
+"""
+
+
+def test_what_wrk_prints_is_read():
+    assert measure.parse_wrk(WRK.format("")) == Load(122012, 110952.33)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    ["  Socket errors: connect 0, read 3, write 0, timeout 0\n", "  Non-2xx or 3xx responses: 122012\n"],
+)
+def test_errors_that_wrk_saw_are_a_failure(failure):
+    with pytest.raises(BenchmarkError, match=re.escape(failure.strip())):
+        measure.parse_wrk(WRK.format(failure))
+
+
+@pytest.mark.parametrize("text", ["", WRK.format("").replace("122012 requests", "0 requests")])
+def test_no_requests_are_a_failure(text):
+    with pytest.raises(BenchmarkError, match="no requests"):
+        measure.parse_wrk(text)
+
+
+def test_stat_is_read_behind_a_name_with_spaces_and_parentheses():
+    text = "4711 (a ) (b) R 1 2 3 4 5 6 7 8 9 10 1234 567 0 0 20 0 1 0 99"
+    assert measure.parse_stat(text) == (1234, 567)
+
+
+def test_cpu_includes_children():
+    child = "print('up', flush=True); import sys; sys.stdin.read()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        _, below = members = measure.family(process.pid)
+        assert members[0] == process.pid
+        assert measure.cpu(process.pid).total > measure.cpu(below).total > 0
+
+
+def test_the_cost_of_a_request_is_the_time_used_divided():
+    used = Cpu(3.0, 1.0, 2.0, 1.5).since(Cpu(1.0, 0.5, 0.5, 1.0))
+    assert compare.cost(Load(100_000, 40_000.0), used) == pytest.approx(Cost(40_000.0, 20.0, 5.0, 15.0, 0.8, 0.2))
+
+
+def costs(floors: list[float], inlines: list[float]) -> dict[str, list[Cost]]:
+    return {
+        key: [Cost(1e5, total, 1.0, total - 1, 1.0, 0.0) for total in totals]
+        for key, totals in {"floor": floors, "inline": inlines}.items()
+    }
+
+
+def test_the_cheapest_run_counts():
+    rows = choose(["inline"])
+    text = compare.table(rows, costs([6.0, 5.0, 9.0], [9.0, 7.0, 8.0]))
+    assert [line.split()[0] for line in text.splitlines()[1:]] == ["floor", "inline"]
+    assert "1.400" in text
+    assert compare.excesses(rows, costs([6.0, 5.0], [9.0, 7.0])) == []
+
+
+def test_a_row_over_its_limit_is_named():
+    assert BY_KEY["inline"].limit == 1.45
+    (sentence,) = compare.excesses(choose(["inline"]), costs([5.0], [7.3]))
+    assert "inline" in sentence
+    assert "1.460" in sentence
+
+
+def test_a_run_that_shared_its_processor_is_told():
+    quiet, shaken = Cost(1e5, 5.0, 1.0, 4.0, 0.9, 0.0), Cost(1e5, 4.0, 1.0, 3.0, 0.9, 0.1)
+    assert compare.disturbed({"floor": [quiet], "inline": [quiet, shaken]}) == ["inline"]
+
+
+@pytest.mark.parametrize(("total", "arguments", "status"), [(7.3, ["--check"], 1), (7.3, [], 0), (7.2, ["--check"], 0)])
+def test_check_decides_the_exit_status(monkeypatch, capsys, total, arguments, status):
+    monkeypatch.setattr(sys, "argv", ["compare", "--only", "inline", *arguments])
+    monkeypatch.setattr(measure, "end_on_term", lambda: None)
+    monkeypatch.setattr(compare, "compare", lambda *_: costs([5.0], [total]))
+    assert compare.main() == status
+    assert ("more than 1.45" in capsys.readouterr().out) == (total > 7.25)
+
+
+def test_every_contestant_has_a_key_of_its_own_and_its_script():
+    assert len(BY_KEY) == len(CONTESTANTS)
+    assert all((HERE / contestant.script).exists() for contestant in CONTESTANTS if contestant.script)
+    assert [contestant.key for contestant in choose([])] == list(BY_KEY)
+    with pytest.raises(KeyError):
+        choose(["nobody"])
+
+
+def test_what_strace_counts_is_read():
+    summary = """% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 50.80    0.412601          16     25031           sendto
+ 43.51    0.353410          14     25095        64 recvfrom
+------ ----------- ----------- --------- --------- ----------------
+100.00    0.812206          15     50126        64 total
+"""
+    assert syscalls.parse_strace(summary) == {"sendto": 25031, "recvfrom": 25095}
+
+
+def test_smaps_are_read():
+    text = "55d0-7ffe ---p 00000000 00:00 0    [rollup]\nRss:    1000 kB\nPss:     900 kB\nPss_Anon:  800 kB\n"
+    assert idle.parse_smaps(text) == idle.Memory(1000 * 1024, 900 * 1024)
+
+
+def test_an_idle_connection_costs_less_than_3_kib_and_is_answered():
+    # Asks once more on each of them in random order, and raises when one isn't answered.
+    measured = idle.measure_idle(2000, sys.executable)
+    assert 0 < measured.pss < idle.LIMIT
+    assert measured.median < 0.05

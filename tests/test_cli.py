@@ -1,0 +1,693 @@
+"""The command line as its users see it: a process, what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import click
+import pytest
+import requests
+from click.testing import CliRunner
+
+import hypoll
+from hypoll.cli import AppError, load, main_command
+from hypoll.settings import format_size, options
+
+TIMEOUT = 10.0
+
+APP = """
+import logging
+import hypoll
+
+routes = hypoll.Routes()
+
+@routes.get("/")
+def index(request):
+    return "here"
+
+@routes.post("/echo")
+def echo(request):
+    return request.body
+
+@routes.get("/fails")
+def fails(request):
+    raise RuntimeError("the handler's own")
+
+@routes.on_start
+def start():
+    logging.getLogger("app").info("opened")
+
+@routes.on_stop
+def stop():
+    logging.getLogger("app").info("closed")
+"""
+
+STARTED = re.compile(r"\S+ \S+ INFO hypoll (\S+) serves (\S+) on (.+), pid (\d+)")
+
+
+def environment(**variables: str) -> dict[str, str]:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("HYPOLL_", "PYTHON"))}
+    return {**clean, "PYTHONDONTWRITEBYTECODE": "1", **variables}
+
+
+class Process:
+    """A running `hypoll`, its stderr read line by line."""
+
+    def __init__(
+        self, command: list[str], directory: Path, variables: dict[str, str], pass_fds: tuple[int, ...]
+    ) -> None:
+        self.popen = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=environment(**variables),
+            pass_fds=pass_fds,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.popen.stderr is not None
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, args=(self.popen.stderr,))
+        self._reader.start()
+        self.addresses: list[str] = []
+
+    def _read(self, stderr: IO[str]) -> None:
+        for line in stderr:
+            self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
+
+    def line(self) -> str:
+        """The next line of its stderr; empty when there will be none."""
+        return self._lines.get(timeout=TIMEOUT) or ""
+
+    def rest(self) -> list[str]:
+        """The lines of its stderr up to its end."""
+        lines = []
+        while (line := self._lines.get(timeout=TIMEOUT)) is not None:
+            lines.append(line)
+        return lines
+
+    def started(self) -> re.Match[str]:
+        """Wait for the line that tells of the start."""
+        seen = []
+        while line := self.line():
+            seen.append(line)
+            if match := STARTED.fullmatch(line):
+                self.addresses = match[3].split(", ")
+                return match
+        pytest.fail(f"it didn't start: {seen}")
+
+    @property
+    def url(self) -> str:
+        return self.addresses[0]
+
+    def signal(self, number: int) -> None:
+        self.popen.send_signal(number)
+
+    def wait(self) -> int:
+        return self.popen.wait(TIMEOUT)
+
+    def end(self) -> None:
+        if self.popen.poll() is None:
+            self.popen.kill()
+        self.popen.wait(TIMEOUT)
+        self._reader.join(TIMEOUT)
+        assert self.popen.stdout is not None
+        assert self.popen.stderr is not None
+        self.popen.stdout.close()
+        self.popen.stderr.close()
+
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+@pytest.fixture
+def start(directory: Path) -> Iterator[Start]:
+    """Start `hypoll` with arguments; `variables`: of its environment; what is left running is ended."""
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            *arguments: str,
+            variables: dict[str, str] | None = None,
+            pass_fds: tuple[int, ...] = (),
+            command: tuple[str, ...] = ("-m", "hypoll"),
+        ) -> Process:
+            # What is left open would be told on stderr.
+            line = [sys.executable, "-W", "always::ResourceWarning", *command, *arguments]
+            process = Process(line, directory, variables or {}, pass_fds)
+            stack.callback(process.end)
+            return process
+
+        yield start
+
+
+def serve(start: Start, *arguments: str, variables: dict[str, str] | None = None) -> Process:
+    """Start `app:routes` on a free port and wait until it serves."""
+    process = start("app:routes", "--bind", "127.0.0.1:0", *arguments, variables=variables)
+    process.started()
+    return process
+
+
+def hypoll_says(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `hypoll` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "hypoll", *arguments],
+        cwd=directory,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def connect(process: Process) -> socket.socket:
+    host, _, port = process.url.removeprefix("http://").rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=TIMEOUT)
+
+
+def receive(sock: socket.socket, ending: bytes) -> bytes:
+    data = b""
+    while not data.endswith(ending):
+        piece = sock.recv(65536)
+        assert piece, data
+        data += piece
+    return data
+
+
+def keep_alive(process: Process) -> socket.socket:
+    """A connection that has had an answer and waits."""
+    sock = connect(process)
+    sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    receive(sock, b"\r\n\r\nhere")
+    return sock
+
+
+def upload_begun(process: Process) -> socket.socket:
+    """A connection with a request under way: the server has seen its head and wants the body."""
+    sock = connect(process)
+    sock.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n")
+    assert receive(sock, b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
+    return sock
+
+
+# serving and stopping
+
+
+def test_it_tells_in_one_line_what_it_serves_where_and_its_pid(start):
+    process = start("app:routes", "--bind", "127.0.0.1:0")
+    assert process.line().endswith(" INFO opened"), "on_start runs first"
+    match = STARTED.fullmatch(process.line())
+    assert match is not None
+    assert match[1] == hypoll.__version__
+    assert match[2] == "app:routes"
+    assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d*", match[3])
+    assert int(match[4]) == process.popen.pid
+    assert requests.get(match[3], timeout=TIMEOUT).text == "here"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_well_with_a_connection_waiting(start, number):
+    process = serve(start)
+    with keep_alive(process) as sock:
+        process.signal(number)
+        assert sock.recv(1) == b""
+    assert process.wait() == 0
+    assert [line.partition("INFO ")[2] for line in process.rest()] == ["closed", "stopped"]
+    assert process.popen.stdout is not None
+    assert process.popen.stdout.read() == ""
+
+
+def test_the_request_under_way_is_answered_after_term(start):
+    process = serve(start)
+    with keep_alive(process) as idle, upload_begun(process) as busy:
+        process.signal(signal.SIGTERM)
+        assert idle.recv(1) == b"", "the drain has begun"
+        busy.sendall(b"0123456789")
+        answer = receive(busy, b"0123456789")
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert b"\r\nConnection: close\r\n" in answer
+        assert busy.recv(1) == b""
+    assert process.wait() == 0
+
+
+def test_a_second_int_stops_at_once(start):
+    process = serve(start)
+    with keep_alive(process) as idle, upload_begun(process) as busy:
+        process.signal(signal.SIGINT)
+        assert idle.recv(1) == b"", "the drain has begun"
+        process.signal(signal.SIGINT)
+        with contextlib.suppress(ConnectionResetError):
+            assert busy.recv(1) == b""
+    assert process.wait() == 0
+    assert "interrupted again: closing 1 connections" in process.line()
+
+
+def test_what_outlasts_graceful_timeout_is_closed(start):
+    process = serve(start, "--graceful-timeout", "0")
+    with upload_begun(process) as busy:
+        process.signal(signal.SIGTERM)
+        with contextlib.suppress(ConnectionResetError):
+            assert busy.recv(1) == b""
+    assert process.wait() == 0
+    assert "graceful_timeout passed" in process.line()
+
+
+def test_a_handler_s_exception_is_in_the_log_with_the_id_of_the_answer(start):
+    process = serve(start)
+    answer = requests.get(process.url + "/fails", timeout=TIMEOUT)
+    assert answer.status_code == 500
+    assert process.line().endswith(f" ERROR GET /fails failed, request {answer.json()['id']}")
+    lines = [process.line()]
+    while not lines[-1].startswith("RuntimeError"):
+        lines.append(process.line())
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == "RuntimeError: the handler's own"
+
+
+def test_run_serves_from_a_script(start, directory):
+    (directory / "script.py").write_text(
+        "import app, hypoll\n"
+        "hypoll.run(app.routes, bind='127.0.0.1:0', max_body=3, on_start=lambda server:"
+        " print(f'INFO hypoll x serves x on {server.addresses[0]}, pid 1', flush=True))\n"
+    )
+    process = start(command=("script.py",))
+    assert process.popen.stdout is not None
+    url = re.search("http://[^,]+", process.popen.stdout.readline())
+    assert url is not None
+    assert requests.get(url[0], timeout=TIMEOUT).text == "here"
+    assert requests.post(url[0] + "/echo", data=b"1234", timeout=TIMEOUT).status_code == 413
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+
+
+def test_the_example_is_served_as_the_readme_tells(start, directory):
+    examples = Path(__file__).parent.parent / "examples"
+    process = start("links:routes", "--app-dir", str(examples), "--bind", "127.0.0.1:0")
+    assert process.started()[2] == "links:routes"
+    made = requests.post(process.url + "/links", json={"url": "https://example.org/"}, timeout=TIMEOUT).json()
+    followed = requests.get(made["short"], allow_redirects=False, timeout=TIMEOUT)
+    assert followed.headers["Location"] == "https://example.org/"
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert (directory / "links.db").exists()
+
+
+# where to listen
+
+
+def test_bind_may_be_repeated_with_a_unix_socket_and_ipv6(start, directory):
+    addresses = ["127.0.0.1:0", "unix:" + str(directory / "app.sock")]
+    if ipv6():
+        addresses.append("[::1]:0")
+    process = start("app:routes", *(word for address in addresses for word in ("--bind", address)))
+    process.started()
+    assert len(process.addresses) == len(addresses)
+    assert process.addresses[1] == f"unix:{directory}/app.sock"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(TIMEOUT)
+        sock.connect(str(directory / "app.sock"))
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        receive(sock, b"here")
+    for address in process.addresses:
+        if address.startswith("http"):
+            assert requests.get(address, timeout=TIMEOUT).text == "here"
+    if ipv6():
+        assert re.fullmatch(r"http://\[::1\]:\d+", process.addresses[2])
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert not (directory / "app.sock").exists(), "the socket's file goes with it"
+
+
+def ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+def test_an_inherited_socket_is_served_and_quietly_when_asked(start):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        number = listener.fileno()
+        process = start("app:routes", "--bind", f"fd://{number}", "--log-level", "warning", pass_fds=(number,))
+        # Connections wait in the queue until it serves: nothing needs to be told.
+        answer = requests.get(f"http://127.0.0.1:{listener.getsockname()[1]}/", timeout=TIMEOUT)
+    assert answer.text == "here"
+    process.signal(signal.SIGTERM)
+    assert process.wait() == 0
+    assert process.rest() == []
+
+
+def test_two_may_share_a_port_when_both_say_so(start):
+    first = serve(start, "--reuse-port")
+    second = start("app:routes", "--bind", first.url.removeprefix("http://"), variables={"HYPOLL_REUSE_PORT": "1"})
+    second.started()
+    assert second.url == first.url
+
+
+def test_a_port_in_use_is_one_sentence_and_1(directory):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        ended = hypoll_says(directory, "app:routes", "--bind", address)
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"Error: can't listen on {address}: the address is in use. "
+        "Stop what listens there, or choose another with --bind\n"
+    )
+
+
+@pytest.mark.parametrize("address", ["nonsense", "fd://x"])
+def test_what_is_no_address_is_one_sentence_and_2(directory, address):
+    ended = hypoll_says(directory, "app:routes", "--bind", address)
+    assert ended.returncode == 2
+    assert re.fullmatch(r"Error: .*\n", ended.stderr), ended.stderr
+    assert address in ended.stderr
+
+
+# options
+
+
+def test_options_reach_the_server(start):
+    process = serve(start, "--max-body", "1KiB", variables={"HYPOLL_MAX_HEADERS": "20", "HYPOLL_KEEP_ALIVE": "0.5"})
+    assert requests.post(process.url + "/echo", data=bytes(1024), timeout=TIMEOUT).status_code == 200
+    assert requests.post(process.url + "/echo", data=bytes(1025), timeout=TIMEOUT).status_code == 413
+    headers = {f"X-{number}": "1" for number in range(20)}
+    assert requests.get(process.url, headers=headers, timeout=TIMEOUT).status_code == 431
+    with keep_alive(process) as sock:
+        sock.settimeout(5)  # keep_alive and a tick
+        assert sock.recv(1) == b""
+
+
+def test_every_option_may_come_from_the_environment(start, directory):
+    (directory / "apps").mkdir()
+    (directory / "app.py").rename(directory / "apps" / "app.py")
+    process = start(
+        "app:routes",
+        variables={
+            "HYPOLL_BIND": "127.0.0.1:0 127.0.0.1:0",
+            "HYPOLL_APP_DIR": "apps",
+            "HYPOLL_LOG_LEVEL": "debug",
+            "HYPOLL_MAX_BODY": "1KiB",
+            "HYPOLL_REUSE_PORT": "true",
+            "HYPOLL_WRITE_TIMEOUT": "12.5",
+            "HYPOLL_BACKLOG": "64",
+            # Names that an image or an orchestrator may have set for its own use.
+            "HYPOLL_VERSION": "1.2.3",
+            "HYPOLL_CHECK": "yes",
+            "HYPOLL_HELP": "1",
+            "HYPOLL_PORT": "tcp://10.0.0.1:80",
+        },
+    )
+    process.started()
+    assert len(process.addresses) == 2
+    assert len(set(process.addresses)) == 2
+    for address in process.addresses:
+        assert requests.get(address, timeout=TIMEOUT).text == "here"
+
+
+def parsed(*arguments: str) -> dict[str, object]:
+    with main_command().make_context("hypoll", ["app:routes", *arguments]) as context:
+        return dict(context.params)
+
+
+def other_value(default: object, unit: str) -> tuple[str, object]:
+    """A text and a value that are not the default's."""
+    if isinstance(default, tuple):
+        return "127.0.0.1:1", ("127.0.0.1:1",)
+    if isinstance(default, float):
+        return "7.5", 7.5
+    return ("64KiB", 65536) if unit == "bytes" else ("77", 77)
+
+
+@pytest.mark.parametrize("option", options(), ids=lambda option: option.name)
+def test_each_setting_has_its_flag_its_variable_and_its_default(option, monkeypatch):
+    flag, variable = "--" + option.name.replace("_", "-"), "HYPOLL_" + option.name.upper()
+    assert parsed()[option.name] == option.default
+    if isinstance(option.default, bool):
+        assert parsed(flag)[option.name] is True
+        monkeypatch.setenv(variable, "on")
+        assert parsed()[option.name] is True
+        monkeypatch.setenv(variable, "0")
+        assert parsed()[option.name] is False
+        return
+    text, value = other_value(option.default, option.unit)
+    assert parsed(flag, text)[option.name] == value
+    monkeypatch.setenv(variable, text)
+    assert parsed()[option.name] == value
+    monkeypatch.setenv(variable, "")
+    assert parsed()[option.name] == option.default, "an empty variable is none"
+    if not isinstance(option.default, tuple):
+        monkeypatch.delenv(variable)
+        for bad in ("many", str(int(option.least) - 1)):
+            with pytest.raises(click.UsageError) as caught:
+                parsed(flag, bad)
+            assert f"'{flag}' (env var: '{variable}')" in caught.value.format_message()
+
+
+def test_help_tells_every_setting(directory):
+    ended = hypoll_says(directory, "--help")
+    assert ended.returncode == 0
+    assert "MODULE:ATTRIBUTE" in ended.stdout
+    told = {text.split()[0]: " ".join(text.split()) for text in re.split(r"\n  (?=--)", ended.stdout)}
+    for option in options():
+        text = told["--" + option.name.replace("_", "-")]
+        assert f"[env var: HYPOLL_{option.name.upper()}" in text
+        assert option.help in text
+        assert option.unit == "" or f"[{option.unit}]" in text
+        if not isinstance(option.default, bool):
+            default = option.default[0] if isinstance(option.default, tuple) else option.default
+            assert f"default: {format_size(default) if option.unit == 'bytes' else default}" in text
+    assert {"--app-dir", "--log-level", "--check", "--version"} <= told.keys()
+
+
+def test_version(directory):
+    ended = hypoll_says(directory, "--version")
+    assert (ended.returncode, ended.stdout) == (0, f"hypoll {hypoll.__version__}\n")
+
+
+def test_the_script_is_the_command():
+    [script] = importlib.metadata.entry_points(group="console_scripts", name="hypoll")
+    assert isinstance(script.load(), click.Command)
+
+
+# --check
+
+
+def test_check_prints_the_routes_and_runs_nothing(directory):
+    (directory / "app.py").write_text(
+        APP + "\n@routes.route('/users/{id:int}', methods=['PUT', 'PATCH'])\ndef user(request, id): pass\n"
+    )
+    ended = hypoll_says(directory, "app:routes", "--check")
+    assert ended.returncode == 0
+    assert ended.stdout.splitlines() == [
+        "GET        /                app.index",
+        "POST       /echo            app.echo",
+        "GET        /fails           app.fails",
+        "PUT/PATCH  /users/{id:int}  app.user",
+        "app:routes has 4 routes and can be served",
+    ]
+    assert ended.stderr == ""
+
+
+def test_check_warns_of_what_is_likely_not_meant(directory):
+    (directory / "two.py").write_text(
+        "from hypoll import Routes\n"
+        "routes = Routes()\n"
+        "routes.get('/users')(lambda request: '')\n"
+        "routes.get('/users/')(lambda request: '')\n"
+        "none = Routes()\n"
+        "one = Routes()\n"
+        "one.get('/')(lambda request: '')\n"
+    )
+    ended = hypoll_says(directory, "two:routes", "--check")
+    assert ended.returncode == 0
+    assert ended.stderr == "warning: /users and /users/ are different paths: a client may mean either\n"
+    empty = hypoll_says(directory, "two:none", "--check")
+    assert empty.stderr == "warning: there are no routes: every request will be answered with 404\n"
+    assert empty.stdout == "two:none has 0 routes and can be served\n"
+    assert hypoll_says(directory, "two:one", "--check").stdout.endswith("two:one has 1 route and can be served\n")
+
+
+# what can't be served
+
+WRONG = {
+    "broken_import.py": "import json\nimport no_such_module\n",
+    "broken_name.py": "from hypoll import Routes, NoSuchName\n",
+    "broken_syntax.py": "routes = 1\ndef f(:\n",
+    "broken_code.py": "import json\n\nvalue = json.loads('{')\n",
+    "broken_text.py": "raise ValueError('one\\n  two')\n",
+    "broken_route.py": "from hypoll import Routes\nroutes = Routes()\n\nroutes.get('users')\n",
+    "exits.py": "import sys\nsys.exit(3)\n",
+    "named.py": "from hypoll import Routes\napi = Routes()\nother = Routes()\nnumber = 7\nclass holder: routes = api\n",
+    "wsgi.py": "def application(environ, start_response): return []\n",
+}
+
+
+@pytest.fixture
+def wrong(directory: Path) -> Path:
+    for name, text in WRONG.items():
+        (directory / name).write_text(text)
+    (directory / "package").mkdir()
+    (directory / "package" / "__init__.py").write_text("")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("nosuch:routes", "there is no module 'nosuch' in {directory}: see --app-dir"),
+        ("nosuch.app:routes", "there is no module 'nosuch.app' in {directory}: see --app-dir"),
+        ("package.nosuch:routes", "there is no module 'package.nosuch' in {directory}: see --app-dir"),
+        (
+            "broken_import:routes",
+            "ModuleNotFoundError: No module named 'no_such_module', {directory}/broken_import.py line 2",
+        ),
+        ("broken_name:routes", "cannot import name 'NoSuchName' from 'hypoll'"),
+        (
+            "broken_syntax:routes",
+            "broken_syntax can't be imported: invalid syntax, {directory}/broken_syntax.py line 2",
+        ),
+        ("broken_code:routes", "{directory}/broken_code.py line 3"),
+        ("broken_text:routes", "ValueError: one two, {directory}/broken_text.py line 1"),
+        ("broken_route:routes", "'users' must begin with a slash, {directory}/broken_route.py line 4"),
+        ("exits:routes", "exits exits when it is imported: put what is for running it under __main__"),
+        ("named:routes", "named ({directory}/named.py) has no attribute 'routes'; it has named:api and named:other"),
+        ("named:holder.app", "has no attribute 'holder.app'; it has named:api"),
+        ("named:number", "named:number is a int, not a hypoll.Routes; it has named:api and named:other"),
+        (
+            "wsgi:application",
+            "application is a function, not a hypoll.Routes, and WSGI and ASGI applications are not served; it has no",
+        ),
+    ],
+)
+def test_what_can_not_be_loaded_is_one_sentence_and_2(wrong, reference, words):
+    ended = hypoll_says(wrong, reference, "--check")
+    assert ended.returncode == 2, ended.stderr
+    assert re.fullmatch(r"Error: .*\n", ended.stderr), ended.stderr
+    assert words.format(directory=wrong) in ended.stderr
+    assert ended.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("app", "'app' doesn't name an application: give MODULE:ATTRIBUTE, as in app:routes"),
+        (":routes", "give MODULE:ATTRIBUTE"),
+        ("app:", "give MODULE:ATTRIBUTE"),
+        ("app:routes:more", "give MODULE:ATTRIBUTE"),
+        (".app:routes", "give MODULE:ATTRIBUTE"),
+        ("app.py:routes", "'app.py:routes' names a file, not a module: give app:routes"),
+        ("apps/app.py", "names a file, not a module: give app:routes with --app-dir apps"),
+    ],
+)
+def test_what_is_no_reference_is_told_before_anything_is_imported(reference, words):
+    with pytest.raises(AppError) as caught:
+        load(reference)
+    assert words in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_module_hidden_by_another_of_its_name_is_told_by_the_file(directory):
+    (directory / "apps").mkdir()
+    (directory / "apps" / "json.py").write_text("from hypoll import Routes\nroutes = Routes()\n")
+    ended = hypoll_says(directory, "json:routes", "--check", "--app-dir", "apps")
+    assert ended.returncode == 2
+    assert f"json ({json.__file__}) has no attribute 'routes'; it has no Routes object" in ended.stderr
+
+
+def test_routes_may_be_an_attribute_of_an_attribute(wrong):
+    assert hypoll_says(wrong, "named:holder.routes", "--check").returncode == 0
+
+
+def test_modules_beside_the_application_are_found(directory):
+    (directory / "apps").mkdir()
+    (directory / "apps" / "beside.py").write_text("from hypoll import Routes\nroutes = Routes()\n")
+    (directory / "apps" / "main.py").write_text("from beside import routes\n")
+    assert hypoll_says(directory, "main:routes", "--check", "--app-dir", "apps").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Missing argument 'MODULE:ATTRIBUTE'"),
+        (["app:routes", "--keep-alve", "1"], "No such option '--keep-alve'. Did you mean '--keep-alive'?"),
+        (
+            ["app:routes", "--keep-alive", "-1"],
+            "'--keep-alive' (env var: 'HYPOLL_KEEP_ALIVE'): -1.0 is not in the range x>=0",
+        ),
+        (["app:routes", "--keep-alive", "long"], "'long' is not a valid number of seconds"),
+        (["app:routes", "--backlog", "1.5"], "'1.5' is not a valid whole number"),
+        (["app:routes", "--max-body", "big"], "'big' is not a size: give bytes, or a number with KiB, MiB or GiB"),
+        (["app:routes", "--max-head", "1"], "'1' is too small: it must be at least 64 bytes"),
+        (["app:routes", "--app-dir", "missing"], "Directory 'missing' does not exist"),
+        (["app:routes", "--log-level", "loud"], "'loud' is not one of 'debug', 'info'"),
+        (["app:routes", "more"], "unexpected extra argument"),
+    ],
+)
+def test_a_wrong_option_is_told(arguments, words):
+    ended = CliRunner().invoke(main_command(), arguments)
+    assert ended.exit_code == 2
+    assert words in ended.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["app"], "'app' doesn't name an application"),
+        (["app:routes", "--bakclog", "1"], "No such option '--bakclog'"),
+        (["app:routes", "--header-timeout", "-1"], "-1.0 is not in the range x>=0"),
+        (["app:routes", "--keep-alive", "nan"], "keep_alive is nan: it must be at least 0"),
+    ],
+)
+def test_a_wrong_command_is_told_without_a_traceback(directory, arguments, words):
+    ended = hypoll_says(directory, *arguments)
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_wrong_command_is_told_how_it_is_used(directory):
+    ended = hypoll_says(directory)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("Usage: hypoll [OPTIONS] MODULE:ATTRIBUTE\n")
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_wrong_variable_is_named(directory):
+    ended = hypoll_says(directory, "app:routes", HYPOLL_KEEP_ALIVE="long")
+    assert ended.returncode == 2
+    assert "--keep-alive" in ended.stderr
+    assert "HYPOLL_KEEP_ALIVE" in ended.stderr
+
+
+def test_an_on_start_hook_that_fails_is_one_sentence_after_its_traceback_and_1(directory):
+    (directory / "failing.py").write_text(
+        "import app\nroutes = app.routes\n\n@routes.on_start\ndef open_database():\n    raise OSError('no such disk')\n"
+    )
+    ended = hypoll_says(directory, "failing:routes", "--bind", "127.0.0.1:0")
+    assert ended.returncode == 1
+    *logged, last = ended.stderr.splitlines()
+    assert last == f"Error: failing:routes failed: OSError: no such disk, {directory}/failing.py line 6"
+    assert ended.stderr.count("Traceback") == 1
+    assert any("in the on_start hook" in line and "open_database" in line for line in logged)
+    assert not any(STARTED.fullmatch(line) for line in logged)

@@ -1,0 +1,228 @@
+"""Listening sockets: every form of address, and what is said when one can't be had."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hypoll.listen import BindError, address_of, listen
+from hypoll.settings import Settings
+
+
+@pytest.fixture
+def bind() -> Iterator[Callable[..., socket.socket]]:
+    """`listen`, whose sockets are closed after the test."""
+    opened: list[socket.socket] = []
+
+    def bind(address: str, **settings: Any) -> socket.socket:
+        sock = listen(address, Settings(**settings))
+        opened.append(sock)
+        return sock
+
+    yield bind
+    for sock in opened:
+        sock.close()
+
+
+def port_of(sock: socket.socket) -> int:
+    port: int = sock.getsockname()[1]
+    return port
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [("127.0.0.1:0", "http://127.0.0.1:{}"), ("localhost:0", "http://"), ("[::1]:0", "http://[::1]:{}")],
+)
+def test_tcp(bind, address, shown):
+    listener = bind(address)
+    assert address_of(listener).startswith(shown.format(port_of(listener)))
+    assert listener.getblocking() is False
+    assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+    assert not listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    assert not listener.get_inheritable()
+    with socket.create_connection(listener.getsockname()[:2], 5):
+        listener.setblocking(True)
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_an_empty_host_is_every_address(bind):
+    assert bind(":0").getsockname()[0] in ("0.0.0.0", "::")
+
+
+def test_both_families_beside_each_other(bind):
+    port = port_of(bind("0.0.0.0:0"))
+    assert port_of(bind(f"[::]:{port}")) == port
+
+
+def test_the_backlog_is_given_to_the_kernel(bind, monkeypatch):
+    given: list[int] = []
+    monkeypatch.setattr(socket.socket, "listen", lambda self, backlog: given.append(backlog))
+    bind("127.0.0.1:0", backlog=77)
+    bind("127.0.0.1:0")
+    assert given == [77, 4096]
+
+
+def test_reuse_port_lets_two_listen(bind):
+    first = bind("127.0.0.1:0", reuse_port=True)
+    second = bind(f"127.0.0.1:{port_of(first)}", reuse_port=True)
+    assert port_of(first) == port_of(second)
+
+
+def test_an_address_in_use(bind):
+    port = port_of(bind("127.0.0.1:0"))
+    with pytest.raises(BindError, match=f"can't listen on 127.0.0.1:{port}: the address is in use.*--bind"):
+        bind(f"127.0.0.1:{port}")
+
+
+def test_an_address_of_another_machine(bind):
+    with pytest.raises(BindError, match=r"no such address. Use 0\.0\.0\.0"):
+        bind("192.0.2.1:0")
+
+
+def test_a_host_that_has_no_address(bind, monkeypatch):
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(BindError, match="Name or service not known"):
+        bind("nowhere.invalid:80")
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [("127.0.0.1:80", "Ports below 1024 need CAP_NET_BIND_SERVICE"), ("unix:/x", "Permission denied")],
+)
+def test_no_permission(bind, monkeypatch, address, advice):
+    def refuse(self: socket.socket, where: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(BindError, match=advice):
+        bind(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["8000", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536", "::1:80", "127.0.0.1:-1", ""]
+)
+def test_what_is_no_address(bind, address):
+    with pytest.raises(BindError, match="is no address: give HOST:PORT"):
+        bind(address)
+
+
+# unix sockets
+
+
+@pytest.mark.parametrize("form", ["unix:{}", "unix://{}"])
+def test_a_unix_socket(bind, tmp_path, form):
+    path = tmp_path / "s"
+    listener = bind(form.format(path))
+    assert address_of(listener) == f"unix:{path}"
+    assert path.is_socket()
+    assert listener.getblocking() is False
+
+
+def test_the_file_of_a_server_that_is_gone_is_replaced(bind, tmp_path):
+    path = tmp_path / "s"
+    bind(f"unix:{path}").close()
+    assert path.is_socket()
+    listener = bind(f"unix:{path}")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    assert listener.getsockname() == str(path)
+
+
+def test_a_server_that_answers_keeps_its_file(bind, tmp_path):
+    path = tmp_path / "s"
+    bind(f"unix:{path}")
+    with pytest.raises(BindError, match="in use"):
+        bind(f"unix:{path}")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+
+
+def test_a_server_whose_queue_is_full_keeps_its_file_and_is_not_waited_for(bind, tmp_path):
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(str(path))
+        busy.listen(0)
+        with socket.socket(socket.AF_UNIX) as waiting:
+            waiting.connect(str(path))
+            with pytest.raises(BindError, match="in use"):
+                bind(f"unix:{path}")
+    assert path.is_socket()
+
+
+def test_a_file_that_is_no_socket_is_left_alone(bind, tmp_path):
+    path = tmp_path / "s"
+    path.write_text("precious")
+    with pytest.raises(BindError, match="in use"):
+        bind(f"unix:{path}")
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [("unix:", "needs a path"), ("unix:/nowhere/at/all", "No such file"), ("unix:/" + "x" * 200, "too long")],
+)
+def test_a_path_that_cannot_be_had(bind, address, advice):
+    with pytest.raises(BindError, match=advice):
+        bind(address)
+
+
+# inherited descriptors
+
+
+def test_an_inherited_descriptor(bind):
+    with socket.create_server(("127.0.0.1", 0)) as given:
+        listener = bind(f"fd://{os.dup(given.fileno())}")
+        assert listener.getsockname() == given.getsockname()
+        assert listener.getblocking() is False
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_an_inherited_unix_socket(bind, tmp_path):
+    with socket.socket(socket.AF_UNIX) as given:
+        given.bind(str(tmp_path / "s"))
+        given.listen()
+        assert address_of(bind(f"fd://{os.dup(given.fileno())}")) == f"unix:{tmp_path / 's'}"
+
+
+@pytest.mark.parametrize("number", ["", "x", "-1", "99999999999"])
+def test_what_is_no_descriptor(bind, number):
+    with pytest.raises(BindError, match="names no descriptor"):
+        bind(f"fd://{number}")
+
+
+def test_a_descriptor_that_is_closed(bind):
+    with pytest.raises(BindError, match="Bad file descriptor"):
+        bind("fd://999999")
+
+
+def test_a_descriptor_that_is_no_socket(bind, tmp_path):
+    with (tmp_path / "file").open("w") as file, pytest.raises(BindError, match="non-socket"):
+        bind(f"fd://{file.fileno()}")
+
+
+def test_a_socket_that_does_not_listen_is_left_open(bind):
+    with socket.socket() as sock:
+        with pytest.raises(BindError, match="not a listening socket"):
+            bind(f"fd://{sock.fileno()}")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
+
+
+def test_nothing_stays_open_when_binding_fails(bind):
+    port = port_of(bind("127.0.0.1:0"))
+    before = os.listdir("/proc/self/fd")
+    for address in (f"127.0.0.1:{port}", "unix:/nowhere/at/all"):
+        with pytest.raises(BindError):
+            bind(address)
+    assert os.listdir("/proc/self/fd") == before
+    assert not Path("/nowhere").exists()

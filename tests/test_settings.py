@@ -1,0 +1,129 @@
+"""The options: their values, limits, and what is told of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from hypoll.settings import GIB, KIB, MIB, Settings, format_size, options, parse_size
+
+NUMBERS = [option for option in options() if isinstance(option.default, (int, float)) and option.default is not False]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("65536", 65536),
+        ("1B", 1),
+        ("64KiB", 64 * KIB),
+        ("64kib", 64 * KIB),
+        ("64K", 64 * KIB),
+        ("64KB", 64 * KIB),
+        ("16M", 16 * MIB),
+        ("16MB", 16 * MIB),
+        ("16MiB", 16 * MIB),
+        ("1G", GIB),
+        ("1GB", GIB),
+        ("1GiB", GIB),
+        ("  8 MiB ", 8 * MIB),
+    ],
+)
+def test_parse_size(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "KiB", "-1", "+1", "1.5MiB", "1TiB", "1 0", "0x10", "1e3", "1KiBs", "٣", "1\n2"])
+def test_what_is_no_size_is_named(text):
+    with pytest.raises(ValueError, match="is not a size: give bytes, or a number with KiB, MiB or GiB") as caught:
+        parse_size(text)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0"), (1, "1"), (1023, "1023"), (1024, "1KiB"), (1536, "1536"), (16 * MIB, "16MiB"), (2 * GIB, "2GiB")],
+)
+def test_format_size_is_what_parse_size_takes(size, text):
+    assert format_size(size) == text
+    assert parse_size(text) == size
+
+
+def test_the_defaults_are_those_of_the_plan():
+    settings = Settings()
+    assert settings.bind == ("127.0.0.1:8000",)
+    assert (settings.keep_alive, settings.header_timeout, settings.body_timeout) == (75, 10, 30)
+    assert (settings.write_timeout, settings.graceful_timeout, settings.min_body_rate) == (30, 30, 500)
+    assert (settings.max_head, settings.max_headers, settings.max_body) == (16 * KIB, 100, 16 * MIB)
+    assert (settings.max_output, settings.backlog) == (256 * KIB, 4096)
+
+
+@pytest.mark.parametrize("option", options(), ids=lambda option: option.name)
+def test_every_option_is_told_with_default_meaning_and_unit(option):
+    assert option.help.endswith(".")
+    assert len(option.help) > 20
+    assert option.default is not None
+    assert getattr(Settings(), option.name) == option.default
+    if isinstance(option.default, float):
+        assert option.unit == "s", "what is measured in fractions is time"
+    if "timeout" in option.name:
+        assert option.unit == "s"
+    if option.name.startswith("max_") and option.name not in ("max_headers", "max_connections"):
+        assert option.unit == "bytes"
+
+
+def test_the_options_are_the_fields_of_the_settings():
+    assert [option.name for option in options()] == [field.name for field in dataclasses.fields(Settings)]
+
+
+@pytest.mark.parametrize("option", NUMBERS, ids=lambda option: option.name)
+def test_a_value_below_the_least_is_refused_with_its_name(option):
+    assert getattr(Settings(**{option.name: type(option.default)(option.least)}), option.name) == option.least
+    with pytest.raises(ValueError, match=rf"{option.name} is {option.least - 1:g}.*: it must be at least"):
+        Settings(**{option.name: type(option.default)(option.least - 1)})
+
+
+@pytest.mark.parametrize("option", NUMBERS, ids=lambda option: option.name)
+@pytest.mark.parametrize("value", ["5", None, True, [5]])
+def test_a_value_of_another_kind_is_refused_with_its_name(option, value):
+    with pytest.raises(TypeError, match=rf"{option.name} is .*: it must be a (whole )?number"):
+        Settings(**{option.name: value})
+
+
+def test_a_whole_number_is_a_number_of_seconds_and_a_fraction_no_number_of_bytes():
+    assert Settings(keep_alive=5).keep_alive == 5
+    with pytest.raises(TypeError, match=r"max_body is 1\.5: it must be a whole number"):
+        Settings(max_body=1.5)  # type: ignore[arg-type]
+
+
+def test_not_a_number_is_refused():
+    with pytest.raises(ValueError, match="keep_alive is nan"):
+        Settings(keep_alive=math.nan)
+
+
+def test_a_switch_is_true_or_false():
+    assert Settings(reuse_port=True).reuse_port
+    with pytest.raises(TypeError, match="reuse_port is 1: it must be True or False"):
+        Settings(reuse_port=1)  # type: ignore[arg-type]
+
+
+def test_bind_is_addresses():
+    assert list(Settings(bind=["127.0.0.1:1", "[::1]:2"]).bind) == ["127.0.0.1:1", "[::1]:2"]  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="bind is empty"):
+        Settings(bind=())
+    with pytest.raises(TypeError, match=r"not the string '127\.0\.0\.1:8000'"):
+        Settings(bind="127.0.0.1:8000")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="each address must be a str"):
+        Settings(bind=(8000,))  # type: ignore[arg-type]
+
+
+def test_an_unknown_option_is_refused():
+    with pytest.raises(TypeError, match="keepalive"):
+        Settings(keepalive=5)  # type: ignore[call-arg]
+
+
+def test_settings_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().keep_alive = 1  # type: ignore[misc]

@@ -1,0 +1,36 @@
+"""The wire corpus: raw requests, and what must come of them, by topic."""
+
+from __future__ import annotations
+
+from tests.wire import (
+    chunked,
+    expect,
+    fields,
+    framing,
+    host,
+    limits,
+    persistence,
+    pipelining,
+    request_line,
+    target,
+    upgrade,
+)
+from tests.wire.case import LIMITS, Case, End, Got
+
+__all__ = ["CASES", "LIMITS", "Case", "End", "Got"]
+
+_TOPICS = (
+    request_line,
+    target,
+    host,
+    fields,
+    limits,
+    framing,
+    chunked,
+    pipelining,
+    persistence,
+    expect,
+    upgrade,
+)
+
+CASES: list[Case] = [case for topic in _TOPICS for case in topic.CASES]
