@@ -214,8 +214,9 @@ class RequestParser:
                 upgrade = self._feed_httptools(piece)
             except httptools.HttpParserError as error:
                 self._fault = str(error)
-        if self._fault is not None or b"\n" in piece:
-            self._judge_line(head)
+        whole = found and fits and head[0] != 10
+        if self._fault is not None or (b"\n" in piece and not whole):
+            self._judge_line(head)  # a whole head's is judged with it
         if not fits:
             raise self._refused(self._too_large(head))
         if not found or self._fault is not None:

@@ -135,6 +135,11 @@ CASES = [
         "trailer-host", "9110-6.5.1", _trailers(b"Host: evil"), Got("POST", "/", b"abc", host="h", fields=_HEAD_FIELDS)
     ),
     case("trailer-connection-close", "9110-6.5.1", _trailers(b"Connection: close"), POSTED),
+    case("trailer-proxy-connection-close", "9110-6.5.1", _trailers(b"Proxy-Connection: close"), POSTED),
+    case("trailer-upgrade", "9110-6.5.1", _trailers(b"Connection: upgrade", b"Upgrade: x"), POSTED),
+    # What frames a message may not stand in its trailers at all: who sends that wants two servers to disagree.
+    case("trailer-length", "9110-6.5.1", _trailers(b"Content-Length: 5"), 400),
+    case("trailer-coding", "9110-6.5.1", _trailers(b"Transfer-Encoding: chunked"), 400),
     case("trailer-expect", "9110-6.5.1", _trailers(b"Expect: teapot"), POSTED),
     case("trailer-many-fields", "9110-6.5.1", _trailers(*[b"a: b"] * 50), POSTED),
     case(
