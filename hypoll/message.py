@@ -291,6 +291,12 @@ class Response:
         self.headers = headers
         self.content_type = content_type
 
+    def set_header(self, name: str, value: str) -> None:
+        """Set a field, in place of those of its name: what an `after` hook needs, whatever form the headers have."""
+        headers = self.headers or ()
+        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+        self.headers = [*(pair for pair in pairs if pair[0].lower() != name.lower()), (name, value)]
+
     def __repr__(self) -> str:
         return f"<Response {self.status}>"
 

@@ -280,3 +280,18 @@ def test_response_holds_what_it_is_given() -> None:
     empty = Response()
     assert (empty.body, empty.status, empty.headers, empty.content_type) == (b"", 200, None, None)
     assert repr(response) == "<Response 201>"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        (None, [("X-A", "1")]),
+        ({"B": "2"}, [("B", "2"), ("X-A", "1")]),
+        ([("x-a", "0"), ("C", "3"), ("X-A", "9")], [("C", "3"), ("X-A", "1")]),
+        ({"Set-Cookie": ["a=1", "b=2"]}, [("Set-Cookie", ["a=1", "b=2"]), ("X-A", "1")]),
+    ],
+)
+def test_set_header_replaces_in_any_form(headers, expected):
+    response = Response("ok", headers=headers)
+    response.set_header("X-A", "1")
+    assert response.headers == expected
