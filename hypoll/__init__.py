@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+from types import ModuleType
+
 from hypoll.app import RouteError, Routes
 from hypoll.http import Headers, HTTPError, MultiDict, Request, Response
 from hypoll.process import run
 from hypoll.version import __version__
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name == "testing":  # imported when asked for: it needs requests, which serving doesn't
+        return importlib.import_module("hypoll.testing")
+    raise AttributeError(f"module 'hypoll' has no attribute {name!r}")
+
 
 __all__ = ["HTTPError", "Headers", "MultiDict", "Request", "Response", "RouteError", "Routes", "__version__", "run"]

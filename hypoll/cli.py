@@ -13,7 +13,7 @@ import click
 
 from hypoll.app import Routes
 from hypoll.listen import BindError
-from hypoll.process import serve
+from hypoll.process import serve, set_up_logging
 from hypoll.server import Server
 from hypoll.settings import Option, Settings, format_size, options, parse_size
 from hypoll.version import __version__
@@ -174,9 +174,7 @@ def main_command() -> click.Command:
 
 
 def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) -> None:
-    logging.basicConfig(
-        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True
-    )
+    set_up_logging(log_level)
     sys.path.insert(0, os.path.abspath(app_dir))
     try:
         settings = Settings(**values)

@@ -283,8 +283,9 @@ class RequestParser:
 
     def _request(self, head: bytes) -> Request:
         """The request of a whole head. Raises `HTTPError`, `PeerError`."""
-        line, _, block = head.partition(b"\r\n")
-        method, target, minor, authority = request_line(line)
+        # At the LF, as in `_judge_line`: llhttp lets a bare one end a line without version.
+        line, _, block = head.partition(b"\n")
+        method, target, minor, authority = request_line(line.removesuffix(b"\r"))
         rest = b"HTTP/1.1\r\n" + block
         section = self._sections.get(rest) or header_section(block, self._settings.max_headers)
         if minor == 1 and section.host is None:

@@ -38,9 +38,9 @@ def listen(address: str, settings: Settings) -> socket.socket:
 def _advice(error: OSError, address: str) -> str:
     match error.errno:
         case errno.EADDRINUSE:
-            return "the address is in use. Stop what listens there, or choose another with --bind"
+            return "the address is in use. Stop what listens there, or bind another"
         case errno.EACCES if not address.startswith("unix:"):
-            return "permission denied. Ports below 1024 need CAP_NET_BIND_SERVICE: choose another with --bind"
+            return "permission denied. Ports below 1024 need CAP_NET_BIND_SERVICE: bind another"
         case errno.EADDRNOTAVAIL:
             return "this machine has no such address. Use 0.0.0.0 or [::] for all of its addresses"
         case _:

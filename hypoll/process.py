@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from hypoll.loop import Loop
 from hypoll.server import Server, Service, Status
 from hypoll.settings import Settings
+from hypoll.version import __version__
 
 log = logging.getLogger("hypoll.error")
 
@@ -27,11 +30,30 @@ def run(
     settings: the fields of `Settings`.
     on_start: called with the server when it accepts.
 
-    The first TERM or INT drains: requests under way are finished for up to `graceful_timeout` seconds. A second INT
-    stops at once. Raises `BindError` when an address can't be listened on, `ValueError` and `TypeError` for settings.
+    The first TERM or INT drains: requests under way are finished for up to `graceful_timeout` seconds. An INT after it
+    stops at once. Logging is set up, to standard error, unless the script has done so. Raises `BindError` when an
+    address can't be listened on, `ValueError` and `TypeError` for settings.
     """
+    if not hasattr(routes, "startup"):
+        raise TypeError(f"hypoll.run takes a Routes object, not {type(routes).__name__}")
+    if not logging.getLogger().hasHandlers():
+        set_up_logging("info")
+
+    def announce(server: Server) -> None:
+        log.info("hypoll %s serves on %s, pid %d", __version__, ", ".join(server.addresses), os.getpid())
+        if on_start is not None:
+            on_start(server)
+
     addresses = (bind,) if isinstance(bind, str) else tuple(bind)
-    serve(routes, Settings(bind=addresses, **settings), on_start)
+    serve(routes, Settings(bind=addresses, **settings), announce)
+    log.info("stopped")
+
+
+def set_up_logging(level: str) -> None:
+    """Log to standard error, from `level` on."""
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True
+    )
 
 
 def serve(routes: Service, settings: Settings, on_start: Callable[[Server], Any] | None = None) -> None:

@@ -6,7 +6,10 @@ import threading
 from typing import Any
 from urllib.parse import urljoin
 
-import requests
+try:
+    import requests
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("hypoll.testing needs requests: pip install 'hypoll[test]'", name=error.name) from None
 
 from hypoll.loop import Loop
 from hypoll.server import Server, Service

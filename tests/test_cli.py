@@ -371,8 +371,7 @@ def test_a_port_in_use_is_one_sentence_and_1(directory):
         ended = hypoll_says(directory, "app:routes", "--bind", address)
     assert ended.returncode == 1
     assert ended.stderr == (
-        f"Error: can't listen on {address}: the address is in use. "
-        "Stop what listens there, or choose another with --bind\n"
+        f"Error: can't listen on {address}: the address is in use. Stop what listens there, or bind another\n"
     )
 
 

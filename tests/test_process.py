@@ -130,7 +130,9 @@ def test_a_second_interrupt_stops_at_once(routes, visitor, caplog, first):
             sock.sendall(GET.replace(b"/ ", b"/endless "))
             assert sock.recv(10)
             kill(first)
-            with contextlib.suppress(ConnectionRefusedError):
+            with contextlib.suppress(
+                ConnectionRefusedError, ConnectionResetError
+            ):  # the latter while it is being closed
                 while True:
                     connect(address).close()
             assert server.status is Status.DRAINING

@@ -160,8 +160,10 @@ def first_answer(wire: bytes, method: bytes, ended: bool) -> tuple[int, bytes, b
 class ConnectionMachine(RuleBasedStateMachine):
     """What was sent stands in `asks` and `sent`; what must come back follows from them, `end` and `cut`."""
 
-    @initialize(calm=st.integers(0, 12))
-    def connect(self, calm: int) -> None:
+    @initialize(calm=st.integers(0, 12), deaf=st.booleans())
+    def connect(self, calm: int, deaf: bool) -> None:
+        # Whether the peer ends without reading what it was sent.
+        self.deaf = deaf
         # Requests before anything may happen that ends the connection.
         self.calm = calm
         self.now = 1000.0
@@ -416,7 +418,7 @@ class ConnectionMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            if not self.gone:
+            if not self.gone and not self.deaf:
                 self.read_all()
             for _ in range(int(sum(PATIENCE.values()))):
                 self.tick()
@@ -440,7 +442,7 @@ class Walker:
         return [(kind, self.choice.random() < 0.02, b"x" * self.choice.randint(0, 40)) for kind in kinds]
 
     def walk(self, steps: int) -> None:
-        self.machine.connect(calm=0)
+        self.machine.connect(calm=0, deaf=self.choice.random() < 0.3)
         ways = {self.talk: 20.0, self.read_all: 6, self.read: 6, self.wait: 2, self.end: 0.7, self.reset: 0.2}
         try:
             for step in self.choice.choices(list(ways), list(ways.values()), k=steps):
