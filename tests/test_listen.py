@@ -78,7 +78,7 @@ def test_reuse_port_lets_two_listen(bind):
 
 def test_an_address_in_use(bind):
     port = port_of(bind("127.0.0.1:0"))
-    with pytest.raises(BindError, match=f"can't listen on 127.0.0.1:{port}: the address is in use.*--bind"):
+    with pytest.raises(BindError, match=f"can't listen on 127.0.0.1:{port}: the address is in use.*bind another"):
         bind(f"127.0.0.1:{port}")
 
 

@@ -443,12 +443,14 @@ class Walker:
 
     def walk(self, steps: int) -> None:
         self.machine.connect(calm=0, deaf=self.choice.random() < 0.3)
-        ways = {self.talk: 20.0, self.read_all: 6, self.read: 6, self.wait: 2, self.end: 0.7, self.reset: 0.2}
+        ways = {self.talk: 20.0, self.read_all: 6, self.read: 6, self.wait: 2, self.end: 0.4, self.reset: 0.2}
         try:
             for step in self.choice.choices(list(ways), list(ways.values()), k=steps):
                 if not self.machine.gone:
                     step()
                     self.machine.a_closed_connection_leaves_nothing()
+            if self.machine.deaf and self.machine.may_send and not self.machine.over:
+                self.pile_up()
         finally:
             self.machine.teardown()
 
@@ -468,7 +470,7 @@ class Walker:
 
     def dribble(self) -> None:
         if len(self.machine.waiting) > 1:
-            self.machine.dribble(self.choice.randint(2, 8))
+            self.machine.dribble(self.choice.choice([1, 2, 2, 8]))
 
     def upload(self) -> None:
         if self.machine.waiting:
@@ -484,7 +486,7 @@ class Walker:
         self.machine.read(self.choice.choice([1, 50_000, 400_000, 1_000_000]))
 
     def wait(self) -> None:
-        self.machine.wait(self.choice.choice([1, 1, 2, 4, 9]))
+        self.machine.wait(self.choice.choice([1, 1, 1, 1, 9]))
 
     def end(self) -> None:
         """Half-close or break, in one turn with requests."""
