@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from hypoll.http import HTTPError, Request, Response, problem
+from hypoll.http import HTTPError, Request, Response, json_response, problem
 from hypoll.routing import Handler, Route, RouteError, Table, check_handler, check_hook, check_inline, parse_path
 
 __all__ = ["RouteError", "Routes"]
@@ -175,6 +175,11 @@ class Routes:
 
     def __call__(self, request: Request) -> Response:
         """Answer a request. Never raises an `Exception`: what a handler raises becomes its answer."""
+        answer = self.answer(request)
+        return answer if isinstance(answer, Response) else json_response(answer)
+
+    def answer(self, request: Request) -> Response | bytes:
+        """Answer a request as serving does: bytes are the body of a `json_response`, made of them only if need be."""
         if self._hooked:
             return self._with_hooks(request)
         try:
@@ -186,7 +191,7 @@ class Routes:
                 route = self._find(request)
                 result = route.handler(request, **request.params)
             if type(result) is dict:
-                return Response(orjson.dumps(result), 200, None, "application/json")
+                return orjson.dumps(result)
             return to_response(result)
         except Exception as error:
             return failure(request, error)
@@ -371,7 +376,7 @@ def to_response(result: Any) -> Response:
         if kind is tuple:
             return _from_tuple(result)
     try:
-        return Response(orjson.dumps(result), 200, None, "application/json")
+        return json_response(orjson.dumps(result))
     except TypeError as error:
         raise TypeError(
             f"a handler returned {kind.__name__}, which can't be sent: return a Response, str, bytes, None, "

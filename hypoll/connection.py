@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterable
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
-from hypoll.encode import CONTINUE, COPY_LIMIT, UNPARSED, encode_plain
+from hypoll.encode import CONTINUE, COPY_LIMIT, UNPARSED, encode_json, encode_plain
 from hypoll.http import (
     HTTPError,
     Peer,
@@ -33,7 +33,7 @@ from hypoll.http import (
     problem,
 )
 from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, Loop
-from hypoll.message import Section
+from hypoll.message import Section, json_response
 from hypoll.settings import Settings
 
 READ_SIZE = 64 * 1024
@@ -136,8 +136,9 @@ class Shared:
     def __init__(self, loop: Loop, application: Application, settings: Settings) -> None:
         self.loop = loop
         self.application = application
-        # Bound once: calling an object by its class's __call__ costs a look-up more.
-        self.answer = application.__call__
+        # Bound once: calling an object by its class's __call__ costs a look-up. An application may have an `answer`
+        # that is the same, but gives bytes where that saves making a `json_response` of them.
+        self.answer: Callable[[Request], Response | bytes] = getattr(application, "answer", application.__call__)
         self.settings = settings
         self.seconds = {phase: getattr(settings, rule.setting) for phase, rule in RULES.items()}
         self.seconds[Phase.LINGERING] = LINGER_PAUSE
@@ -201,8 +202,8 @@ class Connection:
                 return
             shared = self.shared
             response = shared.answer(request)
-            payload = None if shared.draining else encode_plain(response)
-            if payload is None:
+            payload = encode_json(response) if isinstance(response, bytes) else encode_plain(response)
+            if payload is None or shared.draining:
                 self._answer(request, response)
                 self.pump()
                 return
@@ -338,7 +339,7 @@ class Connection:
         else:
             self.close()
 
-    def _answer(self, request: Request | None, response: Response | None = None) -> None:
+    def _answer(self, request: Request | None, response: Response | bytes | None = None) -> None:
         """Answer a request, and those that came behind it, with one send. None: none is complete."""
         shared = self.shared
         parser = self.parser
@@ -376,9 +377,11 @@ class Connection:
             self.phase = _IDLE
             self.deadline = shared.loop.now + shared.keep_alive
 
-    def _encode(self, out: list[bytes], request: Request, response: Response) -> Rest | None:
+    def _encode(self, out: list[bytes], request: Request, response: Response | bytes) -> Rest | None:
         """Encode a response; one that can't be sent becomes 500 to the client, its reason goes to the log."""
         begin = len(out)
+        if isinstance(response, bytes):
+            response = json_response(response)
         try:
             return encode(out, response, request, self.shared.draining)
         except Exception:

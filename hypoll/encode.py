@@ -9,7 +9,7 @@ from email.utils import formatdate
 from enum import Enum
 from typing import NamedTuple
 
-from hypoll.message import HeaderSource, Request, Response, reason
+from hypoll.message import JSON, HeaderSource, Request, Response, reason
 
 COPY_LIMIT = 16 * 1024
 """A body up to this size is copied behind its head; a larger one is sent from where it is."""
@@ -65,6 +65,14 @@ def encode_plain(response: Response) -> bytes | None:
             if prefix is not None:
                 return b"%b%d\r\n\r\n%b" % (prefix, len(body), body)
     return None
+
+
+def encode_json(body: bytes) -> bytes | None:
+    """`encode_plain` of a `json_response`, without the response."""
+    prefix = _prefixes.get(JSON)
+    if prefix is None or len(body) > COPY_LIMIT:
+        return None
+    return b"%b%d\r\n\r\n%b" % (prefix, len(body), body)
 
 
 def check_field(name: str, value: str) -> None:

@@ -28,6 +28,7 @@ from hypoll.message import (
     Request,
     Response,
     Section,
+    json_response,
     problem,
 )
 from hypoll.settings import Settings
@@ -44,6 +45,7 @@ __all__ = [
     "Rest",
     "State",
     "encode",
+    "json_response",
     "problem",
     "refresh_date",
 ]

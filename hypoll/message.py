@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
 
+JSON = "application/json"
+
 MAX_QUERY_FIELDS = 1000
 """The most fields `Request.query` takes from a query string."""
 
@@ -299,6 +301,11 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response {self.status}>"
+
+
+def json_response(body: bytes) -> Response:
+    """The response for a body that is JSON already."""
+    return Response(body, 200, None, JSON)
 
 
 def problem(error: HTTPError, request_id: str | None = None) -> Response:
