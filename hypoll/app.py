@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from hypoll.http import HTTPError, Request, Response, json_response, problem
+from hypoll.http import FAILURES, HTTPError, Request, Response, json_response, problem
 from hypoll.routing import Handler, Route, RouteError, Table, check_handler, check_hook, check_inline, parse_path
 
 __all__ = ["RouteError", "Routes"]
@@ -174,7 +174,7 @@ class Routes:
     # serving
 
     def __call__(self, request: Request) -> Response:
-        """Answer a request. Never raises an `Exception`: what a handler raises becomes its answer."""
+        """Answer a request. What a handler raises becomes its answer, `sys.exit()` too: it is no stop."""
         answer = self.answer(request)
         return answer if isinstance(answer, Response) else json_response(answer)
 
@@ -193,7 +193,7 @@ class Routes:
             if type(result) is dict:
                 return orjson.dumps(result)
             return to_response(result)
-        except Exception as error:
+        except FAILURES as error:
             return failure(request, error)
 
     def refuses(self, request: Request) -> HTTPError | None:
@@ -306,7 +306,7 @@ class Routes:
                 if missing is not None:
                     raise missing
                 response = to_response(route.handler(request, **request.params))
-        except Exception as error:
+        except FAILURES as error:
             response = _recover(scopes, request, error)
         return _run_after(scopes, request, response)
 
@@ -326,12 +326,12 @@ def _run_after(scopes: tuple[Routes, ...], request: Request, response: Response)
             try:
                 result = hook(request, response)
                 response = response if result is None else to_response(result)
-            except Exception as error:
+            except FAILURES as error:
                 response = failure(request, error)
     return response
 
 
-def _recover(scopes: tuple[Routes, ...], request: Request, error: Exception) -> Response:
+def _recover(scopes: tuple[Routes, ...], request: Request, error: BaseException) -> Response:
     """Answer an exception by the innermost hook for its nearest class, or as `failure` does."""
     for scope in reversed(scopes):
         for kind in type(error).__mro__:
@@ -339,7 +339,7 @@ def _recover(scopes: tuple[Routes, ...], request: Request, error: Exception) -> 
             if hook is not None:
                 try:
                     return to_response(hook(request, error))
-                except Exception as another:
+                except FAILURES as another:
                     return failure(request, another)
     return failure(request, error)
 
@@ -348,7 +348,7 @@ def _options_route(allow: str) -> Route:
     return Route("*", ("OPTIONS",), lambda request, **params: Response(status=204, headers={"Allow": allow}))
 
 
-def failure(request: Request, error: Exception) -> Response:
+def failure(request: Request, error: BaseException) -> Response:
     """What the client is told of an exception: an `HTTPError` as it is, anything else as 500, its traceback logged."""
     if isinstance(error, HTTPError):
         return problem(error)

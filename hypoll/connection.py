@@ -12,15 +12,18 @@ Its laws:
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import socket
 import struct
+import termios
 from collections.abc import Callable, Generator, Iterable
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from hypoll.encode import CONTINUE, COPY_LIMIT, UNPARSED, encode_json, encode_plain
 from hypoll.http import (
+    FAILURES,
     HTTPError,
     Peer,
     PeerError,
@@ -64,6 +67,9 @@ SEND_SIZE = 256 * 1024
 """Bytes of the waiting output sent before the other connections have their turn. The kernel would take megabytes of a
 large answer at once, and copies them while everybody waits."""
 
+PIECES_PER_PULL = range(64)
+"""Pieces one pull takes at most: a body may give none but empty ones."""
+
 PULLS_PER_TURN = range(16)
 """Times a streamed body is pulled before the other connections have their turn."""
 
@@ -104,7 +110,13 @@ RULES = {
     Phase.FINISHING: Rule("write_timeout"),
 }
 
-_PHASES = {State.START: Phase.IDLE, State.HEAD: Phase.HEAD, State.BODY: Phase.BODY, State.DONE: Phase.IDLE}
+_PHASES = {
+    State.START: Phase.IDLE,
+    State.BLANK: Phase.IDLE,
+    State.HEAD: Phase.HEAD,
+    State.BODY: Phase.BODY,
+    State.DONE: Phase.IDLE,
+}
 
 # Plain names: an Enum's attribute costs the hot path two look-ups more.
 _IDLE = Phase.IDLE
@@ -384,7 +396,7 @@ class Connection:
             response = json_response(response)
         try:
             return encode(out, response, request, self.shared.draining)
-        except Exception:
+        except FAILURES:
             # ValueError and TypeError are encode's; a body's or a mapping's own code may raise anything.
             del out[begin:]
             where = f"{request.method} {request.raw_path}"
@@ -478,13 +490,16 @@ class Connection:
         assert stream is not None
         size = 0
         try:
-            while size < COPY_LIMIT:
+            for _ in PIECES_PER_PULL:
                 piece = next(stream)
-                self.output.append(piece)
+                if piece:
+                    self.output.append(piece)
                 size += len(piece)
+                if size >= COPY_LIMIT:
+                    break
         except StopIteration:
             self.stream = None
-        except Exception:
+        except FAILURES:
             # The head is out: the missing end is all that can tell the client.
             log.exception("a response's body failed: the connection is cut")
             self.close()
@@ -494,13 +509,20 @@ class Connection:
             return
         if self.phase is Phase.SENDING:
             self._go_on()
-        elif self.readable or self.parser.pending or self.parser.state is not State.DONE:
+        elif self.readable or self.parser.pending or self.parser.state is not State.DONE or self._owes_much():
             # More of the peer's is here, or, since the end is not the peer's own wish, may be under way.
             self.sock.shutdown(socket.SHUT_WR)
             self._enter(Phase.LINGERING)
             self._linger()
         else:
             self.close()
+
+    def _owes_much(self) -> bool:
+        """Whether the kernel still has much to send: what the peer may yet send would reset it (tcp(7), SIOCOUTQ)."""
+        if self.sock.family == socket.AF_UNIX:
+            return False
+        unsent: int = struct.unpack("i", fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+        return unsent > COPY_LIMIT  # less fits every window, and is on its way
 
     def _go_on(self) -> None:
         """Nothing waits any more: take up what the parser is in the middle of."""

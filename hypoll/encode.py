@@ -61,7 +61,10 @@ def encode_plain(response: Response) -> bytes | None:
     if response.status == 200 and response.headers is None:
         body = response.body
         if type(body) is bytes and len(body) <= COPY_LIMIT:
-            prefix = _prefixes.get(response.content_type)
+            try:
+                prefix = _prefixes.get(response.content_type)
+            except TypeError:
+                return None  # no str, not even hashable: said where there is time to
             if prefix is not None:
                 return b"%b%d\r\n\r\n%b" % (prefix, len(body), body)
     return None
@@ -238,8 +241,8 @@ def _chunked(pieces: Iterator[bytes]) -> Generator[bytes]:
     try:
         yield b""
         for piece in map(_checked, pieces):
-            if piece:
-                yield b"%x\r\n%b\r\n" % (len(piece), piece)
+            # An empty chunk would be the last. It is given on as nothing: skipping it here might never end.
+            yield b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
         yield b"0\r\n\r\n"
     finally:
         _release(pieces)
@@ -254,8 +257,7 @@ def _plain(pieces: Iterator[bytes], length: int | None) -> Generator[bytes]:
             sent += len(piece)
             if length is not None and sent > length:
                 raise ValueError(f"the body is longer than its Content-Length: {length}")
-            if piece:
-                yield piece
+            yield piece
         if length is not None and sent < length:
             raise ValueError(f"the body ended after {sent} bytes, its Content-Length is {length}")
     finally:

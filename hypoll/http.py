@@ -20,6 +20,7 @@ import httptools
 from hypoll.encode import Rest, encode, refresh_date
 from hypoll.head import METHODS, PeerError, check_line, header_section, request_line
 from hypoll.message import (
+    FAILURES,
     NOBODY,
     Headers,
     HTTPError,
@@ -34,6 +35,7 @@ from hypoll.message import (
 from hypoll.settings import Settings
 
 __all__ = [
+    "FAILURES",
     "HTTPError",
     "Headers",
     "MultiDict",
@@ -74,6 +76,9 @@ class State(IntEnum):
     BODY = 2
     DONE = 3
     """No further byte will be parsed: the last request asked to close, or was refused."""
+
+    BLANK = 4
+    """A CR came that may be an empty line's: no request has begun, so none of its time runs."""
 
 
 class _Callbacks:
@@ -223,6 +228,8 @@ class RequestParser:
             raise self._refused(self._too_large(head))
         if not found or self._fault is not None:
             self._partial = head
+            if head == b"\r":
+                self.state = State.BLANK
             return None
         self._partial = b""
         return self._on_head_fed(head, upgrade)

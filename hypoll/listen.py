@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import os
 import socket
 import stat
+import struct
 
 from hypoll.settings import Settings
+
+SO_ATTACH_FILTER = 26
+"""asm-generic/socket.h; the socket module doesn't name it."""
 
 MAX_DESCRIPTOR = 2**31 - 1
 
@@ -125,6 +131,21 @@ def prepare(listener: socket.socket) -> socket.socket:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_SIZE)
     return listener
+
+
+def refuse_new(listener: socket.socket) -> None:
+    """Have the kernel drop what asks for a new connection, so that the queue of a listener can be emptied for good.
+
+    Closing a listener resets what waits in its queue, also what came after the last look. Who is dropped asks again
+    within a second, and is then refused, or finds the next server. Not for a listener shared with other processes.
+    """
+    # Classic BPF over the TCP header: load the flags, drop what has SYN, pass all else (socket(7), SO_ATTACH_FILTER).
+    program = (0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF)
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
+    with contextlib.suppress(OSError):  # a unix socket has none, a sandbox may forbid it: then it is as without
+        listener.setsockopt(
+            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(code))
+        )
 
 
 def address_of(sock: socket.socket) -> str:

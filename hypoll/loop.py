@@ -59,6 +59,18 @@ _MEANINGS = {
 }
 
 
+_forks: list[None] = []
+"""Not empty once the process has forked in Python. (subprocess closes the copies itself, before anything else.)"""
+
+
+def _on_fork() -> None:
+    if not _forks:
+        _forks.append(None)
+
+
+os.register_at_fork(after_in_parent=_on_fork)
+
+
 class LoopError(OSError):
     """`epoll` refused: `errno` is the kernel's, the message says what it means (epoll_ctl(2), epoll_wait(2))."""
 
@@ -175,10 +187,14 @@ class Loop:
     def forget(self, fd: int) -> None:
         """`unregister` without its system call, for a descriptor that is closed at once.
 
-        Closing takes it out of the epoll set, unless a forked child holds a copy (epoll(7), question 6).
+        Closing takes it out of the epoll set, unless a forked child holds a copy (epoll(7), question 6): its events
+        would then reach whoever has the number next. So once the process has forked, the system call is made.
         """
         if not 0 <= fd < len(self._callbacks):
             return  # closed already, or the loop is
+        if _forks:
+            with contextlib.suppress(OSError, ValueError):
+                self._epoll.unregister(fd)
         self._callbacks[fd] = None
         self._late.pop(fd, None)
         if self._dispatching:
@@ -234,9 +250,13 @@ class Loop:
         self._tick_callbacks.remove(callback)
         self._plan_wake()
 
-    def add_signal_handler(self, signum: int, callback: Callback) -> None:
-        """Run `callback()` on the loop when the process gets the signal. Main thread only (`ValueError` elsewhere)."""
-        self._signals.add(signum, callback)
+    def add_signal_handler(self, signum: int, callback: Callback, urgent: Callable[[], None] | None = None) -> None:
+        """Run `callback()` on the loop when the process gets the signal. Main thread only (`ValueError` elsewhere).
+
+        urgent: run at once, in the middle of whatever the thread is doing; what it raises is raised there. For what
+        can't wait for a callback that doesn't return.
+        """
+        self._signals.add(signum, callback, urgent)
 
     # running
 
@@ -383,13 +403,13 @@ class _Signals:
     def fileno(self) -> int:
         return -1 if self._reader is None else self._reader.fileno()
 
-    def add(self, signum: int, callback: Callback) -> None:
+    def add(self, signum: int, callback: Callback, urgent: Callable[[], None] | None) -> None:
         if self._reader is None:
             self._open()
-        if signum not in self._previous:
-            # The handler itself does nothing: being there is what makes the interpreter write the wake-up byte.
-            self._previous[signum] = signal.signal(signum, _ignore)
-            signal.siginterrupt(signum, False)
+        # The handler itself need do nothing: being there is what makes the interpreter write the wake-up byte.
+        previous = signal.signal(signum, _ignore if urgent is None else lambda *_: urgent())
+        self._previous.setdefault(signum, previous)
+        signal.siginterrupt(signum, False)
         self._callbacks[signum] = callback
 
     def close(self) -> None:

@@ -16,6 +16,9 @@ import orjson
 
 JSON = "application/json"
 
+FAILURES = (Exception, SystemExit)
+"""What an application's code may raise and end no more than its request by: a `sys.exit()` must not stop a server."""
+
 MAX_QUERY_FIELDS = 1000
 """The most fields `Request.query` takes from a query string."""
 
@@ -29,12 +32,14 @@ class HTTPError(Exception):
     detail: what was wrong with this request, for the client to read.
     headers: further fields of the answer.
 
-    Raises `ValueError` for a status that is no error.
+    Raises `ValueError` for a status that is no error, `TypeError` for a detail that is no str.
     """
 
     def __init__(self, status: int, detail: str = "", headers: HeaderSource | None = None) -> None:
         if not 400 <= status <= 599:
             raise ValueError(f"HTTPError takes a status from 400 to 599, not {status}")
+        if not isinstance(detail, str):
+            raise TypeError(f"HTTPError takes its detail as str, not {type(detail).__name__}")
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
@@ -312,7 +317,8 @@ def problem(error: HTTPError, request_id: str | None = None) -> Response:
     """The problem document of a refusal (RFC 9457): every refusal of hypoll is written here."""
     document: dict[str, Any] = {"type": "about:blank", "title": reason(error.status), "status": error.status}
     if error.detail:
-        document["detail"] = error.detail
+        # A lone surrogate, as of a file name, is no UTF-8, and must not cost the client its answer.
+        document["detail"] = error.detail.encode("utf-8", "replace").decode()
     if request_id is not None:
         document["id"] = request_id
     return Response(orjson.dumps(document), error.status, error.headers, "application/problem+json")

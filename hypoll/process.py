@@ -63,20 +63,35 @@ def serve(routes: Service, settings: Settings, on_start: Callable[[Server], Any]
         server = Server(routes, settings, loop, on_stopped=loop.stop)
         server.start()
         try:
-            loop.add_signal_handler(signal.SIGTERM, server.drain)
-            loop.add_signal_handler(signal.SIGINT, lambda: _interrupt(server))
+            stopping = _Stopping(server)
+            loop.add_signal_handler(signal.SIGTERM, server.drain, stopping.on_term)
+            loop.add_signal_handler(signal.SIGINT, server.drain, stopping.on_interrupt)
             if on_start is not None:
                 on_start(server)
             loop.run()
+        except _Hurry:
+            log.warning("interrupted again: closing %d connections", len(server.connections))
         finally:
             server.stop()
     finally:
         loop.close()
 
 
-def _interrupt(server: Server) -> None:
-    if server.status is Status.DRAINING:
-        log.warning("interrupted again: closing %d connections", len(server.connections))
-        server.stop()
-    else:
-        server.drain()
+class _Hurry(BaseException):
+    """Ends the loop from within whatever runs on it."""
+
+
+class _Stopping:
+    """TERM and the first INT drain; an INT after either ends the loop, even in the middle of a handler that hangs."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._asked = False
+
+    def on_term(self) -> None:
+        self._asked = True
+
+    def on_interrupt(self) -> None:
+        if self._asked or self._server.status is Status.DRAINING:
+            raise _Hurry
+        self._asked = True

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from hypoll.connection import Application, Connection, Shared
 from hypoll.http import HTTPError, Peer, refresh_date
-from hypoll.listen import address_of, listen, prepare
+from hypoll.listen import address_of, listen, prepare, refuse_new
 from hypoll.loop import IN, Loop
 from hypoll.settings import Settings
 
@@ -204,14 +204,21 @@ class Server:
     def _drain(self) -> None:
         if self.status is not Status.DRAINING:
             return
-        for listener in self.listeners:
-            # Closing a listener resets what waits in its queue.
-            while listener.accept():
-                pass
-        self._close_listeners()
+        self._empty_queues()
         for connection in list(self.connections):
             connection.drain()
         self._stop_when_drained()
+
+    def _empty_queues(self) -> None:
+        """Accept what is queued; close the listeners once nothing is: closing one resets what waits in its queue."""
+        for listener in self.listeners:
+            if self._given is None:
+                refuse_new(listener.sock)
+            listener.starved = False
+            while listener.accept():
+                pass
+        if not any(listener.starved for listener in self.listeners):
+            self._close_listeners()
 
     def stop(self) -> None:
         """Close everything now and run the application's shutdown."""
@@ -290,9 +297,17 @@ class Server:
         self._refused.discard(connection)
         if self.status is Status.SERVING:
             self._feed_starved()
-        else:
+        elif self.status is Status.DRAINING:
+            if self.listeners:
+                self.loop.call_soon(self._drain_on)
+            self._stop_when_drained()
+
+    def _drain_on(self) -> None:
+        """A connection has left in a drain: take what had no room in the queue."""
+        if self.status is Status.DRAINING:
+            self._empty_queues()
             self._stop_when_drained()
 
     def _stop_when_drained(self) -> None:
-        if self.status is Status.DRAINING and not self.connections:
+        if self.status is Status.DRAINING and not self.connections and not self.listeners:
             self.stop()

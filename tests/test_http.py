@@ -95,12 +95,12 @@ def test_empty_lines_begin_no_request(parser: RequestParser, rest: bytes) -> Non
     assert feed(parser, GET).plain
 
 
-def test_half_an_empty_line_is_begun(parser: RequestParser) -> None:
+def test_half_an_empty_line_begins_no_request(parser: RequestParser) -> None:
     states = []
     for byte in (b"\r", b"\n"):
         parser.feed(byte)
         states.append(parser.state)
-    assert states == [State.HEAD, State.START]
+    assert states == [State.BLANK, State.START]
     assert feed(parser, GET).target == b"/"
 
 

@@ -44,7 +44,13 @@ class Outcome(NamedTuple):
         return requests, self.end, self.detail
 
 
-ENDS = {State.START: End.OPEN, State.HEAD: End.WAITING, State.BODY: End.WAITING, State.DONE: End.LAST}
+ENDS = {
+    State.START: End.OPEN,
+    State.BLANK: End.OPEN,
+    State.HEAD: End.WAITING,
+    State.BODY: End.WAITING,
+    State.DONE: End.LAST,
+}
 
 
 def parse(pieces: Iterable[bytes], sections: dict[bytes, Section] | None = None) -> Outcome:
