@@ -46,3 +46,23 @@ def create(request: Request) -> tuple[dict[str, Any], int]:
 def large(request: Request) -> Response:
     """Answer with 8 MiB."""
     return Response(LARGE, content_type="application/octet-stream")
+
+
+threads = Routes()
+"""The inline row's JSON, from the pool."""
+
+
+@threads.get("/json", threaded=True)
+def threaded_message(request: Request) -> dict[str, Any]:
+    """Answer as `message` does."""
+    return {"message": "Hello, World!"}
+
+
+tasks = Routes()
+"""The inline row's JSON, from asyncio tasks."""
+
+
+@tasks.get("/json")
+async def async_message(request: Request) -> dict[str, Any]:
+    """Answer as `message` does."""
+    return {"message": "Hello, World!"}

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
+from types import CoroutineType
 from typing import Any, TypeVar
 
 import orjson
 
-from hypoll.http import FAILURES, HTTPError, Request, Response, json_response, problem
-from hypoll.routing import Handler, Route, RouteError, Table, check_handler, check_hook, check_inline, parse_path
+from hypoll.http import (
+    FAILURES,
+    ClientDisconnect,
+    Deferred,
+    HTTPError,
+    Kind,
+    Request,
+    Response,
+    json_response,
+    problem,
+)
+from hypoll.routing import Handler, Route, RouteError, Table, check_handler, check_hook, kind_of, parse_path
 
 __all__ = ["RouteError", "Routes"]
 
@@ -19,6 +33,12 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 log = logging.getLogger("hypoll.error")
 
 H = TypeVar("H", bound=Callable[..., Any])
+
+InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Awaits what a blocking function gives, which is called on a thread."""
+
+Complete = Callable[[Coroutine[Any, Any, Any]], Any]
+"""Runs a coroutine to its end."""
 
 
 class Routes:
@@ -38,6 +58,9 @@ class Routes:
         self._static = self._table.static
         self._parents: list[tuple[str, Routes]] = []
         self._hooked = False
+        self._streams = False
+        self._async = False
+        self._async_hooks = False
         self._before: list[Callable[[Request], Any]] = []
         self._after: list[Callable[[Request, Response], Any]] = []
         self._errors: dict[type[BaseException], Callable[[Request, Any], Any]] = {}
@@ -47,14 +70,19 @@ class Routes:
 
     # declaring
 
-    def route(self, path: str, methods: Iterable[str] = ("GET",), *, threaded: bool = False) -> Callable[[H], H]:
+    def route(
+        self, path: str, methods: Iterable[str] = ("GET",), *, threaded: bool = False, stream: bool = False
+    ) -> Callable[[H], H]:
         """Declare the decorated function as the handler of `path` for `methods`.
 
         path: literal segments and parameters, `{name}` or `{name:converter}`; converters are str (the default), int,
         float, uuid and path.
+        threaded: run it on a thread of the pool: for a handler that blocks. A `def` runs on the loop otherwise, an
+        `async def` as an asyncio task.
+        stream: begin when the head of the request is whole; the body is `request.stream`. For the threaded and async.
 
         Raises `RouteError` when the path is malformed, collides with another route, or the handler doesn't take its
-        parameters.
+        parameters, or doesn't fit the options.
         """
         parse_path(path)
         if isinstance(methods, str):
@@ -62,38 +90,38 @@ class Routes:
         names = tuple(dict.fromkeys(method.upper() for method in methods))
 
         def declare(handler: H) -> H:
-            self._declare(path, names, handler, threaded)
+            self._declare(path, names, handler, threaded, stream)
             return handler
 
         return declare
 
-    def get(self, path: str, *, threaded: bool = False) -> Callable[[H], H]:
+    def get(self, path: str, *, threaded: bool = False, stream: bool = False) -> Callable[[H], H]:
         """`route` for GET; it answers HEAD, too."""
-        return self.route(path, ("GET",), threaded=threaded)
+        return self.route(path, ("GET",), threaded=threaded, stream=stream)
 
-    def post(self, path: str, *, threaded: bool = False) -> Callable[[H], H]:
+    def post(self, path: str, *, threaded: bool = False, stream: bool = False) -> Callable[[H], H]:
         """`route` for POST."""
-        return self.route(path, ("POST",), threaded=threaded)
+        return self.route(path, ("POST",), threaded=threaded, stream=stream)
 
-    def put(self, path: str, *, threaded: bool = False) -> Callable[[H], H]:
+    def put(self, path: str, *, threaded: bool = False, stream: bool = False) -> Callable[[H], H]:
         """`route` for PUT."""
-        return self.route(path, ("PUT",), threaded=threaded)
+        return self.route(path, ("PUT",), threaded=threaded, stream=stream)
 
-    def patch(self, path: str, *, threaded: bool = False) -> Callable[[H], H]:
+    def patch(self, path: str, *, threaded: bool = False, stream: bool = False) -> Callable[[H], H]:
         """`route` for PATCH."""
-        return self.route(path, ("PATCH",), threaded=threaded)
+        return self.route(path, ("PATCH",), threaded=threaded, stream=stream)
 
-    def delete(self, path: str, *, threaded: bool = False) -> Callable[[H], H]:
+    def delete(self, path: str, *, threaded: bool = False, stream: bool = False) -> Callable[[H], H]:
         """`route` for DELETE."""
-        return self.route(path, ("DELETE",), threaded=threaded)
+        return self.route(path, ("DELETE",), threaded=threaded, stream=stream)
 
-    def head(self, path: str, *, threaded: bool = False) -> Callable[[H], H]:
+    def head(self, path: str, *, threaded: bool = False, stream: bool = False) -> Callable[[H], H]:
         """`route` for HEAD, where answering it from GET would cost too much."""
-        return self.route(path, ("HEAD",), threaded=threaded)
+        return self.route(path, ("HEAD",), threaded=threaded, stream=stream)
 
-    def options(self, path: str, *, threaded: bool = False) -> Callable[[H], H]:
+    def options(self, path: str, *, threaded: bool = False, stream: bool = False) -> Callable[[H], H]:
         """`route` for OPTIONS, where the Allow field alone is not the answer."""
-        return self.route(path, ("OPTIONS",), threaded=threaded)
+        return self.route(path, ("OPTIONS",), threaded=threaded, stream=stream)
 
     def mount(self, prefix: str, other: Routes) -> None:
         """Serve all of `other`, and what it declares later, below `prefix`. Its hooks apply to its routes only.
@@ -115,16 +143,15 @@ class Routes:
         other._parents.append((prefix, self))
         self._mounted.append(other)
         if other._hooked:
-            self._mark_hooked()
+            self._mark_hooked(is_async=False)
 
     def before(self, hook: H) -> H:
         """Run `hook(request)` before every handler. What it returns, other than None, is the answer instead.
 
         The outermost `Routes`' hooks run first. They see a request that has no route, too.
         """
-        check_hook("before", hook, "request")
+        self._mark_hooked(check_hook("before", hook, "request"))
         self._before.append(hook)
-        self._mark_hooked()
         return hook
 
     def after(self, hook: H) -> H:
@@ -132,9 +159,8 @@ class Routes:
 
         The innermost `Routes`' hooks run first. One that raises makes the answer a 500, which the others see.
         """
-        check_hook("after", hook, "request", "response")
+        self._mark_hooked(check_hook("after", hook, "request", "response"))
         self._after.append(hook)
-        self._mark_hooked()
         return hook
 
     def error(self, kind: type[BaseException]) -> Callable[[H], H]:
@@ -147,11 +173,11 @@ class Routes:
             raise RouteError(f"routes.error takes an exception class, not {kind!r}")
 
         def declare(hook: H) -> H:
-            check_hook(f"error({kind.__name__})", hook, "request", "error")
+            is_async = check_hook(f"error({kind.__name__})", hook, "request", "error")
             if kind in self._errors:
                 raise RouteError(f"there is a hook for {kind.__name__} already: one answers it")
             self._errors[kind] = hook
-            self._mark_hooked()
+            self._mark_hooked(is_async)
             return hook
 
         return declare
@@ -161,40 +187,65 @@ class Routes:
 
         Serving doesn't begin when it raises.
         """
-        check_hook("on_start", hook)
+        self._async |= check_hook("on_start", hook)
         self._on_start.append(hook)
         return hook
 
     def on_stop(self, hook: H) -> H:
         """Run `hook()` once after the last connection is closed, mounted routes' hooks before these."""
-        check_hook("on_stop", hook)
+        self._async |= check_hook("on_stop", hook)
         self._on_stop.append(hook)
         return hook
 
     # serving
 
     def __call__(self, request: Request) -> Response:
-        """Answer a request. What a handler raises becomes its answer, `sys.exit()` too: it is no stop."""
+        """Answer a request, here and now, whatever kind its handler is. What a handler raises becomes its answer,
+        `sys.exit()` too: it is no stop.
+
+        Raises `RuntimeError` for an async handler while an event loop is running on this thread.
+        """
         answer = self.answer(request)
+        if isinstance(answer, Deferred):
+            answer = _make(request, answer)
         return answer if isinstance(answer, Response) else json_response(answer)
 
-    def answer(self, request: Request) -> Response | bytes:
-        """Answer a request as serving does: bytes are the body of a `json_response`, made of them only if need be."""
+    def answer(self, request: Request) -> Response | bytes | Deferred:
+        """Answer a request as serving does.
+
+        bytes are the body of a `json_response`, made of them only if need be. `Deferred`: the handler is not of the
+        kind that runs on the loop.
+        """
         if self._hooked:
             return self._with_hooks(request)
         try:
             methods = self._static.get(request.target)
             route = methods.get(request.method) if methods is not None else None
             if route is not None:
-                result = route.handler(request)
+                result = route.enter(request)
             else:
                 route = self._find(request)
-                result = route.handler(request, **request.params)
-            if type(result) is dict:
+                result = route.enter(request, **request.params)
+            kind = type(result)
+            if kind is dict:
                 return orjson.dumps(result)
-            return to_response(result)
+            return result if kind is Deferred else to_response(result)
         except FAILURES as error:
             return failure(request, error)
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether asyncio is needed: a handler or a hook is an `async def`."""
+        return any(routes._async or routes._async_hooks for routes in (self, *self._descendants()))
+
+    def streams(self, request: Request) -> bool:
+        """Whether a request, whose head alone is known, goes to a handler that takes the body as it comes."""
+        if not self._streams:
+            return False
+        try:
+            return self._find(request).stream
+        except HTTPError:
+            return False
 
     def refuses(self, request: Request) -> HTTPError | None:
         """The refusal a request can be given before its body is read: no such path, or not this method.
@@ -209,23 +260,26 @@ class Routes:
             return error
         return None
 
-    def startup(self) -> None:
-        """Run the `on_start` hooks, mounted routes' included. Raises what a hook raises, with a note of which."""
+    def startup(self, complete: Complete = asyncio.run) -> None:
+        """Run the `on_start` hooks, mounted routes' included. Raises what a hook raises, with a note of which.
+
+        complete: runs a coroutine to its end.
+        """
         for routes in (self, *self._descendants()):
             for hook in routes._on_start:
                 try:
-                    hook()
+                    _run_hook(hook, complete)
                 except Exception as error:
                     error.add_note(f"in the on_start hook {hook!r}")
                     raise
 
-    def shutdown(self) -> None:
+    def shutdown(self, complete: Complete = asyncio.run) -> None:
         """Run the `on_stop` hooks. One that raises is logged and doesn't keep the others from running."""
         # What started last stops first: mounted routes may use what those around them opened.
         for routes in reversed((self, *self._descendants())):
             for hook in routes._on_stop:
                 try:
-                    hook()
+                    _run_hook(hook, complete)
                 except Exception:
                     log.exception("the on_stop hook %r failed", hook)
 
@@ -233,33 +287,36 @@ class Routes:
         """Every route, sorted by path."""
         return list(self._table.routes())
 
-    def _declare(self, path: str, methods: tuple[str, ...], handler: Handler, threaded: bool) -> None:
+    def _declare(self, path: str, methods: tuple[str, ...], handler: Handler, threaded: bool, stream: bool) -> None:
         where = f"{'/'.join(methods)} {path}"
         if not methods:
             raise RouteError(f"the route {path!r} has no method: name one, as in methods=['GET']")
         for method in methods:
             if method not in METHODS:
                 raise RouteError(f"{where}: the method must be one of {', '.join(METHODS)}")
-        if threaded:
-            raise RouteError(f"{where}: threaded=True is not available in this version of hypoll: leave it out")
-        check_inline(where, handler)
+        kind = kind_of(where, handler, threaded)
+        if stream and kind is Kind.INLINE:
+            raise RouteError(f"{where}: stream=True needs a handler that may wait: threaded=True, or async def")
         check_handler(path, handler)
-        self._add(Route(path, methods, handler, (self,)))
+        self._add(Route(path, methods, handler, (self,), kind, stream, _entry(handler, kind, stream)))
 
     def _add(self, route: Route) -> None:
         self._table.add(route)
+        self._async |= route.kind is Kind.ASYNC
+        self._streams |= route.stream
         for prefix, parent in self._parents:
             parent._add_mounted(prefix, route)
 
     def _add_mounted(self, prefix: str, route: Route) -> None:
         path = prefix + route.path
         check_handler(path, route.handler)
-        self._add(Route(path, route.methods, route.handler, (self, *route.scopes)))
+        self._add(dataclasses.replace(route, path=path, scopes=(self, *route.scopes)))
 
-    def _mark_hooked(self) -> None:
+    def _mark_hooked(self, is_async: bool) -> None:
         self._hooked = True
+        self._async_hooks |= is_async
         for _, parent in self._parents:
-            parent._mark_hooked()
+            parent._mark_hooked(is_async=False)
 
     def _descendants(self) -> list[Routes]:
         """All mounted routes, each once."""
@@ -291,8 +348,9 @@ class Routes:
             return _options_route(allow)
         raise HTTPError(405, f"this path answers {allow}", {"Allow": allow})
 
-    def _with_hooks(self, request: Request) -> Response:
+    def _with_hooks(self, request: Request) -> Response | Deferred:
         scopes: tuple[Routes, ...] = (self,)
+        route: Route | None = None
         missing: HTTPError | None = None
         try:
             route = self._find(request)
@@ -300,58 +358,132 @@ class Routes:
         except HTTPError as error:
             # The outer hooks see what has no route, too: a CORS or an authentication hook stands there.
             missing = error
-        try:
-            response = _run_before(scopes, request)
-            if response is None:
-                if missing is not None:
-                    raise missing
-                response = to_response(route.handler(request, **request.params))
-        except FAILURES as error:
-            response = _recover(scopes, request, error)
-        return _run_after(scopes, request, response)
+        kind = Kind.INLINE if route is None else route.kind
+        stream = route is not None and route.stream
+        passing = partial(_pass_hooks, scopes, route, missing)
+        if kind is Kind.ASYNC or any(scope._async_hooks for scope in scopes):
+            return Deferred(Kind.ASYNC, passing, to_response, failure, stream)
+        if kind is Kind.THREADED:
+            return Deferred(kind, lambda request, _: _at_once(passing(request)), to_response, failure, stream)
+        return _at_once(passing(request))
 
 
-def _run_before(scopes: tuple[Routes, ...], request: Request) -> Response | None:
+def _entry(handler: Handler, kind: Kind, stream: bool) -> Handler:
+    """What serving calls for a handler of this kind."""
+    if kind is Kind.INLINE:
+        return handler
+
+    def call(request: Request, in_thread: InThread) -> Any:
+        return handler(request, **request.params)
+
+    deferred = Deferred(kind, call, _settle, failure, stream)
+    return lambda request, **params: deferred
+
+
+def _settle(result: Any) -> Response | bytes:
+    return orjson.dumps(result) if type(result) is dict else to_response(result)
+
+
+def _make(request: Request, deferred: Deferred) -> Response | bytes:
+    """Make a deferred answer here and now."""
+    try:
+        result = deferred.call(request, asyncio.to_thread)
+        return deferred.settle(result if deferred.kind is Kind.THREADED else asyncio.run(result))
+    except FAILURES as error:
+        return deferred.fail(request, error)
+
+
+async def _pass_hooks(
+    scopes: tuple[Routes, ...],
+    route: Route | None,
+    missing: HTTPError | None,
+    request: Request,
+    in_thread: InThread | None = None,
+) -> Response:
+    """The way through the hooks, the same for every kind: where none of them is async it never waits."""
+    try:
+        response = await _run_before(scopes, request)
+        if response is None:
+            if route is None:
+                raise missing or HTTPError(404)
+            call = partial(route.handler, request, **request.params)
+            if route.kind is Kind.THREADED and in_thread is not None:
+                response = to_response(await in_thread(call))
+            else:
+                response = to_response(await _settled(call()))
+    except FAILURES as error:
+        response = await _recover(scopes, request, error)
+    return await _run_after(scopes, request, response)
+
+
+def _at_once(coroutine: Coroutine[Any, Any, Response]) -> Response:
+    """Run a coroutine that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        response: Response = end.value
+        return response
+    coroutine.close()
+    raise RuntimeError("a handler or hook returned something to await, and is no async def: declare it so")
+
+
+async def _settled(result: Any) -> Any:
+    return await result if isinstance(result, CoroutineType) else result
+
+
+async def _run_before(scopes: tuple[Routes, ...], request: Request) -> Response | None:
     for scope in scopes:
         for hook in scope._before:
-            result = hook(request)
+            result = await _settled(hook(request))
             if result is not None:
                 return to_response(result)
     return None
 
 
-def _run_after(scopes: tuple[Routes, ...], request: Request, response: Response) -> Response:
+async def _run_after(scopes: tuple[Routes, ...], request: Request, response: Response) -> Response:
     for scope in reversed(scopes):
         for hook in scope._after:
             try:
-                result = hook(request, response)
+                result = await _settled(hook(request, response))
                 response = response if result is None else to_response(result)
             except FAILURES as error:
                 response = failure(request, error)
     return response
 
 
-def _recover(scopes: tuple[Routes, ...], request: Request, error: BaseException) -> Response:
+async def _recover(scopes: tuple[Routes, ...], request: Request, error: BaseException) -> Response:
     """Answer an exception by the innermost hook for its nearest class, or as `failure` does."""
     for scope in reversed(scopes):
         for kind in type(error).__mro__:
             hook = scope._errors.get(kind)
             if hook is not None:
                 try:
-                    return to_response(hook(request, error))
+                    return to_response(await _settled(hook(request, error)))
                 except FAILURES as another:
                     return failure(request, another)
     return failure(request, error)
 
 
+def _run_hook(hook: Callable[[], Any], complete: Complete) -> None:
+    result = hook()
+    if isinstance(result, CoroutineType):
+        complete(result)
+
+
 def _options_route(allow: str) -> Route:
-    return Route("*", ("OPTIONS",), lambda request, **params: Response(status=204, headers={"Allow": allow}))
+    def answer(request: Request, **params: Any) -> Response:
+        return Response(status=204, headers={"Allow": allow})
+
+    return Route("*", ("OPTIONS",), answer, enter=answer)
 
 
 def failure(request: Request, error: BaseException) -> Response:
     """What the client is told of an exception: an `HTTPError` as it is, anything else as 500, its traceback logged."""
     if isinstance(error, HTTPError):
         return problem(error)
+    if isinstance(error, ClientDisconnect):
+        # Nobody's fault here. A half-closed client may still read it.
+        return problem(HTTPError(400, "the connection ended before the request did"))
     log.error("%s %s failed, request %s", request.method, request.raw_path, request.id, exc_info=error)
     return problem(HTTPError(500, "the server failed to answer; the log has the reason under this id"), request.id)
 

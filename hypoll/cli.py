@@ -129,7 +129,8 @@ def _declaration(option: Option) -> click.Option:
     unit = f" [{option.unit}]" if option.unit else ""
     common: dict[str, Any] = {"default": option.default, **_told(option.name)}
     if isinstance(option.default, bool):
-        return click.Option([name], is_flag=True, help=option.help, **common)
+        names = f"{name}/--no-{name[2:]}" if option.default else name
+        return click.Option([names], is_flag=True, help=option.help, **common)
     if isinstance(option.default, tuple):
         several = " The variable takes several with spaces between."
         return click.Option([name], multiple=True, metavar="ADDRESS", help=option.help + several, **common)

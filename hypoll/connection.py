@@ -1,11 +1,13 @@
-"""One connection: readiness, phases and deadlines, output and back-pressure. Sockets and HTTP meet only here.
+"""One connection: readiness, phases and deadlines, back-pressure. Sockets and HTTP meet only here.
 
 Its laws:
 
 - An edge is told once. `readable` remembers it until a read comes back short, which for a stream socket means drained
   (epoll(7)); whoever stops before that comes back by `_come_back`, once a turn however many edges are told meanwhile.
-- Registered once for IN, OUT and RDHUP, edge-triggered; that is the one `epoll_ctl` of a connection's life.
-- While output waits for the peer, nothing is read and no request handled: the peer's own pace is the limit.
+- Registered once for IN, OUT and RDHUP, edge-triggered; that is the one `epoll_ctl` of a connection's life, unless its
+  peer goes on sending while a handler is at work elsewhere.
+- While output waits for the peer, or a request for its handler, nothing is read and no request handled: the peer's own
+  pace is the limit. Only what a `stream=True` handler asks for is read.
 - One phase at a time; its deadline, status and reason stand in `RULES`. `_enter` is the one place that changes it.
 - Every refusal goes through `refuse`; every end through `close`, and nothing leads out of CLOSED.
 """
@@ -17,14 +19,19 @@ import logging
 import socket
 import struct
 import termios
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from hypoll.bodies import InlineSource, Pull, Source, TaskSource, ThreadSource
 from hypoll.encode import CONTINUE, COPY_LIMIT, UNPARSED, encode_json, encode_plain
+from hypoll.exchange import Exchange, too_slow
 from hypoll.http import (
     FAILURES,
+    ClientDisconnect,
+    Deferred,
     HTTPError,
+    Kind,
     Peer,
     PeerError,
     Request,
@@ -37,7 +44,10 @@ from hypoll.http import (
 )
 from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, Loop
 from hypoll.message import Section, json_response
+from hypoll.output import JOIN_LIMIT, SEND_SIZE, Buffers, flush, send_one
 from hypoll.settings import Settings
+from hypoll.tasks import Tasks
+from hypoll.threads import Threads, default_size
 
 READ_SIZE = 64 * 1024
 """Bytes asked for by one read. Fewer in the answer: the socket is drained."""
@@ -48,6 +58,9 @@ READS_PER_TURN = range(4)
 PIECES_PER_SEND = 64
 """Pieces of pipelined answers, one or two each, made for one send: a handler's time is everybody's."""
 
+PULLS_PER_TURN = range(16)
+"""Times a streamed body is pulled before the other connections have their turn."""
+
 LINGER_TIME = 30.0
 """Seconds a refused peer may go on sending, in all."""
 
@@ -57,21 +70,8 @@ LINGER_PAUSE = 5.0
 LINGER_BYTES = 32 * 1024 * 1024
 """Bytes of it that are read away, so that closing doesn't reset the connection under the refusal."""
 
-SENDMSG_BUFFERS = 64
-"""Buffers given to one sendmsg; the kernel takes up to IOV_MAX, 1024."""
-
-JOIN_LIMIT = 64 * 1024
-"""Answers up to this size are copied together for one send; larger ones go by sendmsg from where they are."""
-
-SEND_SIZE = 256 * 1024
-"""Bytes of the waiting output sent before the other connections have their turn. The kernel would take megabytes of a
-large answer at once, and copies them while everybody waits."""
-
-PIECES_PER_PULL = range(64)
-"""Pieces one pull takes at most: a body may give none but empty ones."""
-
-PULLS_PER_TURN = range(16)
-"""Times a streamed body is pulled before the other connections have their turn."""
+SKIP_LIMIT = 64 * 1024
+"""Bytes of a body which its handler didn't read that are read away to keep the connection."""
 
 NEW_GRACE = 1.0
 """Seconds a connection that has not sent a byte is kept when a drain begins."""
@@ -80,16 +80,22 @@ log = logging.getLogger("hypoll.error")
 
 
 class Phase(IntEnum):
-    """What a connection is doing; each with a deadline in `RULES`. Up to BODY it takes input, from SENDING on not."""
+    """What a connection is doing; each with a deadline in `RULES`. Up to SKIPPING it takes input, from WAITING on not.
+
+    SKIPPING: the rest of a body comes whose handler has answered without reading it.
+    WAITING: a handler is at work on a thread or in a task, for as long as it likes.
+    """
 
     NEW = 0
     IDLE = 1
     HEAD = 2
     BODY = 3
-    SENDING = 4
-    FINISHING = 5
-    LINGERING = 6
-    CLOSED = 7
+    SKIPPING = 4
+    WAITING = 5
+    SENDING = 6
+    FINISHING = 7
+    LINGERING = 8
+    CLOSED = 9
 
 
 class Rule(NamedTuple):
@@ -99,13 +105,12 @@ class Rule(NamedTuple):
     refusal: HTTPError | None = None
 
 
-_TOO_SLOW = HTTPError(408, "the request body took too long")
-
 RULES = {
     Phase.NEW: Rule("keep_alive"),
     Phase.IDLE: Rule("keep_alive"),
     Phase.HEAD: Rule("header_timeout", HTTPError(408, "the request head took too long")),
-    Phase.BODY: Rule("body_timeout", _TOO_SLOW),
+    Phase.BODY: Rule("body_timeout", too_slow()),
+    Phase.SKIPPING: Rule("body_timeout"),
     Phase.SENDING: Rule("write_timeout"),
     Phase.FINISHING: Rule("write_timeout"),
 }
@@ -120,7 +125,9 @@ _PHASES = {
 
 # Plain names: an Enum's attribute costs the hot path two look-ups more.
 _IDLE = Phase.IDLE
-_SENDING = Phase.SENDING
+_WAITING = Phase.WAITING
+
+_NEVER = float("inf")
 
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER of no seconds: close by a reset (socket(7))."""
@@ -143,17 +150,26 @@ class Application(Protocol):
 
 
 class Shared:
-    """What the connections of one server have in common."""
+    """What the connections of one server have in common.
 
-    def __init__(self, loop: Loop, application: Application, settings: Settings) -> None:
+    tasks: what runs coroutines, where the application has any.
+    """
+
+    def __init__(self, loop: Loop, application: Application, settings: Settings, tasks: Tasks | None = None) -> None:
         self.loop = loop
         self.application = application
         # Bound once: calling an object by its class's __call__ costs a look-up. An application may have an `answer`
-        # that is the same, but gives bytes where that saves making a `json_response` of them.
-        self.answer: Callable[[Request], Response | bytes] = getattr(application, "answer", application.__call__)
+        # that is the same, but gives bytes where that saves making a `json_response` of them, and a `Deferred` for
+        # what isn't to run on the loop.
+        self.answer: Callable[[Request], Response | bytes | Deferred] = getattr(
+            application, "answer", application.__call__
+        )
+        self.streams: Callable[[Request], bool] = getattr(application, "streams", _streams_nothing)
+        self.threads = Threads(loop, settings.threads or default_size(), settings.queue)
+        self.tasks = tasks
         self.settings = settings
         self.seconds = {phase: getattr(settings, rule.setting) for phase, rule in RULES.items()}
-        self.seconds[Phase.LINGERING] = LINGER_PAUSE
+        self.seconds |= {Phase.LINGERING: LINGER_PAUSE, Phase.WAITING: _NEVER}
         self.keep_alive = settings.keep_alive
         self.sections: dict[bytes, Section] = {}
         self.draining = False
@@ -161,12 +177,25 @@ class Shared:
         self.on_close: Callable[[Connection], object] = lambda connection: None
         self.scratch = bytearray(READ_SIZE)
 
+    def in_thread(self, call: Callable[[], Any]) -> Awaitable[Any]:
+        """Await what `call()` gives on the pool."""
+        assert self.tasks is not None
+        return self.tasks.in_thread(self.threads, call)
+
+
+def _streams_nothing(request: Request) -> bool:
+    """An application without handlers that take the body as it comes."""
+    return False
+
 
 class Connection:
     """One accepted, non-blocking stream socket, from its registration to its close."""
 
     __slots__ = (
+        "beat",
         "deadline",
+        "disarmed",
+        "exchange",
         "half_closed",
         "lingered",
         "output",
@@ -177,7 +206,7 @@ class Connection:
         "shared",
         "since",
         "sock",
-        "stream",
+        "source",
     )
 
     def __init__(self, shared: Shared, sock: socket.socket, peer: Peer) -> None:
@@ -190,9 +219,13 @@ class Connection:
         self.readable = False
         self.half_closed = False
         self.planned = False
-        self.output: list[bytes | memoryview] = []
-        self.stream: Generator[bytes] | None = None
+        self.disarmed = False
         self.lingered = 0
+        self.output: Buffers = []
+        self.source: Source | None = None
+        self.beat: tuple[float, bytes] | None = None
+        self.exchange: Exchange | None = None
+        """The request whose handler works elsewhere, until its answer is sent."""
         shared.loop.register(sock.fileno(), self.on_events)
         shared.connections.add(self)
 
@@ -214,7 +247,14 @@ class Connection:
                 return
             shared = self.shared
             response = shared.answer(request)
-            payload = encode_json(response) if isinstance(response, bytes) else encode_plain(response)
+            kind = type(response)
+            if kind is bytes:
+                payload = encode_json(response)  # type: ignore[arg-type]
+            elif kind is Deferred:
+                self._hand_over(request, response)  # type: ignore[arg-type]
+                return
+            else:
+                payload = encode_plain(response)  # type: ignore[arg-type]
             if payload is None or shared.draining:
                 self._answer(request, response)
                 self.pump()
@@ -227,33 +267,59 @@ class Connection:
                 # Rule 5 of the hot path: a deadline costs one write.
                 self.deadline = shared.loop.now + shared.keep_alive
             else:
-                self._keep(payload, sent)
+                self.output.append(memoryview(payload)[sent:])
                 self._enter(Phase.SENDING)
-        except BlockingIOError:
+        except Exception as error:
+            self._on_failure(error)
+
+    def guard(self, step: Callable[..., object], *args: object) -> None:
+        """Take a step that no edge is the reason of, and close when it fails, as `on_events` does."""
+        try:
+            step(*args)
+        except Exception as error:
+            self._on_failure(error)
+
+    def _on_failure(self, error: Exception) -> None:
+        """The one place that knows what an exception means for the connection."""
+        if isinstance(error, BlockingIOError):
             self.readable = False
-        except HTTPError as error:
+        elif isinstance(error, HTTPError):
             self.refuse(error)
-        except (OSError, PeerError):
+        elif isinstance(error, (OSError, PeerError)):
             self.close()  # the peer is gone, or speaks something else
-        except Exception:
+        else:
             self.close()
-            log.exception("a connection failed")
+            log.error("a connection failed", exc_info=error)
 
     def on_deadline(self) -> None:
         """The phase has lasted too long: refuse, or close."""
-        rule = RULES.get(self.phase)
-        if rule is None or rule.refusal is None:
-            if self.output:
-                # After a FIN the kernel would keep what the peer doesn't take, megabytes, and probe for minutes.
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            self.close()
+        if self.exchange is not None and self.exchange.starved and not self.output:
+            self.exchange.fail(too_slow())
+            self._plan_deadline()
+        elif self.phase is Phase.WAITING:
+            self._probe()
+        elif self.source is not None and self.beat is not None and not self.output:
+            self.output.append(self.beat[1])
+            self.guard(self._drive)
         else:
+            self._on_rule(RULES.get(self.phase))
+
+    def _on_rule(self, rule: Rule | None) -> None:
+        if rule is not None and rule.refusal is not None:
             self.refuse(rule.refusal)
+            return
+        if self.output:
+            # After a FIN the kernel would keep what the peer doesn't take, megabytes, and probe for minutes.
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.close()
 
     def refuse(self, error: HTTPError, owed: Iterable[bytes] = ()) -> None:
         """Say why, and close: the one function that writes refusals. `owed`: the answers before it, encoded."""
         log.debug("%s refused: %s", self.parser.peer.client, error)
         error.__traceback__ = None  # its frames may hold the error, and the parser: a cycle
+        if self.phase is Phase.SKIPPING:
+            self.close()  # its request was answered: this would be taken for the answer to another
+            return
         try:
             out = list(owed)
             encode(out, problem(error), UNPARSED, True)
@@ -286,9 +352,12 @@ class Connection:
         self.sock.close()
         self.output.clear()
         self.shared.connections.discard(self)
-        stream, self.stream = self.stream, None
-        if stream is not None:
-            _close_stream(stream)
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.abandon()
+        source, self.source = self.source, None
+        if source is not None:
+            source.close()
         self.shared.on_close(self)
 
     # the way in
@@ -299,7 +368,8 @@ class Connection:
             # the peer's end is what it waits for.)
             self.close()
             return
-        if events & RDHUP:
+        half_closes = events & RDHUP and not self.half_closed
+        if half_closes:
             # A half-close: the peer still reads what is owed.
             self.half_closed = True
         if events & _INPUT:
@@ -307,25 +377,38 @@ class Connection:
         if self.planned and events:
             # It had its turn: a peer that makes edges must not get one more for each.
             return
-        if self.phase < _SENDING:
+        if self.phase < _WAITING:
             self.pump()
         elif self.phase is Phase.LINGERING:
             self._linger()
         elif self.phase is not Phase.CLOSED:
+            self._on_edge_while_busy(events, bool(half_closes))
+
+    def _on_edge_while_busy(self, events: int, half_closes: bool) -> None:
+        """A request has not been answered whole yet."""
+        if self.exchange is not None and self.exchange.intake is not None:
+            self._take_in()
+        if self.phase is not Phase.WAITING:
             self._drive()
             self.pump()
+        elif half_closes:
+            self._doubt()
+        if events & _INPUT and self.phase is Phase.WAITING and not self._takes_in():
+            # The peer goes on sending, and isn't read: no more of that is told, only its end (EPOLLONESHOT).
+            self.disarmed = True
+            self.shared.loop.rearm(self.sock.fileno(), 0 if self.half_closed else RDHUP)
 
     def pump(self) -> None:
         """Receive, handle and answer until drained, blocked on output, or out of turn."""
         parser = self.parser
         for _ in READS_PER_TURN:
-            if self.phase >= _SENDING:
+            if self.phase >= _WAITING:
                 return
             if parser.pending:
-                self._answer(parser.next())
+                self._answer(self._unskipped(parser.next()))
             elif self.readable:
                 data = self.sock.recv(READ_SIZE)
-                self._on_request(data, parser.feed(data))
+                self._on_request(data, self._unskipped(parser.feed(data)))
             else:
                 return
         self._come_back()
@@ -342,8 +425,7 @@ class Connection:
 
     def _on_request(self, data: bytes, request: Request | None) -> None:
         """`data` was received and completed `request`, or none."""
-        # A short read has drained the socket (epoll(7)). But an end that was told already brings no further edge.
-        self.readable = len(data) == READ_SIZE or self.half_closed
+        self._note_read(data)
         if data:
             self._answer(request)
         elif self.parser.state in (State.HEAD, State.BODY):
@@ -351,17 +433,27 @@ class Connection:
         else:
             self.close()
 
-    def _answer(self, request: Request | None, response: Response | bytes | None = None) -> None:
+    def _note_read(self, data: bytes) -> None:
+        # A short read has drained the socket (epoll(7)). But an end that was told already brings no further edge.
+        self.readable = len(data) == READ_SIZE or self.half_closed
+
+    def _answer(self, request: Request | None, response: Response | bytes | Deferred | None = None) -> None:
         """Answer a request, and those that came behind it, with one send. None: none is complete."""
-        shared = self.shared
-        parser = self.parser
+        if request is None:
+            self._await_more()
+            return
+        shared, parser = self.shared, self.parser
         out: list[bytes] = []
         rest = None
         room = shared.settings.max_output
         try:
             while request is not None:
                 begin = len(out)
-                rest = self._encode(out, request, shared.answer(request) if response is None else response)
+                answer = shared.answer(request) if response is None else response
+                if isinstance(answer, Deferred):
+                    self.exchange = Exchange(self, shared, request, answer)
+                    break
+                rest = self._encode(out, request, answer, Kind.INLINE)
                 room -= sum(map(len, out[begin:]))
                 if rest is not None or not parser.pending or room <= 0 or len(out) >= PIECES_PER_SEND:
                     break
@@ -372,30 +464,18 @@ class Connection:
             return
         except PeerError:
             rest = Rest(None, close=True)
-        if rest is not None:
-            self._enter(Phase.FINISHING if rest.close else Phase.SENDING)
-            self.stream = rest.stream
-            self.output += out
-            self._drive()
-        elif not out:
-            self._await_more()
-        elif not self._send(out):
-            self._enter(Phase.SENDING)
-        elif parser.state:
-            self._enter(_PHASES[parser.state])
-            self._await_more()
-        else:
-            # Rule 5 of the hot path: the deadline costs one write.
-            self.phase = _IDLE
-            self.deadline = shared.loop.now + shared.keep_alive
+        self._deliver(out, rest, Kind.INLINE)
 
-    def _encode(self, out: list[bytes], request: Request, response: Response | bytes) -> Rest | None:
+    def _encode(self, out: list[bytes], request: Request, response: Response | bytes, kind: Kind) -> Rest | None:
         """Encode a response; one that can't be sent becomes 500 to the client, its reason goes to the log."""
         begin = len(out)
         if isinstance(response, bytes):
             response = json_response(response)
         try:
-            return encode(out, response, request, self.shared.draining)
+            rest = encode(out, response, request, self.shared.draining)
+            if rest is not None and rest.async_stream is not None and kind is not Kind.ASYNC:
+                raise TypeError("a body that is an async iterator needs an async def handler")
+            return rest
         except FAILURES:
             # ValueError and TypeError are encode's; a body's or a mapping's own code may raise anything.
             del out[begin:]
@@ -407,115 +487,283 @@ class Connection:
     def _await_more(self) -> None:
         """A request is incomplete: its phase runs."""
         phase = _PHASES[self.parser.state]
+        if phase is Phase.BODY and self.phase is Phase.SKIPPING:
+            return  # its deadline is for all that is left
         if phase is not self.phase:
-            self._enter(phase)
-        if phase is Phase.BODY:
+            self._begin(phase)
+        elif phase is Phase.BODY:
             self._on_body_progress()
+
+    def _begin(self, phase: Phase) -> None:
+        """Enter the phase that the parser is in."""
+        self._enter(phase)
+        if phase is not Phase.BODY:
+            return
+        request, shared = self.parser.incoming, self.shared
+        if request is not None and shared.streams(request):
+            answer = shared.answer(request)
+            if isinstance(answer, Deferred):
+                self._hand_over(request, answer)
+                return
+        self._on_body_progress()
 
     def _on_body_progress(self) -> None:
         parser, settings, now = self.parser, self.shared.settings, self.shared.loop.now
         elapsed = now - self.since
         if elapsed > settings.body_timeout and parser.received < settings.min_body_rate * elapsed:
-            self.refuse(_TOO_SLOW)
+            self.refuse(too_slow())
             return
         self.deadline = now + settings.body_timeout
         request = parser.incoming
         if request is not None and request.expects_continue:
-            request.expects_continue = False
             refusal = self.shared.application.refuses(request)
             if refusal is not None:
                 self.refuse(refusal)
-            elif not parser.received and not self._send([CONTINUE]):
+            elif not self._continue(request):
                 # Some of the 25 bytes wait: nothing is read until they are gone.
                 self._enter(Phase.SENDING)
 
+    def _continue(self, request: Request) -> bool:
+        """Ask for the body that the client holds back (RFC 9110, 10.1.1), unless some of it has come.
+
+        False: the asking itself has to wait.
+        """
+        request.expects_continue = False
+        return bool(self.parser.received) or send_one(self.sock, self.output, CONTINUE)
+
+    # a handler that works elsewhere
+
+    def _hand_over(self, request: Request, deferred: Deferred) -> None:
+        """Have a request handled elsewhere."""
+        self.exchange = Exchange(self, self.shared, request, deferred)
+        self._start_exchange(self.exchange)
+
+    def _start_exchange(self, exchange: Exchange) -> None:
+        """Let the handler begin. Until it has answered nothing else is handled."""
+        self.phase = _WAITING
+        self.deadline = _NEVER
+        exchange.start()
+        if self.half_closed and self.phase is _WAITING:
+            self._doubt()
+
+    def respond(self, answer: Response | bytes) -> None:
+        """Send the answer of a handler that worked elsewhere."""
+        exchange, shared = self.exchange, self.shared
+        if exchange is None:
+            return
+        if self.disarmed:
+            self._rearm()
+        request = exchange.request
+        if request.plain and exchange.intake is None and not (shared.draining or self.output or self.parser.state):
+            payload = encode_json(answer) if isinstance(answer, bytes) else encode_plain(answer)
+        else:
+            payload = None
+        if payload is None:
+            self._respond_with_care(exchange, request, answer)
+        else:
+            # The hot path of its kind: what `on_events` does after the handler.
+            exchange.end()
+            self.exchange = None
+            if send_one(self.sock, self.output, payload):
+                self.phase = _IDLE
+                self.deadline = shared.loop.now + shared.keep_alive
+            else:
+                self._enter(Phase.SENDING)
+        if self.readable or self.parser.pending:
+            # Not now: requests that came together must not be nested in each other.
+            self._come_back()
+
+    def _respond_with_care(self, exchange: Exchange, request: Request, answer: Response | bytes) -> None:
+        body = b"" if isinstance(answer, bytes) else answer.body
+        if exchange.intake is not None and isinstance(body, (bytes, str)) and not self._may_skip(exchange):
+            exchange.end_connection()
+        out: list[bytes] = []
+        rest = self._encode(out, request, answer, exchange.deferred.kind)
+        self._deliver(out, rest, exchange.deferred.kind)
+
+    def _rearm(self) -> None:
+        """Take edges again. What is ready by now is told."""
+        self.disarmed = False
+        self.shared.loop.rearm(self.sock.fileno(), oneshot=False)
+
+    def _doubt(self) -> None:
+        """The peer has ended its side: is it half-closed, or gone? The next tick asks."""
+        if self.exchange is not None and self.exchange.request.minor and not self._takes_in():
+            self.deadline = self.shared.loop.now
+
+    def _probe(self) -> None:
+        """Ask whether the peer is still there, by an interim response, which means nothing (RFC 9110, 15.2).
+
+        A FIN doesn't tell a half-close from a close. But a socket that was closed answers data with a reset.
+        """
+        self.deadline = _NEVER
+        self.guard(send_one, self.sock, self.output, CONTINUE)
+
+    # a body that its handler takes as it comes
+
+    def _takes_in(self) -> bool:
+        return self.exchange is not None and self.exchange.intake is not None
+
+    def on_demand(self) -> None:
+        """The handler asks for more of the body."""
+        if self._takes_in():
+            self.guard(self._take_in)
+
+    def _take_in(self) -> None:
+        """Read for the handler: as much as it wants, and no more than a turn's."""
+        exchange = self.exchange
+        assert exchange is not None
+        exchange.starve()
+        if exchange.request.expects_continue and exchange.starved and self.phase is _WAITING:
+            self._continue(exchange.request)
+        for _ in READS_PER_TURN:
+            intake = exchange.intake
+            if intake is None or not (intake.wanting and self.readable):
+                break
+            self._receive_body(exchange)
+        else:
+            self._come_back()
+        self._plan_deadline()
+
+    def _receive_body(self, exchange: Exchange) -> None:
+        """One read of a body that its handler takes."""
+        parser = self.parser
+        try:
+            data = self.sock.recv(READ_SIZE)
+            self._note_read(data)
+            whole = parser.feed(data) is not None
+        except BlockingIOError:
+            self.readable = False
+        except HTTPError as error:
+            exchange.fail(error)
+        else:
+            if data:
+                exchange.feed(whole)
+            else:
+                exchange.fail(ClientDisconnect("the connection ended before the request did"))
+
+    def _plan_deadline(self) -> None:
+        """A handler is at work: until when the client may keep it waiting."""
+        if self.phase is _WAITING or (self.source is not None and not self.output):
+            starved = self.exchange is not None and self.exchange.starved
+            self.deadline = self.shared.loop.now + self.shared.settings.body_timeout if starved else self._beat_at()
+
+    def _beat_at(self) -> float:
+        return _NEVER if self.beat is None else self.shared.loop.now + self.beat[0]
+
+    def _may_skip(self, exchange: Exchange) -> bool:
+        """Whether what is left of a body is little, and will come."""
+        left = self.parser.left
+        return left is not None and left <= SKIP_LIMIT and not exchange.request.expects_continue
+
+    def _unskipped(self, request: Request | None) -> Request | None:
+        """What was parsed, but not the rest of a body whose request was answered."""
+        if self.phase is not Phase.SKIPPING:
+            return request
+        self.parser.take()
+        if request is None:
+            return None
+        self._enter(_IDLE)
+        request = self.parser.next()
+        if request is None and self.shared.draining and self.parser.state is State.START:
+            self.drain()
+        return request
+
     # the way out
+
+    def _deliver(self, out: list[bytes], rest: Rest | None, kind: Kind) -> None:
+        """Send answers; then go on with what `rest` says of the last of them, or with what came after it."""
+        if rest is not None:
+            self._enter(Phase.FINISHING if rest.close else Phase.SENDING)
+            self.source = self._source(rest, kind)
+            self.beat = rest.beat
+            self.output += out
+            self._drive()
+        elif self.output or (out and not self._send(out)):
+            self._enter(Phase.SENDING)
+        else:
+            self._go_on()
 
     def _send(self, out: list[bytes]) -> bool:
         """Send now; keep what the kernel doesn't take. False when some waits."""
         if len(out) == 1:
-            return self._send_one(out[0])
+            return send_one(self.sock, self.output, out[0])
         if sum(map(len, out)) <= JOIN_LIMIT:
-            return self._send_one(b"".join(out))
+            return send_one(self.sock, self.output, b"".join(out))
         self.output += out
         return self._flush()
 
-    def _send_one(self, data: bytes) -> bool:
-        try:
-            sent = self.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        if sent == len(data):
-            return True
-        self._keep(data, sent)
-        return False
-
-    def _keep(self, data: bytes, sent: int) -> None:
-        """The kernel is full: the rest goes at the writable edge."""
-        self.output.append(memoryview(data)[sent:])
-
     def _flush(self) -> bool:
         """Send what waits. False when some still does: it goes at the writable edge (epoll(7)), or in the next turn."""
-        output = self.output
-        room = SEND_SIZE
-        while output and room > 0:
-            offered = _up_to(room, output)
-            try:
-                sent = self.sock.sendmsg(offered)
-            except BlockingIOError:
-                return False
+        if not self.output:
+            return True
+        sent = flush(self.sock, self.output)
+        if sent:
             self.deadline = self.shared.loop.now + self.shared.settings.write_timeout
-            _drop(output, sent)
-            room -= sent
-            if sent < sum(map(len, offered)):
-                return False  # the kernel is full
-        if output:
+        if self.output and sent >= SEND_SIZE:
             self._come_back()
-        return not output
+        return not self.output
+
+    def _source(self, rest: Rest, kind: Kind) -> Source | None:
+        """Where the pieces of a streamed body will come from."""
+        if rest.async_stream is not None and self.exchange is not None:
+            self.exchange.source = TaskSource(rest.async_stream, self._on_piece)
+            return self.exchange.source
+        if rest.stream is None:
+            return None
+        if kind is Kind.THREADED:
+            return ThreadSource(rest.stream, self.shared.threads, self._on_piece)
+        return InlineSource(rest.stream)
+
+    def _on_piece(self) -> None:
+        """The source has something."""
+        self.deadline = self.shared.loop.now + self.shared.settings.write_timeout
+        self.guard(self._drive)
 
     def _drive(self) -> None:
         """Send what waits and pull what follows, until the kernel is full, all is sent, or the turn is over."""
         for _ in PULLS_PER_TURN:
             if not self._flush():
                 return
-            if self.stream is None:
+            if self.source is None:
                 self._on_sent()
                 return
-            self._pull()
+            if self._pull(self.source) is Pull.LATER:
+                self._plan_deadline()
+                return
         self._come_back()
 
-    def _pull(self) -> None:
-        """Take the next pieces of the stream: few, since none may wait in memory for a slow reader."""
-        stream = self.stream
-        assert stream is not None
-        size = 0
+    def _pull(self, source: Source) -> Pull:
         try:
-            for _ in PIECES_PER_PULL:
-                piece = next(stream)
-                if piece:
-                    self.output.append(piece)
-                size += len(piece)
-                if size >= COPY_LIMIT:
-                    break
-        except StopIteration:
-            self.stream = None
+            pull = source.pull(self.sock, self.output)
         except FAILURES:
             # The head is out: the missing end is all that can tell the client.
             log.exception("a response's body failed: the connection is cut")
             self.close()
+            return Pull.LATER
+        if pull is Pull.END:
+            self.source = None
+        return pull
 
     def _on_sent(self) -> None:
+        """The answer is out. `_go_on`, or the end."""
         if self.phase is Phase.CLOSED:
             return
-        if self.phase is Phase.SENDING:
+        if self.phase is Phase.SENDING and not (self.exchange and self._lacks_body(self.exchange)):
             self._go_on()
-        elif self.readable or self.parser.pending or self.parser.state is not State.DONE or self._owes_much():
+            return
+        self._end_exchange()
+        if self.readable or self.parser.pending or self.parser.state is not State.DONE or self._owes_much():
             # More of the peer's is here, or, since the end is not the peer's own wish, may be under way.
             self.sock.shutdown(socket.SHUT_WR)
             self._enter(Phase.LINGERING)
             self._linger()
         else:
             self.close()
+
+    def _lacks_body(self, exchange: Exchange) -> bool:
+        """Whether so much of the request's body is still to come that the connection ends instead."""
+        return exchange.intake is not None and not self._may_skip(exchange)
 
     def _owes_much(self) -> bool:
         """Whether the kernel still has much to send: what the peer may yet send would reset it (tcp(7), SIOCOUTQ)."""
@@ -524,14 +772,27 @@ class Connection:
         unsent: int = struct.unpack("i", fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
         return unsent > COPY_LIMIT  # less fits every window, and is on its way
 
+    def _end_exchange(self) -> bool:
+        """The answer of a handler that worked elsewhere is sent. Whether some of its request's body is to come."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is None:
+            return False
+        lacking = exchange.intake is not None
+        exchange.end()
+        return lacking
+
     def _go_on(self) -> None:
         """Nothing waits any more: take up what the parser is in the middle of."""
+        if self.exchange is not None and not self.exchange.started:
+            self._start_exchange(self.exchange)  # the answers before its are sent
+            return
+        self.beat = None
+        if self._end_exchange():
+            self._enter(Phase.SKIPPING)
+            return
         phase = _PHASES[self.parser.state]
-        self._enter(phase)
-        if phase is Phase.BODY:
-            # The expectation of a request that came behind the answers hasn't been met yet.
-            self._on_body_progress()
-        elif self.shared.draining and not self.parser.pending:
+        self._begin(phase)
+        if phase is _IDLE and self.shared.draining and not self.parser.pending:
             # The answer was begun before the drain, and didn't say that it is the last.
             self.drain()
 
@@ -556,34 +817,3 @@ class Connection:
         self.phase = phase
         self.since = self.shared.loop.now
         self.deadline = self.since + self.shared.seconds[phase]
-
-
-def _up_to(size: int, buffers: list[bytes | memoryview]) -> list[bytes | memoryview]:
-    """What one sendmsg is given of the buffers: at most `size` bytes."""
-    chosen: list[bytes | memoryview] = []
-    for buffer in buffers[:SENDMSG_BUFFERS]:
-        chosen.append(buffer if len(buffer) <= size else memoryview(buffer)[:size])
-        size -= len(buffer)
-        if size <= 0:
-            break
-    return chosen
-
-
-def _drop(buffers: list[bytes | memoryview], count: int) -> None:
-    """Take the first `count` bytes away."""
-    whole = 0
-    for buffer in buffers:
-        if count < len(buffer):
-            break
-        count -= len(buffer)
-        whole += 1
-    del buffers[:whole]
-    if count:
-        buffers[0] = memoryview(buffers[0])[count:]
-
-
-def _close_stream(stream: Generator[bytes]) -> None:
-    try:
-        stream.close()
-    except Exception:
-        log.exception("closing a response's body failed")

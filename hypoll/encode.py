@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Mapping
 from email.utils import formatdate
 from enum import Enum
 from typing import NamedTuple
@@ -25,6 +26,9 @@ CONTENTLESS = (204, 205, 304)
 PREFIXES = 256
 """Heads kept prebuilt, by Content-Type, until the second ends."""
 
+HEARTBEAT_INTERVAL = 15.0
+"""Seconds a body with a heartbeat may be silent."""
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
@@ -37,10 +41,19 @@ UNPARSED = Request("", b"")
 
 
 class Rest(NamedTuple):
-    """What is to be known of an answer that isn't whole, or is the last of its connection."""
+    """What is to be known of an answer that isn't whole, or is the last of its connection.
+
+    stream, async_stream: the framed pieces of its body; of an async iterator, the latter.
+    beat: seconds without a piece of the stream after which to send the framed bytes, again and again.
+    """
 
     stream: Generator[bytes] | None
     close: bool
+    beat: tuple[float, bytes] | None = None
+    async_stream: AsyncGenerator[bytes] | None = None
+
+
+Body = bytes | Iterator[bytes] | AsyncIterator[bytes]
 
 
 def refresh_date(now: float | None = None) -> None:
@@ -121,15 +134,17 @@ def encode(out: list[bytes], response: Response, request: Request, close: bool) 
         _remember(content_type, head)
     length = 0 if status == 205 else len(body) if declared is None and isinstance(body, bytes) else declared
     out.append(head + _framing_lines(framing, length, close, request.minor))
-    stream = None
     if not has_content:
         _release(body)
     elif not isinstance(body, bytes):
-        stream = _chunked(body) if framing is Framing.CHUNKED else _plain(body, declared)
-        next(stream)  # up to its first yield: closing a generator that was never begun would not close the body
+        framer = _Framer(framing is Framing.CHUNKED, declared)
+        beat = _beat(response.body, framer)
+        if isinstance(body, AsyncIterator):
+            return Rest(None, close, beat, _begun_async(_frame_async(body, framer)))
+        return Rest(_begun(_frame(body, framer)), close, beat)
     elif body:
         out.append(body)
-    return Rest(stream, close) if close or stream is not None else None
+    return Rest(None, close) if close else None
 
 
 def _framing_lines(framing: Framing, length: int | None, close: bool, minor: int) -> bytes:
@@ -157,7 +172,7 @@ class Framing(Enum):
     CLOSE = "the connection's end"
 
 
-def _framing(body: bytes | Iterator[bytes], declared: int | None, minor: int, has_content: bool) -> Framing:
+def _framing(body: Body, declared: int | None, minor: int, has_content: bool) -> Framing:
     """Choose the framing; `declared` is the response's own Content-Length. Raises `ValueError` when it is wrong."""
     if isinstance(body, bytes):
         if declared is not None and declared != len(body) and (has_content or body):
@@ -170,7 +185,7 @@ def _framing(body: bytes | Iterator[bytes], declared: int | None, minor: int, ha
     return Framing.CHUNKED if minor else Framing.CLOSE
 
 
-def _content(response: Response) -> tuple[bytes | Iterator[bytes], str | None]:
+def _content(response: Response) -> tuple[Body, str | None]:
     """The body as bytes or an iterator, and its Content-Type."""
     body, content_type = response.body, response.content_type
     if isinstance(body, str):
@@ -180,7 +195,8 @@ def _content(response: Response) -> tuple[bytes | Iterator[bytes], str | None]:
     try:
         if isinstance(body, Mapping):
             raise TypeError
-        return iter(body), content_type or "application/octet-stream"
+        found = aiter(body) if isinstance(body, AsyncIterable) else iter(body)
+        return found, content_type or "application/octet-stream"
     except TypeError:
         raise TypeError(f"a response's body is bytes, str or an iterator of bytes, not {type(body).__name__}") from None
 
@@ -236,32 +252,72 @@ def _field_lines(fields: Iterable[tuple[str, str]], content_type: str | None) ->
     return b"".join(lines)
 
 
-def _chunked(pieces: Iterator[bytes]) -> Generator[bytes]:
-    """The pieces in chunks (RFC 9112, 7.1), and the last chunk only when none of them failed."""
+class _Framer:
+    """Frames a body's pieces: in chunks (RFC 9112, 7.1), or as they are, held against the declared length if any."""
+
+    __slots__ = ("chunked", "declared", "sent")
+
+    def __init__(self, chunked: bool, declared: int | None) -> None:
+        self.chunked = chunked
+        self.declared = declared
+        self.sent = 0
+
+    def piece(self, piece: bytes) -> bytes:
+        """A piece, framed. Raises `ValueError` before a byte too many, `TypeError` for what isn't bytes."""
+        piece = _checked(piece)
+        self.sent += len(piece)
+        if self.declared is not None and self.sent > self.declared:
+            raise ValueError(f"the body is longer than its Content-Length: {self.declared}")
+        # An empty chunk would be the last. It is given on as nothing: skipping it here might never end.
+        return b"%x\r\n%b\r\n" % (len(piece), piece) if self.chunked and piece else piece
+
+    def end(self) -> bytes:
+        """What tells the end: the last chunk, only when nothing failed. Raises `ValueError` when bytes are missing."""
+        if self.declared is not None and self.sent < self.declared:
+            raise ValueError(f"the body ended after {self.sent} bytes, its Content-Length is {self.declared}")
+        return b"0\r\n\r\n" if self.chunked else b""
+
+
+def _beat(body: object, framer: _Framer) -> tuple[float, bytes] | None:
+    """What to send while the body has nothing, framed; see `hypoll.sse`."""
+    heartbeat: bytes | None = getattr(body, "heartbeat", None)
+    if heartbeat is None or framer.declared is not None:
+        return None
+    return getattr(body, "interval", HEARTBEAT_INTERVAL), framer.piece(heartbeat)
+
+
+def _begun(stream: Generator[bytes]) -> Generator[bytes]:
+    """Go to the first, empty piece: closing a generator that was never begun would not close the body."""
+    next(stream)
+    return stream
+
+
+def _begun_async(stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    with contextlib.suppress(StopIteration):
+        stream.__anext__().send(None)
+    return stream
+
+
+def _frame(pieces: Iterator[bytes], framer: _Framer) -> Generator[bytes]:
     try:
         yield b""
-        for piece in map(_checked, pieces):
-            # An empty chunk would be the last. It is given on as nothing: skipping it here might never end.
-            yield b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
-        yield b"0\r\n\r\n"
+        for piece in pieces:
+            yield framer.piece(piece)
+        yield framer.end()
     finally:
         _release(pieces)
 
 
-def _plain(pieces: Iterator[bytes], length: int | None) -> Generator[bytes]:
-    """The pieces as they are. Raises `ValueError` before a byte too many, and at the end when some are missing."""
-    sent = 0
+async def _frame_async(pieces: AsyncIterator[bytes], framer: _Framer) -> AsyncGenerator[bytes]:
     try:
         yield b""
-        for piece in map(_checked, pieces):
-            sent += len(piece)
-            if length is not None and sent > length:
-                raise ValueError(f"the body is longer than its Content-Length: {length}")
-            yield piece
-        if length is not None and sent < length:
-            raise ValueError(f"the body ended after {sent} bytes, its Content-Length is {length}")
+        async for piece in pieces:
+            yield framer.piece(piece)
+        yield framer.end()
     finally:
-        _release(pieces)
+        close = getattr(pieces, "aclose", None)
+        if close is not None:
+            await close()
 
 
 def _checked(piece: bytes) -> bytes:
@@ -270,7 +326,7 @@ def _checked(piece: bytes) -> bytes:
     return bytes(piece)
 
 
-def _release(body: bytes | Iterator[bytes]) -> None:
+def _release(body: Body) -> None:
     """Close a generator or a file that nobody will pull any more."""
     close = getattr(body, "close", None)
     if close is not None:

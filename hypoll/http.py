@@ -22,13 +22,17 @@ from hypoll.head import METHODS, PeerError, check_line, header_section, request_
 from hypoll.message import (
     FAILURES,
     NOBODY,
+    ClientDisconnect,
+    Deferred,
     Headers,
     HTTPError,
+    Kind,
     MultiDict,
     Peer,
     Request,
     Response,
     Section,
+    StreamedRequest,
     json_response,
     problem,
 )
@@ -36,8 +40,11 @@ from hypoll.settings import Settings
 
 __all__ = [
     "FAILURES",
+    "ClientDisconnect",
+    "Deferred",
     "HTTPError",
     "Headers",
+    "Kind",
     "MultiDict",
     "Peer",
     "PeerError",
@@ -46,6 +53,7 @@ __all__ = [
     "Response",
     "Rest",
     "State",
+    "StreamedRequest",
     "encode",
     "json_response",
     "problem",
@@ -119,6 +127,7 @@ class RequestParser:
         "pending",
         "received",
         "state",
+        "streaming",
     )
 
     def __init__(self, settings: Settings, peer: Peer = NOBODY, sections: dict[bytes, Section] | None = None) -> None:
@@ -128,6 +137,8 @@ class RequestParser:
         """The request whose body is being received."""
         self.received = 0
         """Bytes of its body so far, decoded."""
+        self.streaming = False
+        """Whether that body is taken in pieces, by `take`, rather than kept for the request; until it is whole."""
         self._settings = settings
         self._max_head = settings.max_head
         self._sections: dict[bytes, Section] = {} if sections is None else sections
@@ -184,6 +195,24 @@ class RequestParser:
         self._forget()
         return None
 
+    def take(self) -> list[bytes]:
+        """The pieces of the body that came since the last call, when `streaming`."""
+        pieces = self._chunks[:]
+        self._chunks.clear()
+        return pieces
+
+    def stream(self) -> list[bytes]:
+        """Begin to stream the incoming request's body; give what came of it already."""
+        self.streaming = True
+        pieces = [] if self._body is None else [bytes(self._body)]
+        self._body = None
+        return pieces + self.take()
+
+    @property
+    def left(self) -> int | None:
+        """Bytes of the incoming body still to come; None: only its end will tell."""
+        return self._left if self._chunked is None else None
+
     def _forget(self) -> None:
         self.pending = b""
         self._at = 0
@@ -195,6 +224,7 @@ class RequestParser:
     def _refused(self, error: HTTPError | PeerError) -> HTTPError | PeerError:
         self.state = State.DONE
         self.incoming = None
+        self.streaming = False
         self._partial = b""
         self._body = None
         self._chunks.clear()
@@ -367,6 +397,8 @@ class RequestParser:
         return None
 
     def _gather(self) -> None:
+        if self.streaming:
+            return
         if self._body is None:
             self._body = bytearray()
         for chunk in self._chunks:
@@ -376,10 +408,12 @@ class RequestParser:
     def _on_body_complete(self) -> Request:
         request = self.incoming
         assert request is not None
-        rest = b"".join(self._chunks)
-        request.body = rest if self._body is None else bytes(self._body + rest)
-        self._chunks.clear()
-        self._body = None
+        if not self.streaming:
+            rest = b"".join(self._chunks)
+            request.body = rest if self._body is None else bytes(self._body + rest)
+            self._chunks.clear()
+            self._body = None
+        self.streaming = False
         self.incoming = None
         self.state = State.START if request.keep_alive else State.DONE
         if self._chunked is not None:

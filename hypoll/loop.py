@@ -118,8 +118,13 @@ class Loop:
         self._tick_callbacks: list[Callback] = []
         self.now = clock()
         self._next_tick = self.now + TICK
-        self._wake_at = self.now
-        self._stopping = False
+        self.wake_at = self.now
+        """When a timer or a tick is due, by `time`; infinity when none is planned."""
+        self.stopping = False
+        """Whether `stop` was asked for and `run` has not returned."""
+        self.on_work: Callable[[], object] | None = None
+        """Called outside of a turn when one has become due sooner: who drives the loop by `poll_once` plans by it."""
+        self._turning = False
         self._closed = False
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wakeup_sent = False
@@ -210,6 +215,8 @@ class Loop:
     def call_soon(self, callback: Callback, *args: Any) -> None:
         """Run `callback(*args)` after the events of this turn; what it asks for in its turn runs a turn later."""
         self._ready.append((callback, args))
+        if self.on_work is not None and not self._turning:
+            self.on_work()
 
     def call_soon_threadsafe(self, callback: Callback, *args: Any) -> None:
         """`call_soon` from another thread: wakes the loop through its eventfd. Many calls cost one wake-up.
@@ -263,24 +270,39 @@ class Loop:
     def run(self) -> None:
         """Turn until `stop`. Raises `LoopError` when the epoll descriptor was closed under the loop."""
         try:
-            while not self._stopping:
+            while not self.stopping:
                 self.poll_once()
         finally:
-            self._stopping = False
+            self.stopped()
 
     def stop(self) -> None:
         """Let `run` return after the present turn; one that hasn't begun returns at once."""
-        self._stopping = True
+        self.stopping = True
+        if self.on_work is not None and not self._turning:
+            self.on_work()
+
+    def stopped(self) -> None:
+        """Take back a `stop`: whoever runs the loop has ended."""
+        self.stopping = False
 
     def fileno(self) -> int:
         """The epoll descriptor. It is pollable itself: readable when events wait. `timeout` tells of all else."""
         return self._epoll.fileno()
 
+    @property
+    def ready(self) -> bool:
+        """Whether `call_soon` has work for a turn."""
+        return bool(self._ready)
+
+    def time(self) -> float:
+        """The clock's reading, fresh."""
+        return self._clock()
+
     def timeout(self) -> float | None:
         """Seconds until a timer or a tick is due, 0 when work waits already, None when nothing is planned."""
         if self._ready:
             return 0.0
-        return None if self._wake_at == _NEVER else max(0.0, self._wake_at - self._clock())
+        return None if self.wake_at == _NEVER else max(0.0, self.wake_at - self._clock())
 
     def poll_once(self, timeout: float | None = None) -> None:
         """One turn: wait for events at most `timeout` seconds (None: until something is due), then run all of it.
@@ -300,12 +322,16 @@ class Loop:
         except MemoryError:
             events = []  # an edge lost here costs its connection the rest of its deadline, not the loop
         self.now = self._clock()
-        if events:
-            self._dispatch(events)
-        if self.now >= self._wake_at:
-            self._run_timers()
-        if self._ready:
-            self._run_ready()
+        self._turning = True
+        try:
+            if events:
+                self._dispatch(events)
+            if self.now >= self.wake_at:
+                self._run_timers()
+            if self._ready:
+                self._run_ready()
+        finally:
+            self._turning = False
 
     def close(self) -> None:
         """Give back the loop's own descriptors and signal handlers. The registered ones stay their owners'."""
@@ -369,7 +395,9 @@ class Loop:
         while self._timers and self._timers[0].callback is None:
             heapq.heappop(self._timers)
         wake = self._timers[0].when if self._timers else _NEVER
-        self._wake_at = min(wake, self._next_tick) if self._tick_callbacks else wake
+        self.wake_at = min(wake, self._next_tick) if self._tick_callbacks else wake
+        if self.on_work is not None and not self._turning:
+            self.on_work()
 
     def _on_wakeup(self, events: int) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -389,7 +417,9 @@ class _Signals:
 
     C would unblock signals only inside `epoll_pwait`, so that none can slip in between the look at a flag and the
     wait. Python has no `epoll_pwait`: `signal.set_wakeup_fd` closes the same race, since a signal that comes before
-    the wait has already made a registered descriptor readable.
+    the wait has already made a registered descriptor readable. The byte only ends the wait; it is the interpreter's
+    handler, run then, that asks for the callback. So it also works where another event loop drives this one and has
+    the wake-up descriptor for itself.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -398,7 +428,6 @@ class _Signals:
         self._writer: socket.socket | None = None
         self._previous_wakeup_fd = -1
         self._previous: dict[int, Any] = {}
-        self._callbacks: dict[int, Callback] = {}
 
     def fileno(self) -> int:
         return -1 if self._reader is None else self._reader.fileno()
@@ -406,11 +435,9 @@ class _Signals:
     def add(self, signum: int, callback: Callback, urgent: Callable[[], None] | None) -> None:
         if self._reader is None:
             self._open()
-        # The handler itself need do nothing: being there is what makes the interpreter write the wake-up byte.
-        previous = signal.signal(signum, _ignore if urgent is None else lambda *_: urgent())
+        previous = signal.signal(signum, self._handler(callback, urgent))
         self._previous.setdefault(signum, previous)
         signal.siginterrupt(signum, False)
-        self._callbacks[signum] = callback
 
     def close(self) -> None:
         if self._reader is None or self._writer is None:
@@ -426,6 +453,17 @@ class _Signals:
         self._reader.close()
         self._writer.close()
 
+    def _handler(self, callback: Callback, urgent: Callable[[], None] | None) -> Callable[[int, object], None]:
+        """What the interpreter runs in the main thread between two of its instructions."""
+
+        def handle(signum: int, frame: object) -> None:
+            if urgent is not None:
+                urgent()
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(callback)
+
+        return handle
+
     def _open(self) -> None:
         reader, writer = socket.socketpair()
         reader.setblocking(False)
@@ -440,20 +478,11 @@ class _Signals:
         self._loop.register(reader.fileno(), self._on_readable, IN)
 
     def _on_readable(self, events: int) -> None:
+        """The byte has done its work by ending the wait: the handlers have run before this does."""
         assert self._reader is not None
-        while True:
-            try:
-                signums = self._reader.recv(4096)
-            except BlockingIOError:
-                return
-            for signum in signums:
-                callback = self._callbacks.get(signum)
-                if callback is not None:
-                    _run(callback)
-
-
-def _ignore(signum: int, frame: object) -> None:
-    """Stand as a signal's handler."""
+        with contextlib.suppress(BlockingIOError):
+            while self._reader.recv(4096):
+                pass
 
 
 def _run(callback: Callback, *args: Any) -> None:

@@ -7,7 +7,8 @@ stay as they were received: decoded as latin-1 (RFC 9110, 5.5), never guessed at
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from enum import Enum
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -47,6 +48,10 @@ class HTTPError(Exception):
 
     def __str__(self) -> str:
         return f"{self.status} {reason(self.status)}" + (f": {self.detail}" if self.detail else "")
+
+
+class ClientDisconnect(Exception):  # noqa: N818 - the name ASGI frameworks gave it
+    """The client has gone before its request was whole. Raised to a handler that iterates over `request.stream`."""
 
 
 def reason(status: int) -> str:
@@ -229,6 +234,11 @@ class Request:
             self._cookies = _parse_cookies(self.headers.get("cookie", ""))
         return self._cookies
 
+    @property
+    def stream(self) -> Any:
+        """The body's pieces as they come, in a route declared `stream=True`. Raises `RuntimeError` in any other."""
+        raise RuntimeError("request.stream is for routes declared with stream=True: use request.body")
+
     def json(self) -> Any:
         """The body as JSON. Raises `HTTPError` 400 that says where the body isn't JSON."""
         try:
@@ -262,6 +272,56 @@ class Request:
         return f"<Request {self.method} {self.target.decode('latin-1')}>"
 
 
+class StreamedRequest(Request):
+    """A request whose handler began before its body was whole.
+
+    stream: an iterator of the body's pieces for a threaded handler, an async iterator for an `async def` one; `read()`
+    gives all that is left. See `hypoll.intake`.
+    """
+
+    stream: Any = None
+
+    @property
+    def body(self) -> bytes:  # type: ignore[override]
+        """Raises `RuntimeError`: the body isn't kept."""
+        raise RuntimeError("the body of a route declared with stream=True is request.stream: iterate, or read() it")
+
+
+class Kind(Enum):
+    """Where a handler runs."""
+
+    INLINE = "inline"
+    THREADED = "threaded"
+    ASYNC = "async"
+
+
+class Deferred:
+    """How an answer is made that isn't made on the loop: what an application gives for a request that must wait.
+
+    kind: `Kind.THREADED`: `call` may block, and gives a result. `Kind.ASYNC`: it gives a coroutine of one.
+    call: `call(request, in_thread)`; `await in_thread(function)` gives what a blocking function returns, to the async.
+    settle: makes the answer of the result. What it or the call raises, if it is of `FAILURES`, goes to `fail`.
+    fail: `fail(request, error)` makes the answer of an exception.
+    stream: whether the handler begins when the head is whole, and takes the body from `request.stream`.
+    """
+
+    __slots__ = ("call", "fail", "kind", "settle", "stream")
+
+    def __init__(
+        self,
+        kind: Kind,
+        call: Callable[[Request, Any], Any],
+        settle: Callable[[Any], Response | bytes],
+        fail: Callable[[Request, BaseException], Response],
+        stream: bool = False,
+    ) -> None:
+        self.kind = kind
+        self.call = call
+        self.settle = settle
+        self.fail = fail
+        self.stream = stream
+
+
 def _parse_cookies(field: str) -> dict[str, str]:
     cookies: dict[str, str] = {}
     for pair in field.split(";"):
@@ -276,7 +336,8 @@ def _parse_cookies(field: str) -> dict[str, str]:
 class Response:
     """An answer, sent as it is.
 
-    body: bytes; str, sent as UTF-8; or an iterator of bytes, pulled one piece whenever the client can take more.
+    body: bytes; str, sent as UTF-8; a `File`; or an iterator of bytes, pulled one piece whenever the client can take
+    more: on the pool when the handler is threaded. From an `async def` handler it may be an async iterator.
     status: the status code, 200 to 599.
     headers: a mapping, or pairs where names repeat; a list as a value makes a line of each item.
     content_type: the Content-Type. Default: `text/plain; charset=utf-8` for str, `application/octet-stream` for bytes
@@ -288,7 +349,7 @@ class Response:
 
     def __init__(
         self,
-        body: bytes | str | Iterable[bytes] = b"",
+        body: bytes | str | Iterable[bytes] | AsyncIterable[bytes] = b"",
         status: int = 200,
         headers: HeaderSource | None = None,
         content_type: str | None = None,

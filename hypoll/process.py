@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from hypoll.loop import Loop
 from hypoll.server import Server, Service, Status
 from hypoll.settings import Settings
+from hypoll.tasks import Tasks
 from hypoll.version import __version__
 
 log = logging.getLogger("hypoll.error")
@@ -58,23 +60,58 @@ def set_up_logging(level: str) -> None:
 
 def serve(routes: Service, settings: Settings, on_start: Callable[[Server], Any] | None = None) -> None:
     """`run` for ready `Settings`."""
-    loop = Loop()
+    engine = Engine(routes, settings)
     try:
-        server = Server(routes, settings, loop, on_stopped=loop.stop)
+        server = engine.server()
         server.start()
         try:
             stopping = _Stopping(server)
-            loop.add_signal_handler(signal.SIGTERM, server.drain, stopping.on_term)
-            loop.add_signal_handler(signal.SIGINT, server.drain, stopping.on_interrupt)
+            engine.loop.add_signal_handler(signal.SIGTERM, server.drain, stopping.on_term)
+            engine.loop.add_signal_handler(signal.SIGINT, server.drain, stopping.on_interrupt)
             if on_start is not None:
                 on_start(server)
-            loop.run()
+            engine.run()
         except _Hurry:
             log.warning("interrupted again: closing %d connections", len(server.connections))
         finally:
             server.stop()
     finally:
-        loop.close()
+        engine.close()
+
+
+class Engine:
+    """What turns: a `Loop`, run by itself, or by asyncio where the application has anything async."""
+
+    def __init__(self, application: Service, settings: Settings) -> None:
+        self.application = application
+        self.settings = settings
+        self.loop = Loop()
+        asynchronous = getattr(application, "asynchronous", False)
+        self.tasks = Tasks(self.loop, uvloop=settings.uvloop) if asynchronous else None
+
+    def server(self, listeners: list[socket.socket] | None = None) -> Server:
+        """A server for the application on this loop, which it stops when it has stopped."""
+        return Server(
+            self.application,
+            self.settings,
+            self.loop,
+            tasks=self.tasks,
+            listeners=listeners,
+            on_stopped=self.loop.stop,
+        )
+
+    def run(self) -> None:
+        """Turn until the loop is stopped."""
+        if self.tasks is None:
+            self.loop.run()
+        else:
+            self.tasks.run()
+
+    def close(self) -> None:
+        """Give back what both loops hold."""
+        if self.tasks is not None:
+            self.tasks.close()
+        self.loop.close()
 
 
 class _Hurry(BaseException):

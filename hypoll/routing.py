@@ -5,17 +5,18 @@ Segments are cut before they are percent-decoded (RFC 3986, 2.4), so an encoded 
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import inspect
 import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from hypoll.http import HTTPError
+from hypoll.http import HTTPError, Kind
 
 Handler = Callable[..., Any]
 
@@ -52,14 +53,23 @@ _ORDER = list(CONVERTERS)
 
 @dataclass(frozen=True)
 class Route:
-    """A path and a handler. `scopes`: the `Routes` it was reached through, outermost first."""
+    """A path and a handler.
+
+    scopes: the `Routes` it was reached through, outermost first.
+    kind: where the handler runs.
+    stream: whether it begins at the end of the head, and takes the body from `request.stream`.
+    enter: what serving calls: the handler itself, or what gives the `Deferred` of one that doesn't run on the loop.
+    """
 
     path: str
     methods: tuple[str, ...]
     handler: Handler
     scopes: tuple[Any, ...] = ()
+    kind: Kind = Kind.INLINE
+    stream: bool = False
+    enter: Handler = dataclasses.field(default=lambda: None, repr=False, compare=False)
 
-    @cached_property
+    @functools.cached_property
     def names(self) -> tuple[str, ...]:
         """The names of its parameters, from left to right."""
         return tuple(segment.name for segment in parse_path(self.path) if isinstance(segment, Parameter))
@@ -127,15 +137,22 @@ def _parse_segment(path: str, text: str) -> str | Parameter:
     return Parameter(name, CONVERTERS[converter])
 
 
-def check_inline(where: str, function: Handler) -> None:
-    """See that a handler or hook can be called, and gives its answer by returning it. Raises `RouteError`."""
+def kind_of(where: str, function: Handler, threaded: bool = False) -> Kind:
+    """Where a handler or hook runs. Raises `RouteError` when it can't be called, or doesn't answer by returning."""
     if not callable(function):
         raise RouteError(f"{where}: {function!r} can't be called")
-    for called in (function, type(function).__call__):
-        if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
-            raise RouteError(f"{where}: async functions are not available in this version of hypoll: use def")
-        if inspect.isgeneratorfunction(called):
-            raise RouteError(f"{where}: {name_of(function)} must not yield: return Response(generator()) from it")
+    # A functools.partial is what it calls; an object is its __call__.
+    called = function
+    while isinstance(called, functools.partial):
+        called = called.func
+    forms = (called, type(called).__call__)
+    if any(inspect.isgeneratorfunction(form) or inspect.isasyncgenfunction(form) for form in forms):
+        raise RouteError(f"{where}: {name_of(function)} must not yield: return Response(generator()) from it")
+    if any(inspect.iscoroutinefunction(form) for form in forms):
+        if threaded:
+            raise RouteError(f"{where}: an async def handler awaits on the loop: leave threaded=True out, or use def")
+        return Kind.ASYNC
+    return Kind.THREADED if threaded else Kind.INLINE
 
 
 def check_handler(path: str, handler: Handler) -> None:
@@ -144,11 +161,12 @@ def check_handler(path: str, handler: Handler) -> None:
     _check_arguments(f"the handler {name_of(handler)} of {path!r}", handler, ["request"], names)
 
 
-def check_hook(kind: str, hook: Handler, *arguments: str) -> None:
-    """See that a hook can be called with its arguments, and returns. Raises `RouteError`."""
+def check_hook(kind: str, hook: Handler, *arguments: str) -> bool:
+    """See that a hook can be called with its arguments, and returns. Whether it is async. Raises `RouteError`."""
     where = f"the {kind} hook {name_of(hook)}"
-    check_inline(where, hook)
+    found = kind_of(where, hook)
     _check_arguments(where, hook, list(arguments), [])
+    return found is Kind.ASYNC
 
 
 def _check_arguments(where: str, function: Handler, positional: list[str], named: list[str]) -> None:

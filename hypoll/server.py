@@ -8,15 +8,16 @@ import logging
 import os
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from hypoll.connection import Application, Connection, Shared
 from hypoll.http import HTTPError, Peer, refresh_date
 from hypoll.listen import address_of, listen, prepare, refuse_new
 from hypoll.loop import IN, Loop
 from hypoll.settings import Settings
+from hypoll.tasks import Tasks
 
 ACCEPTS_PER_TURN = 64
 """Connections accepted from one listener before the others have their turn."""
@@ -51,14 +52,17 @@ _GONE = (
 log = logging.getLogger("hypoll.error")
 
 
+Complete = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
 class Service(Application, Protocol):
     """An application with a beginning and an end."""
 
-    def startup(self) -> None:
-        """Run once before the first connection is accepted."""
+    def startup(self, complete: Complete, /) -> None:
+        """Run once before the first connection is accepted. `complete` runs a coroutine to its end."""
 
-    def shutdown(self) -> None:
-        """Run once after the last connection is closed."""
+    def shutdown(self, complete: Complete, /) -> None:
+        """Run once after the last connection is closed. `complete` runs a coroutine to its end."""
 
 
 class Status(Enum):
@@ -131,6 +135,7 @@ class Listener:
 class Server:
     """Serves an application on listening sockets, on a loop that someone else runs.
 
+    tasks: what runs the loop from asyncio, where the application has anything async.
     listeners: sockets to serve instead of binding `settings.bind`.
     on_stopped: called once when the last connection of a drain is gone, or on `stop`.
     """
@@ -141,6 +146,7 @@ class Server:
         settings: Settings,
         loop: Loop,
         *,
+        tasks: Tasks | None = None,
         listeners: list[socket.socket] | None = None,
         on_stopped: Callable[[], object] = lambda: None,
     ) -> None:
@@ -148,8 +154,13 @@ class Server:
         self.settings = settings
         self.loop = loop
         self.status = Status.STOPPED
-        self.shared = Shared(loop, application, settings)
+        self.tasks = tasks
+        self.shared = Shared(loop, application, settings, tasks)
         self.shared.on_close = self._on_close
+        self.threads = self.shared.threads
+        self.threads.on_idle = self._stop_when_drained
+        if tasks is not None:
+            tasks.on_idle = self._stop_when_drained
         self.connections = self.shared.connections
         self.listeners: list[Listener] = []
         self._given = listeners
@@ -179,7 +190,7 @@ class Server:
         self._limit = self.settings.max_connections or max(1, descriptors - reserved)
         sockets = self._bind() if self._given is None else [prepare(sock) for sock in self._given]
         try:
-            self.application.startup()
+            self.application.startup(self._complete)
         except BaseException:
             self._close_sockets(sockets)
             raise
@@ -221,7 +232,7 @@ class Server:
             self._close_listeners()
 
     def stop(self) -> None:
-        """Close everything now and run the application's shutdown."""
+        """Close everything now and run the application's shutdown, or let it be run when asyncio has ended."""
         if self.status is Status.STOPPED:
             return
         self.status = Status.STOPPED
@@ -229,10 +240,21 @@ class Server:
         for connection in list(self.connections):
             connection.close()
         self.loop.off_tick(self._tick)
+        self.threads.close()
         try:
-            self.application.shutdown()
+            if self.tasks is None:
+                self.application.shutdown(self._complete)
+            else:
+                self.tasks.at_end(lambda: self.application.shutdown(self._complete))
         finally:
             self._on_stopped()
+
+    def _complete(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine of the application's start or end."""
+        if self.tasks is not None:
+            return self.tasks.complete(coroutine)
+        coroutine.close()
+        raise RuntimeError("an async hook needs a server that runs on asyncio")
 
     def admit(self, sock: socket.socket, address: object) -> None:
         """Serve an accepted socket, or refuse it when there are too many."""
@@ -309,5 +331,7 @@ class Server:
             self._stop_when_drained()
 
     def _stop_when_drained(self) -> None:
-        if self.status is Status.DRAINING and not self.connections and not self.listeners:
+        # What works for a client that has gone is waited for, too: it may be in the middle of a transaction.
+        working = self.threads.unfinished or self.tasks
+        if self.status is Status.DRAINING and not (self.connections or self.listeners or working):
             self.stop()

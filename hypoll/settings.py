@@ -94,6 +94,12 @@ class Settings:
     max_output: int = _option(
         256 * KIB, "Output that may wait for a client before its next request has to wait.", unit="bytes", least=1
     )
+    threads: int = _option(0, "Threads for threaded handlers. 0: the processors and 4, at most 32.")
+    queue: int = _option(1000, "Requests that may wait for a thread; one more is refused with 503.")
+    slow_callback: float = _option(
+        0.1, "Log a handler that holds the loop for longer, with its stack. 0: don't look.", unit="s"
+    )
+    uvloop: bool = _option(True, "Run async handlers on uvloop when it is installed.")
 
     def __post_init__(self) -> None:
         if isinstance(self.bind, str):

@@ -11,8 +11,8 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("hypoll.testing needs requests: pip install 'hypoll[test]'", name=error.name) from None
 
-from hypoll.loop import Loop
-from hypoll.server import Server, Service
+from hypoll.process import Engine
+from hypoll.server import Service
 from hypoll.settings import Settings
 
 START_TIMEOUT = 10.0
@@ -77,17 +77,18 @@ class TestClient(requests.Session):
         return super().request(method, joined, *args, **kwargs)
 
     def _serve(self) -> None:
-        self._loop = Loop()
+        engine = Engine(self._routes, self._settings)
+        self._loop = engine.loop
         try:
-            self._server = Server(self._routes, self._settings, self._loop, on_stopped=self._loop.stop)
+            self._server = engine.server()
             self._server.start()
         except BaseException as error:
             self._failure = error
         self._ready.set()
         try:
             if self._failure is None:
-                self._loop.run()
+                engine.run()
         finally:
             if self._failure is None:
                 self._server.stop()
-            self._loop.close()
+            engine.close()

@@ -259,7 +259,7 @@ def test_a_second_int_stops_at_once(start):
         with contextlib.suppress(ConnectionResetError):
             assert busy.recv(1) == b""
     assert process.wait() == 0
-    assert "interrupted again: closing 1 connections" in process.line()
+    assert "interrupted again: closing" in process.line()
 
 
 def test_what_outlasts_graceful_timeout_is_closed(start):

@@ -8,16 +8,17 @@ import json
 import logging
 import socket
 import struct
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 
 from hypoll import connection as module
-from hypoll.app import Routes
+from hypoll.app import Routes, failure
 from hypoll.connection import READ_SIZE, READS_PER_TURN, Connection, Phase
-from hypoll.http import HTTPError, Request, RequestParser, Response
+from hypoll.http import Deferred, HTTPError, Kind, Request, RequestParser, Response
 from hypoll.loop import IN, OUT, Loop
 from hypoll.server import Server, Status
 from hypoll.settings import Settings
@@ -135,11 +136,13 @@ class App:
 
     def __init__(self) -> None:
         self.seen: list[str] = []
-        self.answers: dict[str, Callable[[Request], Response]] = {}
+        self.answers: dict[str, Callable[[Request], Response | Deferred]] = {}
+        self.streamed: set[str] = set()
+        self.gate = threading.Event()
         self.refusal: HTTPError | None = None
         self.stopped = 0
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request) -> Response | Deferred:
         self.seen.append(request.raw_path)
         answer = self.answers.get(request.raw_path)
         if answer is not None:
@@ -149,10 +152,20 @@ class App:
     def refuses(self, request: Request) -> HTTPError | None:
         return self.refusal
 
-    def startup(self) -> None:
+    def streams(self, request: Request) -> bool:
+        return request.raw_path in self.streamed
+
+    def threaded(self, path: str, call: Callable[[Request], bytes], *, stream: bool = False) -> None:
+        """Have a path answered by `call` on a thread."""
+        deferred = Deferred(Kind.THREADED, lambda request, _: call(request), Response, failure, stream)
+        self.answers[path] = lambda request: deferred
+        if stream:
+            self.streamed.add(path)
+
+    def startup(self, complete: Any) -> None:
         pass
 
-    def shutdown(self) -> None:
+    def shutdown(self, complete: Any) -> None:
         self.stopped += 1
 
 
@@ -252,8 +265,10 @@ class Wire:
 
 
 @pytest.fixture
-def app() -> App:
-    return App()
+def app() -> Iterator[App]:
+    app = App()
+    yield app
+    app.gate.set()
 
 
 @pytest.fixture
@@ -264,7 +279,7 @@ def serve(loop: Loop, turner: Any, app: App, tcp_pair: Any) -> Iterator[Callable
 
     def start(application: Any = None, *, small: bool = False, **settings: Any) -> Wire:
         if not servers or settings or application is not None:
-            server = Server(application or app, Settings(**settings), loop, listeners=[])
+            server = Server(application or cast(Any, app), Settings(**settings), loop, listeners=[])
             server.start()
             servers.append(server)
         if small:
@@ -661,6 +676,7 @@ def test_while_output_waits_nothing_is_read_or_handled(serve, app):
 
 def test_a_large_answer_is_sent_in_shares(wire, loop, app, monkeypatch):
     """The kernel would take megabytes at once, and copy them while everybody waits."""
+    monkeypatch.setattr("hypoll.output.SEND_SIZE", 64 * KIB)
     monkeypatch.setattr(module, "SEND_SIZE", 64 * KIB)
     wire.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 * MIB)
     content = bytes(300 * KIB)
@@ -1094,17 +1110,21 @@ def in_phase(wire: Wire, app: App, phase: Phase) -> None:
     app.answers["/big"] = lambda request: Response(bytes(4 * MIB))
     app.answers["/last"] = lambda request: Response(bytes(4 * MIB), headers={"Connection": "close"})
     app.answers["/stream"] = lambda request: Response(Pieces(1000))
+    app.threaded("/wait", lambda request: b"%d" % app.gate.wait(3))
+    app.threaded("/skip", lambda request: b"not read", stream=True)
     data = {
         Phase.NEW: b"",
         Phase.IDLE: GET,
         Phase.HEAD: GET[:10],
         Phase.BODY: post(b"body")[:-1],
+        Phase.SKIPPING: b"POST /skip HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\npart",
+        Phase.WAITING: get("/wait"),
         Phase.SENDING: get("/big"),
         Phase.FINISHING: get("/last"),
         Phase.LINGERING: b"nonsense\r\n\r\n",
     }[phase]
     wire.send(data)
-    assert wire.is_in(phase)
+    wire.await_phase(phase)
 
 
 OPEN = [phase for phase in Phase if phase is not Phase.CLOSED]

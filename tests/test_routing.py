@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from typing import Any
 
 import pytest
 
 from hypoll import HTTPError, Request, RouteError, Routes
+from hypoll.http import Kind
 from hypoll.routing import CONVERTERS, Route, Table, parse_path
 
 ID = "0b9f5f0c-5b1e-4c53-9d4e-0d6a3c0f7a11"
@@ -321,10 +323,14 @@ class AsyncCallable:
         """An async handler as an object."""
 
 
-@pytest.mark.parametrize("handler", [coroutine, async_generator, AsyncCallable()])
-def test_an_async_handler_is_refused(handler):
-    with pytest.raises(RouteError, match=r"GET /x: async functions are not available .*: use def"):
-        Routes().get("/x")(handler)
+@pytest.mark.parametrize("handler", [coroutine, functools.partial(coroutine), AsyncCallable()])
+def test_an_async_handler_is_a_task_and_no_threads(handler):
+    routes = Routes()
+    routes.get("/x")(handler)
+    assert routes.table()[0].kind is Kind.ASYNC
+    assert routes.asynchronous
+    with pytest.raises(RouteError, match=r"GET /y: an async def handler awaits on the loop: leave threaded=True out"):
+        routes.get("/y", threaded=True)(handler)
 
 
 def test_a_generator_as_handler_is_refused():
@@ -332,9 +338,22 @@ def test_a_generator_as_handler_is_refused():
         Routes().get("/x")(generator)
 
 
-def test_threaded_is_refused():
-    with pytest.raises(RouteError, match=r"GET /x: threaded=True is not available .*: leave it out"):
-        Routes().get("/x", threaded=True)(lambda request: "")
+def test_an_async_generator_as_handler_is_refused():
+    with pytest.raises(RouteError, match=r"GET /x: .*async_generator must not yield: return Response\(generator\(\)\)"):
+        Routes().get("/x")(async_generator)
+
+
+def test_a_def_handler_runs_on_the_loop_or_on_a_thread():
+    routes = Routes()
+    routes.get("/inline")(lambda request: "")
+    routes.get("/threaded", threaded=True)(lambda request: "")
+    assert [route.kind for route in routes.table()] == [Kind.INLINE, Kind.THREADED]
+    assert not routes.asynchronous
+
+
+def test_a_handler_on_the_loop_can_not_stream():
+    with pytest.raises(RouteError, match="POST /x: stream=True needs a handler that may wait: threaded=True, or async"):
+        Routes().post("/x", stream=True)(lambda request: "")
 
 
 def test_a_handler_that_can_not_be_called():

@@ -624,10 +624,10 @@ def test_a_shutdown_that_raises_still_ends_the_server(start, loop, log):
         def refuses(self, request: Any) -> None:
             return None
 
-        def startup(self) -> None:
+        def startup(self, complete: Any) -> None:
             pass
 
-        def shutdown(self) -> None:
+        def shutdown(self, complete: Any) -> None:
             raise LookupError
 
     server = start(Stubborn())

@@ -1,0 +1,187 @@
+"""Where the pieces of a response's body come from: the loop, a thread of the pool, or a task. All are PULLED.
+
+The connection pulls when nothing waits for the socket. A source that has nothing yet says so, and calls `ready` when it
+has: then the connection pulls again. So whatever the source, at most one piece of it waits in memory, and none in a
+thread: a slow reader costs neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncGenerator, Callable, Generator
+from enum import Enum
+from typing import Protocol
+
+from hypoll.encode import COPY_LIMIT
+from hypoll.output import Buffers
+from hypoll.threads import Call, Threads
+
+PIECES_PER_PULL = range(64)
+"""Pieces one pull takes at most: a body may give none but empty ones."""
+
+PIECES_IN_A_ROW = 16
+"""Pieces a task gives before the others on its event loop have their turn."""
+
+log = logging.getLogger("hypoll.error")
+
+
+class Pull(Enum):
+    """What came of pulling."""
+
+    MORE = "send what there is, and pull again"
+    LATER = "the source calls `ready` when it has a piece"
+    FULL = "the kernel is full: pull again at the writable edge"
+    END = "that was the last piece"
+
+
+class Source(Protocol):
+    """A body on its way to the socket."""
+
+    def pull(self, sock: socket.socket, output: Buffers) -> Pull:
+        """Append the next piece, framed, to the output, or send it. Raises what the body raises."""
+        ...
+
+    def close(self) -> None:
+        """Nobody will pull any more."""
+        ...
+
+
+class InlineSource:
+    """An iterator whose `next` runs on the loop."""
+
+    def __init__(self, stream: Generator[bytes]) -> None:
+        self._stream = stream
+
+    def pull(self, sock: socket.socket, output: Buffers) -> Pull:
+        """Take the next pieces: few, since none may wait in memory for a slow reader."""
+        size = 0
+        for _ in PIECES_PER_PULL:
+            piece = next(self._stream, None)
+            if piece is None:
+                return Pull.END
+            if piece:
+                output.append(piece)
+            size += len(piece)
+            if size >= COPY_LIMIT:
+                break
+        return Pull.MORE
+
+    def close(self) -> None:
+        """Close the iterator, if it can be."""
+        close_stream(self._stream)
+
+
+class ThreadSource:
+    """An iterator whose `next` runs on the pool, a job a piece."""
+
+    def __init__(self, stream: Generator[bytes], threads: Threads, ready: Callable[[], object]) -> None:
+        self._stream = stream
+        self._threads = threads
+        self._ready: Callable[[], object] | None = ready
+        self._pulling = False
+        self._piece: bytes | None = b""
+        self._error: BaseException | None = None
+
+    def pull(self, sock: socket.socket, output: Buffers) -> Pull:
+        """Give the piece that has come, or have the next one made."""
+        if self._pulling:
+            return Pull.LATER
+        if self._error is not None:
+            raise self._error
+        piece, self._piece = self._piece, b""
+        if piece is None:
+            return Pull.END
+        if piece:
+            output.append(piece)
+            return Pull.MORE
+        self._pulling = True
+        self._threads.call(self._next, self._on_next)
+        return Pull.LATER
+
+    def close(self) -> None:
+        """Close the iterator on the pool, after the piece that is being made."""
+        self._ready = None
+        if not self._pulling:
+            self._close()
+
+    def _next(self) -> bytes | None:
+        """The next piece that isn't empty; None: there is none. On a thread."""
+        while self._ready is not None:
+            piece = next(self._stream, None)
+            if piece is None or piece:
+                return piece
+        return None
+
+    def _on_next(self, call: Call) -> None:
+        self._pulling = False
+        self._piece, self._error = call.result, call.error
+        if self._ready is not None:
+            self._ready()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        self._threads.call(lambda: close_stream(self._stream), lambda call: None)
+
+
+class TaskSource:
+    """An async iterator, run by the task of its request."""
+
+    def __init__(self, stream: AsyncGenerator[bytes], ready: Callable[[], object]) -> None:
+        self._stream = stream
+        self._ready: Callable[[], object] | None = ready
+        self._piece: bytes | None = b""
+        self._waiter: asyncio.Future[None] | None = None
+
+    def pull(self, sock: socket.socket, output: Buffers) -> Pull:
+        """Give the piece that has come."""
+        piece = self._piece
+        if piece is None:
+            return Pull.END
+        if not piece:
+            return Pull.LATER
+        output.append(piece)
+        self._piece = b""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        return Pull.MORE
+
+    def close(self) -> None:
+        """Nothing more is given on. (The task is cancelled, and closes the iterator.)"""
+        self._ready = None
+
+    async def run(self) -> None:
+        """Give one piece after the other. Raises what the iterator raises."""
+        try:
+            row = 0
+            async for piece in self._stream:
+                if not piece:
+                    continue
+                await self._give(piece)
+                row += 1
+                if row % PIECES_IN_A_ROW == 0:
+                    await asyncio.sleep(0)  # an iterator that never waits must not keep the others from running
+            self._tell(None)
+        finally:
+            await self._stream.aclose()
+
+    async def _give(self, piece: bytes) -> None:
+        self._tell(piece)
+        if self._piece:  # it wasn't taken: output waits for the peer
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    def _tell(self, piece: bytes | None) -> None:
+        self._piece = piece
+        if self._ready is not None:
+            self._ready()
+
+
+def close_stream(stream: Generator[bytes]) -> None:
+    """Close an iterator, and log what that raises."""
+    try:
+        stream.close()
+    except Exception:
+        log.exception("closing a response's body failed")

@@ -1,0 +1,276 @@
+"""A request whose handler works on a thread or in a task: from its hand-over until its answer is sent.
+
+Its laws:
+
+- It belongs to one connection until it is abandoned (the client has gone) or finished (the answer is sent), and then
+  to none: `connection` is None, and whatever comes of the handler is dropped.
+- The handler is told of a client that goes: by the body it reads, or by the cancelling of its task. A thread can't be
+  told otherwise; a call that hasn't begun isn't made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from hypoll.bodies import TaskSource
+from hypoll.http import (
+    FAILURES,
+    ClientDisconnect,
+    Deferred,
+    HTTPError,
+    Kind,
+    Request,
+    RequestParser,
+    Response,
+    StreamedRequest,
+    problem,
+)
+from hypoll.intake import Intake, TaskIntake, ThreadIntake
+from hypoll.loop import Loop
+from hypoll.settings import Settings
+from hypoll.tasks import Tasks
+from hypoll.threads import Job, Threads
+
+RETRY_AFTER = 1
+"""Seconds a client is asked to wait when the thread pool's queue is full."""
+
+log = logging.getLogger("hypoll.error")
+
+
+class Means(Protocol):
+    """What there is to work with; see `hypoll.connection.Shared`."""
+
+    loop: Loop
+    threads: Threads
+    tasks: Tasks | None
+    settings: Settings
+
+    def in_thread(self, call: Callable[[], Any]) -> Awaitable[Any]:
+        """Await what a blocking function gives."""
+        ...
+
+
+class Carrier(Protocol):
+    """What an exchange needs of its connection."""
+
+    parser: RequestParser
+
+    def respond(self, answer: Response | bytes) -> None:
+        """Send the answer."""
+
+    def on_demand(self) -> None:
+        """Read on: the handler wants more of the body."""
+
+    def guard(self, step: Callable[..., object], *args: object) -> None:
+        """Take a step, and close when it fails."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class Exchange(Job):
+    """One request, its handler elsewhere, and what is known of both.
+
+    intake: the body, while the connection has more of it to read.
+    source: the async iterator that is the response's body.
+    """
+
+    intake: Intake | None = None
+    source: TaskSource | None = None
+    started = False
+    _task: asyncio.Task[None] | None = None
+    _answer: Response | bytes = b""
+    _starved_at: float | None = None
+    _waited = 0.0
+
+    def __init__(self, connection: Carrier, means: Means, request: Request, deferred: Deferred) -> None:
+        self.connection: Carrier | None = connection
+        self.means = means
+        self.request = request
+        self.deferred = deferred
+
+    def start(self) -> None:
+        """Have the handler run where it is to."""
+        means, deferred = self.means, self.deferred
+        self.started = True
+        if deferred.stream:
+            self._open_intake()
+        if deferred.kind is Kind.THREADED:
+            if means.threads.full:
+                self._respond(problem(_busy()))
+            else:
+                means.threads.submit(self)
+        elif means.tasks is None:
+            raise RuntimeError("an async handler needs a server that runs on asyncio")
+        else:
+            task = means.tasks.start(self._run(means.tasks))
+            if not task.done():
+                self._task = task
+
+    def abandon(self) -> None:
+        """The client has gone."""
+        task, intake = self._task, self.intake
+        told = intake is not None and intake.hungry
+        self.end()
+        if intake is not None:
+            intake.fail(ClientDisconnect("the client has gone"))
+        if self.deferred.kind is Kind.THREADED:
+            self.means.threads.withdraw(self)
+        elif task is not None and not told:  # a task that waits for the body is told by that
+            task.cancel()
+
+    def end(self) -> None:
+        """The answer is sent, or nobody will read it."""
+        self.connection = self._task = None
+        intake, self.intake = self.intake, None
+        if intake is not None:
+            intake.demand = _nothing
+
+    # the handler
+
+    def _respond(self, answer: Response | bytes) -> None:
+        connection = self.connection
+        if connection is not None:
+            connection.guard(connection.respond, answer)
+
+    def run(self) -> None:
+        """The handler, on a thread."""
+        if self.connection is None:
+            return  # the client has gone in the moment that a thread took this
+        deferred, request = self.deferred, self.request
+        try:
+            self._answer = deferred.settle(deferred.call(request, None))
+        except FAILURES as error:
+            self._answer = deferred.fail(request, error)
+        except BaseException as error:
+            self._answer = self._escaped(error)
+
+    def finish(self) -> None:
+        """The handler has come back from its thread."""
+        self._respond(self._answer)
+        self._answer = b""
+
+    async def _run(self, tasks: Tasks) -> None:
+        """The task of a request."""
+        deferred, request = self.deferred, self.request
+        try:
+            try:
+                answer = deferred.settle(await deferred.call(request, self.means.in_thread))
+            except FAILURES as error:
+                answer = deferred.fail(request, error)
+            except asyncio.CancelledError as error:
+                if self.connection is None:
+                    raise
+                # Nobody has cancelled this task: the handler let escape that something of its own was.
+                answer = self._escaped(error)
+            self._task = None
+            self._respond(answer)
+            if isinstance(answer, Response):
+                await self._see_to_body(answer.body)
+        finally:
+            tasks.done()
+
+    async def _see_to_body(self, body: object) -> None:
+        """Give a body that is an async iterator, or close it when it isn't to be sent, as of HEAD."""
+        source = self.source
+        try:
+            if source is not None:
+                self._task = asyncio.current_task() if self.connection is not None else None
+                await source.run()
+            elif hasattr(body, "aclose"):
+                await body.aclose()
+        except FAILURES:
+            # The head is out: the missing end is all that can tell the client.
+            log.exception("a response's body failed: the connection is cut")
+            if source is not None and self.connection is not None:
+                self.connection.close()
+
+    def _escaped(self, error: BaseException) -> Response:
+        """Answer what came out of a handler and is no failure that its application answers."""
+        request = self.request
+        log.error("%s %s failed, request %s", request.method, request.raw_path, request.id, exc_info=error)
+        return problem(HTTPError(500, "the server failed to answer; the log has the reason under this id"), request.id)
+
+    # the body, as it comes
+
+    def _open_intake(self) -> None:
+        """Make the request one whose body is its stream."""
+        connection, request = self.connection, self.request
+        assert connection is not None
+        intake = self._make_intake(connection)
+        body = request.__dict__.pop("body", b"")
+        request.__class__ = StreamedRequest
+        request.__dict__["stream"] = intake
+        if connection.parser.incoming is request:
+            self.intake = intake
+            intake.put(connection.parser.stream())
+        else:
+            intake.put([body] if body else [])
+            intake.end()
+
+    def _make_intake(self, connection: Carrier) -> Intake:
+        loop, demand = self.means.loop, connection.on_demand
+        # Not at once for a task, either: one that reads from a fast client must let the others run.
+        if self.deferred.kind is Kind.THREADED:
+            return ThreadIntake(lambda: loop.call_soon_threadsafe(demand))
+        return TaskIntake(lambda: loop.call_soon(demand))
+
+    @property
+    def starved(self) -> bool:
+        """Whether the handler waits for the client."""
+        return self._starved_at is not None
+
+    def starve(self) -> None:
+        """Mark that the handler waits for the client, if it does: from now on the client's time runs."""
+        if self.intake is not None and self.intake.hungry and self._starved_at is None:
+            self._starved_at = self.means.loop.now
+
+    def feed(self, whole: bool) -> None:
+        """Give the handler what the parser has of the body; `whole`: that was the last of it.
+
+        The client is held to its pace while the handler waits for it, not while it waits for the handler.
+        """
+        intake, settings = self.intake, self.means.settings
+        if intake is None or self.connection is None:
+            return
+        parser = self.connection.parser
+        pieces = parser.take()
+        if self._starved_at is not None and pieces:
+            self._waited += self.means.loop.now - self._starved_at
+            self._starved_at = None
+            if self._waited > settings.body_timeout and parser.received < settings.min_body_rate * self._waited:
+                self.fail(too_slow())
+                return
+        intake.put(pieces)
+        if whole:
+            self.intake = None
+            intake.end()
+
+    def fail(self, error: Exception) -> None:
+        """The body will never be whole: its handler is told, and this is its connection's last request."""
+        intake, self.intake = self.intake, None
+        self._starved_at = None
+        self.end_connection()
+        if intake is not None:
+            intake.fail(error)
+
+    def end_connection(self) -> None:
+        """Have the answer say that the connection ends with it."""
+        self.request.keep_alive = False
+        self.request.plain = False
+
+
+def too_slow() -> HTTPError:
+    """The refusal of a body that doesn't come."""
+    return HTTPError(408, "the request body took too long")
+
+
+def _busy() -> HTTPError:
+    return HTTPError(503, "the server is busy: try again later", {"Retry-After": str(RETRY_AFTER)})
+
+
+def _nothing() -> Any:
+    """Stand for a demand that nobody meets any more."""

@@ -1,0 +1,170 @@
+"""A request's body as it comes: what a `stream=True` handler iterates over.
+
+The connection puts in what it receives, on the loop's thread; the handler takes out, on a thread of the pool or in a
+task. While `HIGH_WATER` bytes wait here the connection doesn't read, and TCP holds the client back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+
+HIGH_WATER = 64 * 1024
+"""Bytes that wait for the handler before the connection stops reading; one read more may come."""
+
+
+class Intake:
+    """The pieces of a body on their way to a handler.
+
+    demand: called when the handler wants more than is here; from whatever thread the handler runs on.
+    ended: whether the body is here to its end, or will never be.
+    """
+
+    def __init__(self, demand: Callable[[], object]) -> None:
+        self.demand = demand
+        self.ended = False
+        self.size = 0
+        self.hungry = False
+        """Whether the handler waits for a piece now."""
+        self.begun = False
+        """Whether the handler has asked for a piece yet."""
+        self._pieces: deque[bytes] = deque()
+        self._error: BaseException | None = None
+
+    # the connection's side
+
+    @property
+    def wanting(self) -> bool:
+        """Whether the connection should read on."""
+        return self.begun and not self.ended and self.size < HIGH_WATER
+
+    def put(self, pieces: list[bytes]) -> None:
+        """Give what was received."""
+        for piece in pieces:
+            self.size += len(piece)
+        self._pieces.extend(pieces)
+        if pieces:
+            self._feed()
+
+    def end(self) -> None:
+        """The body is whole."""
+        self.ended = True
+        self._feed()
+
+    def fail(self, error: BaseException) -> None:
+        """The body will never be whole: the handler gets `error` behind what came."""
+        if not self.ended:
+            self._error = error
+            self.end()
+
+    def _feed(self) -> None:
+        """Wake the handler, if it waits."""
+
+    # the handler's side
+
+    def _take(self) -> bytes | None:
+        """The next piece; b"": none is here yet; None: that was all. Raises what the connection failed with."""
+        if self._pieces:
+            piece = self._pieces.popleft()
+            before = self.size
+            self.size -= len(piece)
+            if before >= HIGH_WATER > self.size and not self.ended:
+                self.demand()
+            return piece
+        if self.ended:
+            if self._error is not None:
+                raise self._error
+            return None
+        return b""
+
+
+class ThreadIntake(Intake):
+    """The body for a threaded handler: an iterator of bytes that waits for the client."""
+
+    def __init__(self, demand: Callable[[], object]) -> None:
+        super().__init__(demand)
+        self._changed = threading.Condition()
+
+    def put(self, pieces: list[bytes]) -> None:
+        """`Intake.put`."""
+        with self._changed:
+            super().put(pieces)
+
+    def end(self) -> None:
+        """`Intake.end`."""
+        with self._changed:
+            super().end()
+
+    def _feed(self) -> None:
+        self.hungry = False
+        self._changed.notify()
+
+    def __iter__(self) -> ThreadIntake:
+        return self
+
+    def __next__(self) -> bytes:
+        """The next piece of the body, never empty.
+
+        Raises `ClientDisconnect` when the client breaks off, `HTTPError` when the body is malformed, too large or too
+        slow.
+        """
+        with self._changed:
+            self.begun = True
+            while True:
+                piece = self._take()
+                if piece is None:
+                    raise StopIteration
+                if piece:
+                    return piece
+                self.hungry = True
+                self.demand()
+                self._changed.wait()
+
+    def read(self) -> bytes:
+        """All that is left of the body."""
+        return b"".join(self)
+
+
+class TaskIntake(Intake):
+    """The body for an `async def` handler: an async iterator of bytes."""
+
+    def __init__(self, demand: Callable[[], object]) -> None:
+        super().__init__(demand)
+        self._waiter: asyncio.Future[None] | None = None
+
+    def _feed(self) -> None:
+        self.hungry = False
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def __aiter__(self) -> TaskIntake:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece of the body, never empty. Raises as `ThreadIntake.__next__` does."""
+        self.begun = True
+        while True:
+            piece = self._take()
+            if piece is None:
+                raise StopAsyncIteration
+            if piece:
+                return piece
+            await self._more()
+
+    async def _more(self) -> None:
+        if self._waiter is not None:
+            raise RuntimeError("two tasks iterate over one request.stream")
+        self._waiter = asyncio.get_running_loop().create_future()
+        self.hungry = True
+        try:
+            self.demand()
+            await self._waiter
+        finally:
+            self.hungry = False
+            self._waiter = None
+
+    async def read(self) -> bytes:
+        """All that is left of the body."""
+        return b"".join([piece async for piece in self])

@@ -1,0 +1,175 @@
+"""asyncio on the loop's own thread: coroutines as tasks, and an asyncio event loop that drives a `Loop`.
+
+An epoll descriptor is itself pollable (epoll(7), question 3). So asyncio watches hypoll's as it would a socket, and
+turns hypoll's loop without waiting when it is readable: no second thread, and nothing is copied between the loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, TypeVar
+
+from hypoll.loop import Loop
+from hypoll.threads import Call, Threads
+
+T = TypeVar("T")
+
+CANCEL_TIME = 1.0
+"""Seconds that tasks which are cancelled at the end may take to clean up."""
+
+log = logging.getLogger("hypoll.error")
+
+
+def new_event_loop(uvloop: bool) -> asyncio.AbstractEventLoop:
+    """An asyncio event loop; uvloop's when it is wanted and installed."""
+    if uvloop:
+        try:
+            made: asyncio.AbstractEventLoop = importlib.import_module("uvloop").new_event_loop()
+        except ModuleNotFoundError:
+            pass
+        else:
+            return made
+    return asyncio.new_event_loop()
+
+
+class Tasks:
+    """Runs a `Loop` from an asyncio event loop, and coroutines beside it.
+
+    on_idle: called when no task of `start` is left.
+    """
+
+    def __init__(self, loop: Loop, *, uvloop: bool = True) -> None:
+        self.on_idle: Callable[[], object] = lambda: None
+        self.asyncio = new_event_loop(uvloop)
+        self._loop = loop
+        self._count = 0
+        self._soon = False
+        self._wake_at = float("inf")
+        self._timer: asyncio.TimerHandle | None = None
+        self._at_end: list[Callable[[], object]] = []
+        self.asyncio.add_reader(loop.fileno(), self._turn)
+        loop.on_work = self._plan
+
+    def __len__(self) -> int:
+        """Tasks under way."""
+        return self._count
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine as a task, up to its first wait at once where Python can (3.12).
+
+        It must not raise, and call `done` as its last act: a done callback would cost every request a turn of asyncio.
+        """
+        self._count += 1
+        return _new_task(coroutine, loop=self.asyncio)
+
+    def done(self) -> None:
+        """A task that `start` has started is done."""
+        self._count -= 1
+        if not self._count:
+            self.on_idle()
+
+    def complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine to its end before or after `run`."""
+        return self.asyncio.run_until_complete(coroutine)
+
+    async def in_thread(self, threads: Threads, call: Callable[[], T]) -> T:
+        """Await a call that is made on the pool."""
+        future: asyncio.Future[tuple[T, BaseException | None]] = self.asyncio.create_future()
+
+        def settle(done: Call) -> None:
+            if not future.done():
+                future.set_result((done.result, done.error))
+
+        job = threads.call(call, settle)
+        try:
+            result, error = await future
+        except asyncio.CancelledError:
+            threads.withdraw(job)
+            raise
+        if error is not None:
+            raise error
+        return result
+
+    def at_end(self, callback: Callable[[], object]) -> None:
+        """Run `callback()` when `run` has ended, where it may use `complete`. At once when it isn't running."""
+        if self.asyncio.is_running():
+            self._at_end.append(callback)
+        else:
+            callback()
+
+    def run(self) -> None:
+        """Run both loops until the hypoll one is stopped."""
+        self._plan()
+        try:
+            if not self._loop.stopping:
+                self.asyncio.run_forever()
+        finally:
+            self._loop.stopped()
+            self._cancel_all()
+            callbacks, self._at_end = self._at_end, []
+            for callback in callbacks:
+                callback()
+
+    def close(self) -> None:
+        """Give back what the asyncio event loop holds."""
+        self._loop.on_work = None
+        self.asyncio.remove_reader(self._loop.fileno())
+        self.asyncio.run_until_complete(self.asyncio.shutdown_asyncgens())
+        self.asyncio.close()
+
+    def _turn(self) -> None:
+        """A turn of hypoll's loop that doesn't wait."""
+        self._loop.poll_once(0)
+        self._plan()
+
+    def _plan(self) -> None:
+        """See that the next turn comes when it is due; its events come by themselves."""
+        loop = self._loop
+        if loop.stopping:
+            self.asyncio.stop()
+        elif loop.wake_at == self._wake_at and not loop.ready:
+            return
+        elif loop.ready:
+            if not self._soon:
+                self._soon = True
+                self.asyncio.call_soon(self._turn_soon)
+        else:
+            self._plan_timer(loop.wake_at)
+
+    def _turn_soon(self) -> None:
+        self._soon = False
+        self._turn()
+
+    def _plan_timer(self, when: float) -> None:
+        self._wake_at = when
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if when != float("inf"):
+            self._timer = self.asyncio.call_later(max(0.0, when - self._loop.time()), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._wake_at = float("inf")
+        self._turn()
+
+    def _cancel_all(self) -> None:
+        """Cancel what is left, of the application's own tasks, too, and let it clean up."""
+        tasks = asyncio.all_tasks(self.asyncio)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, pending = self.asyncio.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_TIME))
+            if pending:
+                log.warning("%d tasks did not end within %g s of being cancelled", len(pending), CANCEL_TIME)
+
+
+# Eager: the first step is taken at once, and a handler that never waits costs no turn of asyncio.
+_new_task: Callable[..., asyncio.Task[None]] = asyncio.Task
+if sys.version_info >= (3, 12):
+    _new_task = partial(asyncio.Task, eager_start=True)

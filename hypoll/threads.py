@@ -1,0 +1,228 @@
+"""A pool of threads for what would hold the loop. It knows the loop and calls, nothing of HTTP.
+
+Its laws:
+
+- A job begins on the loop's thread (`submit`) and ends there (its `done`), whatever became of it in between.
+- Jobs of one turn are handed over together at its end, and what is done comes back together: a thread that takes a
+  job goes on with the next ones without sleeping, so that a burst costs one wake-up each way, not one a job.
+- Whoever takes a job while others wait wakes one more thread, unless one is waking already: calls that block soon have
+  all threads, calls that don't are done by one, without a fight for the interpreter's lock.
+- A thread may be stuck for ever: all are daemons, and nothing waits for them at the process's end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from hypoll.loop import Loop
+
+log = logging.getLogger("hypoll.error")
+
+
+def default_size() -> int:
+    """Threads when nobody says how many: what `concurrent.futures` has, the processors and 4, at most 32."""
+    return min(32, len(os.sched_getaffinity(0)) + 4)
+
+
+class Job:
+    """Something to do on the pool: `run` on a thread, then `finish` on the loop's thread.
+
+    since: when it was submitted, by the loop's clock.
+    waited: seconds it waited for a thread.
+    """
+
+    since = 0.0
+    waited = 0.0
+
+    def run(self) -> None:
+        """Do it. On a thread; must not raise."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Take up what came of it. On the loop's thread."""
+
+
+class Call(Job):
+    """A function's call. `result` or `error` is there when `done(call)` is called."""
+
+    def __init__(self, function: Callable[[], Any], done: Callable[[Call], object]) -> None:
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._function = function
+        self._done = done
+
+    def run(self) -> None:
+        """Call the function."""
+        try:
+            self.result = self._function()
+        except BaseException as error:
+            self.error = error
+
+    def finish(self) -> None:
+        """Tell who asked for it."""
+        self._done(self)
+
+
+class Threads:
+    """At most `size` threads, started when they are needed, and a queue of at most `queue` jobs before them.
+
+    on_idle: called on the loop's thread whenever no job is left.
+
+    A pool with a queue of 0 still takes a job for each of its threads.
+    """
+
+    def __init__(self, loop: Loop, size: int, queue: int, on_idle: Callable[[], object] = lambda: None) -> None:
+        self.size = size
+        self._room = size + queue
+        self.on_idle = on_idle
+        self.unfinished = 0
+        """Jobs whose `done` has not been called, cancelled ones that run included."""
+        self.waited = 0.0
+        """Seconds that all jobs together waited for a thread."""
+        self._loop = loop
+        self._jobs: deque[Job] = deque()
+        self._finished: deque[Job] = deque()
+        self._sleepers: deque[threading.Lock] = deque()
+        self._started = 0
+        self._starting = threading.Lock()
+        self._planned = False
+        self._waking = False
+        self._collecting = False
+        self._closed = False
+
+    @property
+    def waiting(self) -> int:
+        """Jobs no thread has taken yet."""
+        return len(self._jobs)
+
+    @property
+    def full(self) -> bool:
+        """Whether all threads are at work and the queue has no room for another request."""
+        return self.unfinished >= self._room
+
+    def submit(self, job: Job) -> None:
+        """Have a job done. Never refused: whether there is room for another request is for `full` to say."""
+        job.since = self._loop.now
+        self.unfinished += 1
+        self._jobs.append(job)
+        if not self._planned:
+            self._planned = True
+            # At the turn's end: waking a thread now would have it fight this one for the interpreter at each recv.
+            self._loop.call_soon(self._hand_over)
+
+    def call(self, function: Callable[[], Any], done: Callable[[Call], object]) -> Call:
+        """Have `function()` called on a thread, and `done(call)` on the loop's thread after it."""
+        job = Call(function, done)
+        self.submit(job)
+        return job
+
+    def withdraw(self, job: Job) -> bool:
+        """Take a job out of the queue. False: a thread has it, or has had it."""
+        try:
+            self._jobs.remove(job)
+        except ValueError:
+            return False
+        self._settle()
+        return True
+
+    def close(self) -> None:
+        """Let idle threads end. Those at work end when they are done; nobody waits for them."""
+        self._closed = True
+        self._jobs.clear()
+        while self._wake_sleeper():
+            pass
+
+    def _hand_over(self) -> None:
+        self._planned = False
+        self._wake()
+
+    def _wake(self) -> None:
+        """See that a thread looks at the queue soon."""
+        if self._waking or not self._jobs:
+            return
+        self._waking = True
+        if not self._wake_sleeper() and not self._start():
+            self._waking = False  # all are at work, and look again when they are done
+
+    def _wake_sleeper(self) -> bool:
+        try:
+            self._sleepers.pop().release()  # the last to sleep: its memory is warm
+        except IndexError:
+            return False
+        return True
+
+    def _start(self) -> bool:
+        with self._starting:
+            if self._started >= self.size:
+                return False
+            self._started += 1
+        try:
+            threading.Thread(target=self._work, name=f"hypoll-{self._started}", daemon=True).start()
+        except RuntimeError as error:  # the system has no thread left: the others will come to it
+            with self._starting:
+                self._started -= 1
+            log.warning("can't start another thread: %s; going on with %d", error, self._started)
+            return False
+        return True
+
+    def _work(self) -> None:
+        """What a thread does: sleep, and take jobs as long as there are any."""
+        jobs, finished, clock = self._jobs, self._finished, self._loop.time
+        lock = threading.Lock()
+        lock.acquire()
+        while not self._closed:
+            self._waking = False  # before the look at the queue: what comes after it wakes again
+            while jobs:
+                try:
+                    job = jobs.popleft()
+                except IndexError:
+                    break
+                if jobs and not self._waking:
+                    self._wake()
+                job.waited = clock() - job.since
+                job.run()
+                finished.append(job)
+                del job  # a sleeping thread keeps nothing of a request
+                if not self._collecting:
+                    self._collect_soon()
+            self._sleepers.append(lock)
+            # A job may have come between the last look and that line, and its submitter found nobody asleep.
+            if not jobs or not self._rise(lock):
+                lock.acquire()
+
+    def _rise(self, lock: threading.Lock) -> bool:
+        """Whether this thread has taken itself back from the sleepers. False: someone is waking it."""
+        try:
+            self._sleepers.remove(lock)
+        except ValueError:
+            return False
+        return True
+
+    def _collect_soon(self) -> None:
+        self._collecting = True
+        # RuntimeError: the loop is closed, and the server has given up on what is left.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._collect)
+
+    def _collect(self) -> None:
+        """Finish the jobs that are done; on the loop's thread."""
+        self._collecting = False  # before the look at the queue, as above
+        for _ in range(len(self._finished)):
+            job = self._finished.popleft()
+            self.waited += job.waited
+            try:
+                job.finish()
+            except Exception:
+                log.exception("taking up what a thread did failed")
+            self._settle()
+
+    def _settle(self) -> None:
+        self.unfinished -= 1
+        if not self.unfinished:
+            self.on_idle()
