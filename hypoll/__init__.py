@@ -6,8 +6,9 @@ import importlib
 from types import ModuleType
 
 from hypoll.app import RouteError, Routes
-from hypoll.http import Headers, HTTPError, MultiDict, Request, Response
+from hypoll.http import ClientDisconnect, Headers, HTTPError, MultiDict, Request, Response
 from hypoll.process import run
+from hypoll.sse import Event, sse
 from hypoll.version import __version__
 
 
@@ -17,4 +18,17 @@ def __getattr__(name: str) -> ModuleType:
     raise AttributeError(f"module 'hypoll' has no attribute {name!r}")
 
 
-__all__ = ["HTTPError", "Headers", "MultiDict", "Request", "Response", "RouteError", "Routes", "__version__", "run"]
+__all__ = [
+    "ClientDisconnect",
+    "Event",
+    "HTTPError",
+    "Headers",
+    "MultiDict",
+    "Request",
+    "Response",
+    "RouteError",
+    "Routes",
+    "__version__",
+    "run",
+    "sse",
+]

@@ -283,6 +283,17 @@ class Routes:
                 except Exception:
                     log.exception("the on_stop hook %r failed", hook)
 
+    def pattern(self, request: Request) -> str | None:
+        """The path of a request's route as it was declared; None when there is none. May be asked from any thread."""
+        try:
+            for methods, _ in self._table.find(request.target.partition(b"?")[0]):
+                for method in (request.method, "GET" if request.method == "HEAD" else ""):
+                    if method in methods:
+                        return methods[method].path
+        except HTTPError:
+            pass
+        return None
+
     def table(self) -> list[Route]:
         """Every route, sorted by path."""
         return list(self._table.routes())

@@ -124,6 +124,8 @@ class Loop:
         """Whether `stop` was asked for and `run` has not returned."""
         self.on_work: Callable[[], object] | None = None
         """Called outside of a turn when one has become due sooner: who drives the loop by `poll_once` plans by it."""
+        self.on_busy: Callable[[], object] | None = None
+        """Called before the events of a turn are: who watches the loop sets it to be woken, and takes it back then."""
         self._turning = False
         self._closed = False
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -325,6 +327,8 @@ class Loop:
         self._turning = True
         try:
             if events:
+                if self.on_busy is not None:
+                    self.on_busy()
                 self._dispatch(events)
             if self.now >= self.wake_at:
                 self._run_timers()

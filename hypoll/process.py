@@ -13,8 +13,9 @@ from typing import Any
 from hypoll.loop import Loop
 from hypoll.server import Server, Service, Status
 from hypoll.settings import Settings
-from hypoll.tasks import Tasks
+from hypoll.tasks import IDLE_CODE, Tasks
 from hypoll.version import __version__
+from hypoll.watchdog import Watchdog
 
 log = logging.getLogger("hypoll.error")
 
@@ -101,11 +102,20 @@ class Engine:
         )
 
     def run(self) -> None:
-        """Turn until the loop is stopped."""
-        if self.tasks is None:
-            self.loop.run()
-        else:
-            self.tasks.run()
+        """Turn until the loop is stopped; what holds it meanwhile is named in the log."""
+        limit = self.settings.slow_callback
+        pattern = getattr(self.application, "pattern", lambda request: None)
+        watchdog = Watchdog(self.loop, limit, pattern, IDLE_CODE) if limit else None
+        if watchdog is not None:
+            watchdog.start()
+        try:
+            if self.tasks is None:
+                self.loop.run()
+            else:
+                self.tasks.run()
+        finally:
+            if watchdog is not None:
+                watchdog.stop()
 
     def close(self) -> None:
         """Give back what both loops hold."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import selectors
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -168,6 +169,9 @@ class Tasks:
             if pending:
                 log.warning("%d tasks did not end within %g s of being cancelled", len(pending), CANCEL_TIME)
 
+
+IDLE_CODE = frozenset({selectors.EpollSelector.select.__code__, Tasks.run.__code__})
+"""Where the thread rests while asyncio, or uvloop, whose own wait is no Python code, waits for events."""
 
 # Eager: the first step is taken at once, and a handler that never waits costs no turn of asyncio.
 _new_task: Callable[..., asyncio.Task[None]] = asyncio.Task

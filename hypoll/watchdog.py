@@ -1,0 +1,149 @@
+"""Naming stalls: a handler that holds the loop is logged with its route, its duration and the stack it is stuck in.
+
+A thread looks at the stack of the loop's thread from outside, so the loop does nothing for it but wake it up when work
+begins after a rest. While the server is idle the thread sleeps, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from types import CodeType, FrameType
+from typing import NamedTuple
+
+from hypoll.http import Request
+from hypoll.loop import Loop
+
+LOOKS = 4
+"""Looks in the time that a handler may take: one that takes a quarter longer is seen for certain."""
+
+QUIET_LOOKS = 8
+"""Looks at an idle loop after which the thread goes to sleep."""
+
+log = logging.getLogger("hypoll.error")
+
+
+class Sight(NamedTuple):
+    """What the loop's thread is busy with.
+
+    subject: the request's identity, 0 where there is none.
+    turn: when the loop's present turn began. An address alone is soon another request's, but while something holds the
+    loop no other turn begins.
+    name: what it is, for a person.
+    """
+
+    subject: int
+    turn: float
+    name: str
+
+    def is_still(self, other: Sight | None) -> bool:
+        """Whether what was seen before is this."""
+        return other is not None and (self.subject, self.turn) == (other.subject, other.turn)
+
+
+class Watchdog:
+    """Watches the thread it is made on, from `start` to `stop`.
+
+    limit: seconds for which a callback may hold the loop.
+    pattern: gives the path of a request's route, as declared; None: it has none.
+    waits: the code in which the thread rests, beside the loop's own.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        limit: float,
+        pattern: Callable[[Request], str | None] = lambda request: None,
+        waits: frozenset[CodeType] = frozenset(),
+    ) -> None:
+        self._loop = loop
+        self._limit = limit
+        self._pattern = pattern
+        self._waits = waits | {Loop.poll_once.__code__}
+        self._thread_id = threading.get_ident()
+        self._thread = threading.Thread(target=self._watch, name="hypoll-watchdog", daemon=True)
+        self._work = threading.Lock()
+        self._work.acquire()
+        self._stopping = False
+        self._seen: Sight | None = None
+        self._since = 0.0
+        self._told = False
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._loop.on_busy = self._wake
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._stopping = True
+        self._loop.on_busy = None
+        self._wake()
+        self._thread.join()
+
+    def _wake(self) -> None:
+        """The loop has work, and nobody watches."""
+        self._loop.on_busy = None
+        if self._work.locked():
+            self._work.release()
+
+    def _watch(self) -> None:
+        while not self._stopping:
+            self._work.acquire()
+            quiet = 0
+            while quiet < QUIET_LOOKS and not self._stopping:
+                # Not a sleep: `stop` must not wait for it. The lock is free only then.
+                if self._work.acquire(timeout=self._limit / LOOKS):
+                    break
+                frame = sys._current_frames().get(self._thread_id)
+                quiet = 0 if self._look(frame) else quiet + 1
+                del frame
+            if not self._stopping:
+                self._loop.on_busy = self._wake
+        self._note(None)
+
+    def _look(self, frame: FrameType | None) -> bool:
+        """Take note of what the thread does. False: it rests."""
+        if frame is None or frame.f_code in self._waits:
+            self._note(None)
+            return False
+        sight = self._see(frame)
+        if not sight.is_still(self._seen):
+            self._note(sight)
+        elif not self._told and self._loop.time() - self._since >= self._limit:
+            self._told = True
+            stack = traceback.StackSummary.extract(reversed(frames_of_request(frame)), lookup_lines=True)
+            log.warning(
+                "%s has held the loop for %.2f s, and nobody else is served meanwhile. If it waits or computes, declare"
+                " it threaded=True. It is stuck in:\n%s",
+                sight.name,
+                self._loop.time() - self._since,
+                "".join(stack.format()).rstrip(),
+            )
+        return True
+
+    def _note(self, sight: Sight | None) -> None:
+        """Something else is seen, or nothing: what was told of has ended."""
+        now = self._loop.time()
+        if self._told and self._seen is not None:
+            log.warning("%s held the loop for %.2f s", self._seen.name, now - self._since)
+        self._seen, self._since, self._told = sight, now, False
+
+    def _see(self, frame: FrameType) -> Sight:
+        """What a stack is busy with: the request in it, or else whatever it is."""
+        turn = self._loop.now
+        for found, _ in traceback.walk_stack(frame):
+            request = found.f_locals.get("request")
+            if isinstance(request, Request):
+                return Sight(id(request), turn, f"{request.method} {self._pattern(request) or request.raw_path}")
+        return Sight(0, turn, f"{frame.f_code.co_qualname}, in no request,")
+
+
+def frames_of_request(frame: FrameType) -> list[tuple[FrameType, int]]:
+    """The stack from its innermost frame out, without what stands outside of the request; all, if it has none."""
+    frames = list(traceback.walk_stack(frame))
+    last = max((at for at, (found, _) in enumerate(frames) if "request" in found.f_locals), default=len(frames))
+    return frames[: last + 1]
