@@ -24,6 +24,7 @@ import signal
 import socket
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -68,7 +69,14 @@ def _on_fork() -> None:
         _forks.append(None)
 
 
-os.register_at_fork(after_in_parent=_on_fork)
+def _in_child() -> None:
+    for signals in list(_signals):
+        signals.close()
+
+
+_signals: weakref.WeakSet[_Signals] = weakref.WeakSet()
+
+os.register_at_fork(after_in_parent=_on_fork, after_in_child=_in_child)
 
 
 class LoopError(OSError):
@@ -424,6 +432,9 @@ class _Signals:
     the wait has already made a registered descriptor readable. The byte only ends the wait; it is the interpreter's
     handler, run then, that asks for the callback. So it also works where another event loop drives this one and has
     the wake-up descriptor for itself.
+
+    A forked child shares that descriptor, so it is closed there and the handlers are taken back: what the child gets
+    would be told to the parent's loop, and `terminate()` of a worker process would end the server instead.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -444,7 +455,7 @@ class _Signals:
         signal.siginterrupt(signum, False)
 
     def close(self) -> None:
-        if self._reader is None or self._writer is None:
+        if self._reader is None or self._writer is None or self._writer.fileno() < 0:
             return
         for signum, handler in self._previous.items():
             # None: it was installed from C, and can't be put back by Python.
@@ -479,6 +490,7 @@ class _Signals:
             writer.close()
             raise
         self._reader, self._writer = reader, writer
+        _signals.add(self)
         self._loop.register(reader.fileno(), self._on_readable, IN)
 
     def _on_readable(self, events: int) -> None:

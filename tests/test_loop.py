@@ -975,6 +975,28 @@ def test_loops_may_be_closed_in_any_order():
     assert signal.set_wakeup_fd(-1) == -1
 
 
+def test_a_childs_signals_are_its_own(loop):
+    """Not the parent's: the two share the wake-up descriptor and the handlers when the child begins."""
+    told: list[str] = []
+    loop.add_signal_handler(signal.SIGUSR1, lambda: told.append("loop"), lambda: told.append("urgent"))
+    ready, done = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(done, b"x")
+        signal.pause()
+        os._exit(1)  # it had a handler
+    os.read(ready, 1)
+    os.kill(child, signal.SIGUSR1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGUSR1
+    loop.poll_once(0)
+    assert told == []
+    os.kill(os.getpid(), signal.SIGUSR1)
+    loop.poll_once(5)
+    assert told == ["urgent", "loop"], "the parent has its handlers still"
+    os.close(ready)
+    os.close(done)
+
+
 def test_signals_are_for_the_main_thread(loop):
     raised: list[BaseException] = []
 
