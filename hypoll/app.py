@@ -280,7 +280,9 @@ class Routes:
             for hook in routes._on_stop:
                 try:
                     _run_hook(hook, complete)
-                except Exception:
+                except KeyboardInterrupt:
+                    raise
+                except FAILURES:
                     log.exception("the on_stop hook %r failed", hook)
 
     def pattern(self, request: Request) -> str | None:
@@ -423,8 +425,15 @@ async def _pass_hooks(
             else:
                 response = to_response(await _settled(call()))
     except FAILURES as error:
-        response = await _recover(scopes, request, error)
-    return await _run_after(scopes, request, response)
+        _let_end(error, in_thread)
+        response = await _recover(scopes, request, error, in_thread)
+    return await _run_after(scopes, request, response, in_thread)
+
+
+def _let_end(error: BaseException, in_thread: InThread | None) -> None:
+    """Raise what is no failure but the end of the task that this runs in, if it runs in one."""
+    if in_thread is not None and isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        raise error
 
 
 def _at_once(coroutine: Coroutine[Any, Any, Response]) -> Response:
@@ -451,18 +460,23 @@ async def _run_before(scopes: tuple[Routes, ...], request: Request) -> Response 
     return None
 
 
-async def _run_after(scopes: tuple[Routes, ...], request: Request, response: Response) -> Response:
+async def _run_after(
+    scopes: tuple[Routes, ...], request: Request, response: Response, in_thread: InThread | None
+) -> Response:
     for scope in reversed(scopes):
         for hook in scope._after:
             try:
                 result = await _settled(hook(request, response))
                 response = response if result is None else to_response(result)
             except FAILURES as error:
+                _let_end(error, in_thread)
                 response = failure(request, error)
     return response
 
 
-async def _recover(scopes: tuple[Routes, ...], request: Request, error: BaseException) -> Response:
+async def _recover(
+    scopes: tuple[Routes, ...], request: Request, error: BaseException, in_thread: InThread | None
+) -> Response:
     """Answer an exception by the innermost hook for its nearest class, or as `failure` does."""
     for scope in reversed(scopes):
         for kind in type(error).__mro__:
@@ -471,6 +485,7 @@ async def _recover(scopes: tuple[Routes, ...], request: Request, error: BaseExce
                 try:
                     return to_response(await _settled(hook(request, error)))
                 except FAILURES as another:
+                    _let_end(another, in_thread)
                     return failure(request, another)
     return failure(request, error)
 
@@ -495,6 +510,8 @@ def failure(request: Request, error: BaseException) -> Response:
     if isinstance(error, ClientDisconnect):
         # Nobody's fault here. A half-closed client may still read it.
         return problem(HTTPError(400, "the connection ended before the request did"))
+    if isinstance(error, KeyboardInterrupt):
+        raise error
     log.error("%s %s failed, request %s", request.method, request.raw_path, request.id, exc_info=error)
     return problem(HTTPError(500, "the server failed to answer; the log has the reason under this id"), request.id)
 

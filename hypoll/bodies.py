@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Protocol
 
 from hypoll.encode import COPY_LIMIT
+from hypoll.http import FAILURES
 from hypoll.output import Buffers
 from hypoll.threads import Call, Threads
 
@@ -183,5 +184,7 @@ def close_stream(stream: Generator[bytes]) -> None:
     """Close an iterator, and log what that raises."""
     try:
         stream.close()
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except FAILURES:
         log.exception("closing a response's body failed")

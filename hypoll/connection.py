@@ -476,6 +476,8 @@ class Connection:
             if rest is not None and rest.async_stream is not None and kind is not Kind.ASYNC:
                 raise TypeError("a body that is an async iterator needs an async def handler")
             return rest
+        except KeyboardInterrupt:
+            raise
         except FAILURES:
             # ValueError and TypeError are encode's; a body's or a mapping's own code may raise anything.
             del out[begin:]
@@ -736,6 +738,8 @@ class Connection:
     def _pull(self, source: Source) -> Pull:
         try:
             pull = source.pull(self.sock, self.output)
+        except KeyboardInterrupt:
+            raise
         except FAILURES:
             # The head is out: the missing end is all that can tell the client.
             log.exception("a response's body failed: the connection is cut")

@@ -142,11 +142,12 @@ class Exchange(Job):
             return  # the client has gone in the moment that a thread took this
         deferred, request = self.deferred, self.request
         try:
-            self._answer = deferred.settle(deferred.call(request, None))
-        except FAILURES as error:
-            self._answer = deferred.fail(request, error)
+            try:
+                self._answer = deferred.settle(deferred.call(request, None))
+            except FAILURES as error:
+                self._answer = deferred.fail(request, error)
         except BaseException as error:
-            self._answer = self._escaped(error)
+            self._answer = self._escaped(error)  # an interrupt: it isn't this thread that gets it
 
     def finish(self) -> None:
         """The handler has come back from its thread."""
@@ -159,13 +160,15 @@ class Exchange(Job):
         try:
             try:
                 answer = deferred.settle(await deferred.call(request, self.means.in_thread))
-            except FAILURES as error:
-                answer = deferred.fail(request, error)
+            except GeneratorExit:
+                raise
             except asyncio.CancelledError as error:
                 if self.connection is None:
                     raise
                 # Nobody has cancelled this task: the handler let escape that something of its own was.
                 answer = self._escaped(error)
+            except FAILURES as error:
+                answer = deferred.fail(request, error)
             self._task = None
             self._respond(answer)
             if isinstance(answer, Response):
@@ -182,6 +185,8 @@ class Exchange(Job):
                 await source.run()
             elif hasattr(body, "aclose"):
                 await body.aclose()
+        except (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError):
+            raise
         except FAILURES:
             # The head is out: the missing end is all that can tell the client.
             log.exception("a response's body failed: the connection is cut")

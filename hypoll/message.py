@@ -17,8 +17,9 @@ import orjson
 
 JSON = "application/json"
 
-FAILURES = (Exception, SystemExit)
-"""What an application's code may raise and end no more than its request by: a `sys.exit()` must not stop a server."""
+FAILURES = BaseException
+"""What an application's code may raise and end no more than its request by: neither `sys.exit()` nor a cancelled task's
+error may stop a server. Only KeyboardInterrupt is given on: a signal's handler raises it, and means the process."""
 
 MAX_QUERY_FIELDS = 1000
 """The most fields `Request.query` takes from a query string."""

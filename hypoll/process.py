@@ -124,7 +124,7 @@ class Engine:
         self.loop.close()
 
 
-class _Hurry(BaseException):
+class _Hurry(KeyboardInterrupt):
     """Ends the loop from within whatever runs on it."""
 
 

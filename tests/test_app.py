@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import datetime
 import enum
@@ -357,14 +358,46 @@ def test_an_exception_is_a_500_with_an_id_that_the_log_has(caplog, hooked):
     assert "in handler" in caplog.text
 
 
-def test_memory_error_in_a_handler_is_a_500():
+class Unusual(BaseException):
+    """What some libraries derive their time-outs and cancellations from."""
+
+
+STRANGE = [MemoryError, RecursionError, StopIteration, SystemExit, GeneratorExit, asyncio.CancelledError, Unusual]
+
+
+@pytest.mark.parametrize("where", ["handler", "before", "after", "error"])
+@pytest.mark.parametrize("kind", STRANGE)
+def test_whatever_application_code_raises_is_a_500(kind, where):
+    routes = Routes()
+
+    def fail(*args):
+        raise kind
+
+    @routes.get("/")
+    def handler(request):
+        if where in ("handler", "error"):
+            raise LookupError if where == "error" else kind
+        return "ok"
+
+    if where == "error":
+        routes.error(LookupError)(fail)
+    elif where != "handler":
+        getattr(routes, where)(fail)
+    assert ask(routes, "GET", "/").status == 500
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_an_interrupt_is_not_a_request_s_but_the_process_s(hooked):
     routes = Routes()
 
     @routes.get("/")
     def handler(request):
-        raise MemoryError
+        raise KeyboardInterrupt
 
-    assert ask(routes, "GET", "/").status == 500
+    if hooked:
+        routes.after(lambda request, response: None)
+    with pytest.raises(KeyboardInterrupt):
+        ask(routes, "GET", "/")
 
 
 def test_json_that_is_none_is_a_400_of_the_handler():
@@ -708,19 +741,20 @@ def test_an_on_start_hook_that_fails_is_named_and_ends_the_start():
     assert "open_database" in caught.value.__notes__[0]
 
 
-def test_an_on_stop_hook_that_fails_is_logged_and_the_others_run(caplog):
+@pytest.mark.parametrize("kind", [OSError, SystemExit])
+def test_an_on_stop_hook_that_fails_is_logged_and_the_others_run(caplog, kind):
     log: list[str] = []
     routes = Routes()
 
     @routes.on_stop
     def close_database():
-        raise OSError("no such disk")
+        raise kind("no such disk")
 
     routes.on_stop(lambda: log.append("second"))
     routes.shutdown()
     assert log == ["second"]
     assert "close_database" in caplog.text
-    assert "OSError: no such disk" in caplog.text
+    assert f"{kind.__name__}: no such disk" in caplog.text
 
 
 # mounting

@@ -1084,7 +1084,24 @@ def test_a_half_closed_client_still_gets_all_of_a_stream(serve, app):
     assert len(wire.await_end()[0].body) == 50 * 32 * KIB
 
 
-def test_an_iterator_whose_close_fails_is_logged(serve, app, caplog, monkeypatch):
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, GeneratorExit, BaseException])
+def test_an_iterator_that_fails_in_any_way_costs_its_connection_alone(wire, serve, app, caplog, kind):
+    def pieces() -> Iterator[bytes]:
+        yield b"begun"
+        raise kind
+
+    app.answers["/"] = lambda request: Response(pieces())
+    wire.send(GET)
+    wire.await_phase(Phase.CLOSED)
+    assert "a response's body failed" in caplog.text
+    assert serve().talk(get("/next"))[0].status == 200
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, BaseException])
+def test_an_iterator_whose_close_fails_is_logged(serve, app, caplog, monkeypatch, kind):
+    def fail() -> None:
+        raise kind
+
     pieces = Pieces(1000)
     monkeypatch.setattr(pieces, "close", fail)
     app.answers["/"] = lambda request: Response(pieces)
@@ -1196,11 +1213,14 @@ def fail() -> Any:
 class Broken(Mapping[str, str]):
     """Header fields whose reading fails."""
 
+    def __init__(self, kind: type[BaseException] = RuntimeError) -> None:
+        self.kind = kind
+
     def __getitem__(self, key: str) -> str:
         raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
-        raise RuntimeError("no fields")
+        raise self.kind("no fields")
 
     def __len__(self) -> int:
         return 1
@@ -1213,6 +1233,8 @@ class Broken(Mapping[str, str]):
         Response(b"", status=99),
         Response(b"x", headers={"Content-Length": "7"}),
         Response(b"", headers=Broken()),
+        Response(b"", headers=Broken(SystemExit)),
+        Response(b"", headers=Broken(BaseException)),
         Response(not_a_body),
     ],
 )
