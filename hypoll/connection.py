@@ -701,7 +701,7 @@ class Connection:
             return True
         sent = flush(self.sock, self.output)
         if sent:
-            self.deadline = self.shared.loop.now + self.shared.settings.write_timeout
+            self.deadline = self.shared.loop.time() + self.shared.settings.write_timeout
         if self.output and sent >= SEND_SIZE:
             self._come_back()
         return not self.output
@@ -719,7 +719,7 @@ class Connection:
 
     def _on_piece(self) -> None:
         """The source has something."""
-        self.deadline = self.shared.loop.now + self.shared.settings.write_timeout
+        self.deadline = self.shared.loop.time() + self.shared.settings.write_timeout
         self.guard(self._drive)
 
     def _drive(self) -> None:
@@ -811,13 +811,13 @@ class Connection:
             if not count or self.lingered > LINGER_BYTES:
                 self.close()
                 return
-            now = self.shared.loop.now
-            self.deadline = min(self.since + LINGER_TIME, now + LINGER_PAUSE)
+            self.deadline = min(self.since + LINGER_TIME, self.shared.loop.time() + LINGER_PAUSE)
         self._come_back()
 
     def _enter(self, phase: Phase) -> None:
         if self.phase is Phase.CLOSED:
             return  # a handler has stopped the server under its own request
         self.phase = phase
-        self.since = self.shared.loop.now
+        # Not the turn's time: a handler that took long in this turn has not used up its client's.
+        self.since = self.shared.loop.time()
         self.deadline = self.since + self.shared.seconds[phase]

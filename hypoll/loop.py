@@ -220,6 +220,10 @@ class Loop:
         own = {self._wakeup, self._signals.fileno()}
         return [fd for fd, callback in enumerate(self._callbacks) if callback is not None and fd not in own]
 
+    def time(self) -> float:
+        """The clock's reading at this moment: for what a callback that took long must not have used up."""
+        return self._clock()
+
     # what runs later
 
     def call_soon(self, callback: Callback, *args: Any) -> None:

@@ -406,6 +406,43 @@ def test_an_answer_nobody_takes_is_given_up_after_thirty_seconds(serve, app):
     assert wire.is_in(Phase.CLOSED)
 
 
+def slow_pieces(clock: Any) -> Iterator[bytes]:
+    for _ in range(3):
+        clock.advance(31)
+        yield bytes(1 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("answer", "size"),
+    [
+        (lambda clock: clock.advance(31) or Response(bytes(4 * MIB)), 4 * MIB),
+        (lambda clock: Response(slow_pieces(clock)), 3 * MIB),
+    ],
+    ids=["handler", "iterator"],
+)
+def test_the_time_an_answer_took_to_make_is_not_its_client_s(serve, app, clock, answer, size):
+    app.answers["/"] = lambda request: answer(clock)
+    wire = serve(small=True)
+    wire.client.send(GET)
+    wire.await_phase(Phase.SENDING)
+    wire.turner.settle()
+    assert len(wire.await_answers(1)[0].body) == size
+
+
+def test_the_time_an_answer_took_to_make_is_not_taken_from_reading_away(serve, app, clock):
+    def answer(request: Request) -> Response:
+        clock.advance(31)
+        served.client.send(b"more")
+        return Response(headers={"Connection": "close"})
+
+    app.answers["/"] = answer
+    served = serve()
+    served.client.send(GET + b"some")
+    served.await_phase(Phase.LINGERING)
+    served.turner.after(4)
+    assert served.is_in(Phase.LINGERING)
+
+
 def test_an_answer_taken_slowly_is_not_given_up(serve, app):
     app.answers["/"] = lambda request: Response(bytes(1 * MIB))
     wire = serve(small=True)
