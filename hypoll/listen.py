@@ -9,13 +9,15 @@ import os
 import socket
 import stat
 import struct
+from typing import Any
 
 from hypoll.settings import Settings
 
 SO_ATTACH_FILTER = 26
 """asm-generic/socket.h; the socket module doesn't name it."""
 
-MAX_DESCRIPTOR = 2**31 - 1
+MAX_INT = 2**31 - 1
+"""Of C: the greatest descriptor and the longest queue."""
 
 UNSENT_SIZE = 128 * 1024
 """Bytes the kernel takes beyond what the peer has room for (tcp(7), TCP_NOTSENT_LOWAT): a peer that doesn't read holds
@@ -33,7 +35,7 @@ def listen(address: str, settings: Settings) -> socket.socket:
     """
     try:
         if address.startswith("unix:"):
-            return _listen_unix(address.removeprefix("unix:").removeprefix("//"), settings)
+            return _listen_unix(_path(address), settings)
         if address.startswith("fd://"):
             return _inherit(address.removeprefix("fd://"))
         return _listen_tcp(address, settings)
@@ -43,21 +45,26 @@ def listen(address: str, settings: Settings) -> socket.socket:
 
 def _advice(error: OSError, address: str) -> str:
     match error.errno:
+        case errno.EADDRINUSE if address.startswith("unix:") and not _is_socket(_path(address)):
+            return "there is a file that is no socket. Remove it, or bind another path"
+        case errno.ENOENT:
+            return "its directory doesn't exist. Make it, or bind another path"
         case errno.EADDRINUSE:
             return "the address is in use. Stop what listens there, or bind another"
+        case errno.EBADF | errno.ENOTSOCK:
+            return f"{os.strerror(error.errno)}. Give the number of a listening socket that was inherited"
         case errno.EACCES if not address.startswith("unix:"):
             return "permission denied. Ports below 1024 need CAP_NET_BIND_SERVICE: bind another"
         case errno.EADDRNOTAVAIL:
             return "this machine has no such address. Use 0.0.0.0 or [::] for all of its addresses"
+        case socket.EAI_NONAME | socket.EAI_AGAIN:
+            return "the host's name has no address. Use one of this machine's addresses, 0.0.0.0 or [::] for all"
         case _:
             return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
 
 
 def _listen_tcp(address: str, settings: Settings) -> socket.socket:
-    host, port = _host_and_port(address)
-    family, _, _, _, target = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
-        0
-    ]
+    family, target = _resolve(*_host_and_port(address))
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -67,11 +74,33 @@ def _listen_tcp(address: str, settings: Settings) -> socket.socket:
             # So that [::] and 0.0.0.0 can be bound beside each other.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(target)
-        listener.listen(settings.backlog)
+        listener.listen(_backlog(settings))
     except OSError:
         listener.close()
         raise
     return prepare(listener)
+
+
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    """The first address of a host and a port, and its family."""
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except UnicodeError:  # of the idna codec: a label that is empty or longer than 63 characters
+        raise BindError(f"{host!r} is no host name. It can't be listened on: give an address, as 0.0.0.0") from None
+    return found[0][0], found[0][4]
+
+
+def _backlog(settings: Settings) -> int:
+    """As an int of C; net.core.somaxconn bounds it much lower (listen(2))."""
+    return min(settings.backlog, MAX_INT)
+
+
+def _path(address: str) -> str:
+    return address.removeprefix("unix:").removeprefix("//")
+
+
+def _is_socket(path: str) -> bool:
+    return stat.S_ISSOCK(os.stat(path).st_mode)
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
@@ -89,7 +118,7 @@ def _listen_unix(path: str, settings: Settings) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(path)
-        listener.listen(settings.backlog)
+        listener.listen(_backlog(settings))
     except OSError:
         listener.close()
         raise
@@ -99,7 +128,7 @@ def _listen_unix(path: str, settings: Settings) -> socket.socket:
 def _remove_stale(path: str) -> None:
     """Remove the socket file of a server that is gone. One that still answers is left, and binding then fails."""
     try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
+        if not _is_socket(path):
             return
     except FileNotFoundError:
         return
@@ -114,12 +143,12 @@ def _remove_stale(path: str) -> None:
 
 
 def _inherit(number: str) -> socket.socket:
-    if not number.isdecimal() or int(number) > MAX_DESCRIPTOR:
+    if not number.isdecimal() or int(number) > MAX_INT:
         raise BindError(f"fd://{number} names no descriptor: give its number, as in fd://3")
     listener = socket.socket(fileno=int(number))
-    if not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+    if listener.type != socket.SOCK_STREAM or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         listener.detach()
-        raise BindError(f"descriptor {number} is not a listening socket")
+        raise BindError(f"descriptor {number} is not a listening stream socket")
     return prepare(listener)
 
 

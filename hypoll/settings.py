@@ -108,6 +108,9 @@ class Settings:
             raise TypeError(f"bind is {self.bind!r}: each address must be a str, as in '127.0.0.1:8000'")
         if not self.bind:
             raise ValueError("bind is empty: give at least one address to listen on")
+        for address in self.bind:
+            if address.startswith("fd://") and self.bind.count(address) > 1:
+                raise ValueError(f"bind names {address} twice: a descriptor is served once")
         for option in options():
             if not isinstance(option.default, tuple):
                 _check(option, getattr(self, option.name))

@@ -62,12 +62,13 @@ def test_both_families_beside_each_other(bind):
     assert port_of(bind(f"[::]:{port}")) == port
 
 
-def test_the_backlog_is_given_to_the_kernel(bind, monkeypatch):
+def test_the_backlog_is_given_to_the_kernel(bind, monkeypatch, tmp_path):
     given: list[int] = []
     monkeypatch.setattr(socket.socket, "listen", lambda self, backlog: given.append(backlog))
     bind("127.0.0.1:0", backlog=77)
     bind("127.0.0.1:0")
-    assert given == [77, 4096]
+    bind(f"unix:{tmp_path / 's'}", backlog=2**40)
+    assert given == [77, 4096, 2**31 - 1]
 
 
 def test_reuse_port_lets_two_listen(bind):
@@ -87,12 +88,18 @@ def test_an_address_of_another_machine(bind):
         bind("192.0.2.1:0")
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "."])
+def test_a_host_that_is_no_name(bind, host):
+    with pytest.raises(BindError, match=r"is no host name.*give an address"):
+        bind(f"{host}:80")
+
+
 def test_a_host_that_has_no_address(bind, monkeypatch):
     def fail(*args: Any, **kwargs: Any) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    with pytest.raises(BindError, match="Name or service not known"):
+    with pytest.raises(BindError, match=r"name has no address\. Use one of this machine"):
         bind("nowhere.invalid:80")
 
 
@@ -163,14 +170,14 @@ def test_a_server_whose_queue_is_full_keeps_its_file_and_is_not_waited_for(bind,
 def test_a_file_that_is_no_socket_is_left_alone(bind, tmp_path):
     path = tmp_path / "s"
     path.write_text("precious")
-    with pytest.raises(BindError, match="in use"):
+    with pytest.raises(BindError, match=r"a file that is no socket\. Remove it, or bind another path"):
         bind(f"unix:{path}")
     assert path.read_text() == "precious"
 
 
 @pytest.mark.parametrize(
     ("address", "advice"),
-    [("unix:", "needs a path"), ("unix:/nowhere/at/all", "No such file"), ("unix:/" + "x" * 200, "too long")],
+    [("unix:", "needs a path"), ("unix:/nowhere/at/all", "Make it, or bind"), ("unix:/" + "x" * 200, "too long")],
 )
 def test_a_path_that_cannot_be_had(bind, address, advice):
     with pytest.raises(BindError, match=advice):
@@ -202,20 +209,28 @@ def test_what_is_no_descriptor(bind, number):
 
 
 def test_a_descriptor_that_is_closed(bind):
-    with pytest.raises(BindError, match="Bad file descriptor"):
+    with pytest.raises(BindError, match=r"Bad file descriptor\. Give the number"):
         bind("fd://999999")
 
 
 def test_a_descriptor_that_is_no_socket(bind, tmp_path):
-    with (tmp_path / "file").open("w") as file, pytest.raises(BindError, match="non-socket"):
+    with (tmp_path / "file").open("w") as file, pytest.raises(BindError, match=r"non-socket\. Give the number"):
         bind(f"fd://{file.fileno()}")
 
 
 def test_a_socket_that_does_not_listen_is_left_open(bind):
     with socket.socket() as sock:
-        with pytest.raises(BindError, match="not a listening socket"):
+        with pytest.raises(BindError, match="not a listening stream socket"):
             bind(f"fd://{sock.fileno()}")
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
+
+
+def test_a_listening_socket_of_packets_is_not_a_stream(bind, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.bind(str(tmp_path / "s"))
+        sock.listen()
+        with pytest.raises(BindError, match="not a listening stream socket"):
+            bind(f"fd://{sock.fileno()}")
 
 
 def test_nothing_stays_open_when_binding_fails(bind):

@@ -119,6 +119,12 @@ def test_bind_is_addresses():
         Settings(bind=(8000,))  # type: ignore[arg-type]
 
 
+def test_a_descriptor_is_given_once():
+    assert Settings(bind=("fd://3", "fd://4", "127.0.0.1:0", "127.0.0.1:0")).bind
+    with pytest.raises(ValueError, match="fd://3 twice"):
+        Settings(bind=("fd://3", "127.0.0.1:0", "fd://3"))
+
+
 def test_an_unknown_option_is_refused():
     with pytest.raises(TypeError, match="keepalive"):
         Settings(keepalive=5)  # type: ignore[call-arg]
