@@ -272,6 +272,8 @@ class Server:
             connection.refuse(
                 HTTPError(503, "too many connections: try again later", {"Retry-After": str(RETRY_AFTER)})
             )
+        elif self.status is Status.DRAINING:
+            connection.drain()  # there was no room for it in the queue's first emptying
 
     def _bind(self) -> list[socket.socket]:
         sockets: list[socket.socket] = []

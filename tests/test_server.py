@@ -565,6 +565,26 @@ def test_a_drain_empties_the_queue_before_it_closes_the_listener(start, clients,
     turner.until(lambda: has_stopped(server))
 
 
+def test_who_finds_room_in_a_drain_has_no_longer_than_the_others(start, clients, turner, monkeypatch):
+    monkeypatch.setattr(module, "REFUSALS", 1)
+    server = start(max_connections=1)
+    (inside,) = clients.connect(server, GET[:10])
+    turner.until(lambda: any(one.phase is Phase.HEAD for one in server.connections))
+    (refused,) = clients.connect(server)
+    assert clients.to_end(refused).startswith(b"HTTP/1.1 503 ")
+    (waiting,) = clients.connect(server)
+    turner.settle()
+    server.drain()
+    inside.send(GET[10:])
+    assert clients.to_end(inside).startswith(b"HTTP/1.1 200")
+    for client in (inside, refused):
+        client.close()
+    turner.until(lambda: not server.listeners)
+    turner.after(3)
+    assert clients.to_end(waiting) == b""
+    assert has_stopped(server)
+
+
 def test_a_drained_server_takes_no_more_connections(server, clients, turner, log):
     address = server.listeners[0].sock.getsockname()
     (busy,) = clients.connect(server, GET[:10])
