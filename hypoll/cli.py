@@ -162,7 +162,13 @@ def main_command() -> click.Command:
             type=click.Choice(LOG_LEVELS),
             help="The least severe messages to print.",
         ),
-        click.Option(["--check"], is_flag=True, help="Load the application, print its routes, and exit."),
+        click.Option(
+            ["--check"],
+            is_flag=True,
+            envvar="HYPOLL_CHECK",
+            show_envvar=True,
+            help="Load the application, print its routes, and exit.",
+        ),
     ]
     command = click.Command(
         "hypoll",

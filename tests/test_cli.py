@@ -259,7 +259,7 @@ def test_a_second_int_stops_at_once(start):
         with contextlib.suppress(ConnectionResetError):
             assert busy.recv(1) == b""
     assert process.wait() == 0
-    assert "interrupted again: closing" in process.line()
+    assert re.search(r"interrupted again: closing [12] connections$", process.line()), "the idle one may be closing"
 
 
 def test_what_outlasts_graceful_timeout_is_closed(start):
@@ -412,7 +412,6 @@ def test_every_option_may_come_from_the_environment(start, directory):
             "HYPOLL_BACKLOG": "64",
             # Names that an image or an orchestrator may have set for its own use.
             "HYPOLL_VERSION": "1.2.3",
-            "HYPOLL_CHECK": "yes",
             "HYPOLL_HELP": "1",
             "HYPOLL_PORT": "tcp://10.0.0.1:80",
         },
@@ -492,11 +491,12 @@ def test_the_script_is_the_command():
 # --check
 
 
-def test_check_prints_the_routes_and_runs_nothing(directory):
+@pytest.mark.parametrize(("arguments", "variables"), [(["--check"], {}), ([], {"HYPOLL_CHECK": "1"})])
+def test_check_prints_the_routes_and_runs_nothing(directory, arguments, variables):
     (directory / "app.py").write_text(
         APP + "\n@routes.route('/users/{id:int}', methods=['PUT', 'PATCH'])\ndef user(request, id): pass\n"
     )
-    ended = hypoll_says(directory, "app:routes", "--check")
+    ended = hypoll_says(directory, "app:routes", *arguments, **variables)
     assert ended.returncode == 0
     assert ended.stdout.splitlines() == [
         "GET        /                app.index",
