@@ -14,6 +14,7 @@ Its laws:
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import socket
@@ -42,7 +43,7 @@ from hypoll.http import (
     encode,
     problem,
 )
-from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, Loop
+from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, Loop, has_forked
 from hypoll.message import Section, json_response
 from hypoll.output import JOIN_LIMIT, SEND_SIZE, Buffers, flush, send_one
 from hypoll.settings import Settings
@@ -349,6 +350,9 @@ class Connection:
             return
         self.phase = Phase.CLOSED
         self.shared.loop.forget(self.sock.fileno())
+        if has_forked():
+            with contextlib.suppress(OSError):  # the peer may have ended it
+                self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
         self.output.clear()
         self.shared.connections.discard(self)

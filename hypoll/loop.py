@@ -64,6 +64,11 @@ _forks: list[None] = []
 """Not empty once the process has forked in Python. (subprocess closes the copies itself, before anything else.)"""
 
 
+def has_forked() -> bool:
+    """Whether a child may hold copies of this process's descriptors, so that closing one doesn't end what it is of."""
+    return bool(_forks)
+
+
 def _on_fork() -> None:
     if not _forks:
         _forks.append(None)

@@ -6,6 +6,8 @@ import contextlib
 import gc
 import json
 import logging
+import os
+import signal
 import socket
 import struct
 import threading
@@ -1205,6 +1207,19 @@ def test_a_client_that_goes_leaves_nothing(serve, loop, app, phase, how):
         assert [thing for thing in gc.get_objects() if isinstance(thing, held)] == []
     finally:
         gc.enable()
+
+
+def test_a_connection_ends_though_a_forked_child_holds_its_socket(wire):
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    try:
+        wire.send(b"GET / HTTP/1.0\r\n\r\n")
+        assert [answer.status for answer in wire.await_end()] == [200]
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 @pytest.mark.parametrize("phase", OPEN)
