@@ -506,6 +506,7 @@ def _options_route(allow: str) -> Route:
 def failure(request: Request, error: BaseException) -> Response:
     """What the client is told of an exception: an `HTTPError` as it is, anything else as 500, its traceback logged."""
     if isinstance(error, HTTPError):
+        error.__traceback__ = None  # an application's constant would gather one more, and its request, with each raise
         return problem(error)
     if isinstance(error, ClientDisconnect):
         # Nobody's fault here. A half-closed client may still read it.

@@ -156,8 +156,6 @@ class Peer(NamedTuple):
 NOBODY = Peer(("", 0))
 """The peer of a request that came over no socket."""
 
-_NO_PARAMS: dict[str, Any] = {}
-
 
 class Request:
     """A request as a handler sees it. Everything but `method` and `body` is built when first asked for.
@@ -165,7 +163,6 @@ class Request:
     method: the method, upper case.
     target: the request-target in origin-form, as bytes: path and query still encoded.
     body: the content, decoded from chunks. Empty when there was none.
-    params: what the route's pattern took from the path, converted.
     keep_alive: whether the connection may serve another request after this one (RFC 9112, 9.3).
     minor: the minor version: 1 of HTTP/1.1, 0 of HTTP/1.0.
     expects_continue: whether the client waits for 100 (Continue) before it sends the content (RFC 9110, 10.1.1).
@@ -175,11 +172,11 @@ class Request:
     """
 
     body: bytes = b""
-    params: dict[str, Any] = _NO_PARAMS
     keep_alive: bool = True
     expects_continue: bool = False
     authority: str | None = None
     minor: int = 1
+    _params: dict[str, Any] | None = None
     _headers: Headers | None = None
     _query: MultiDict | None = None
     _cookies: dict[str, str] | None = None
@@ -194,6 +191,17 @@ class Request:
         self.peer = peer
         # HTTP/1.1, keep-alive, not HEAD: nothing about its answer is special.
         self.plain = plain
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What the route's pattern took from the path, converted."""
+        if self._params is None:
+            self._params = {}
+        return self._params
+
+    @params.setter
+    def params(self, params: dict[str, Any]) -> None:
+        self._params = params
 
     @property
     def raw_path(self) -> str:

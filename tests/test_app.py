@@ -187,6 +187,45 @@ def test_parameters_reach_handler_and_request():
     assert ask(routes, "GET", "/users/7/a%2Fb/c").body == b'{"id":7,"rest":"a/b/c"}'
 
 
+@pytest.mark.parametrize("hooked", [False, True])
+def test_what_a_handler_does_to_the_parameters_is_its_own_request_s(hooked):
+    routes = Routes()
+
+    @routes.get("/static")
+    def static(request):
+        request.params["left"] = "behind"
+        return request.params
+
+    @routes.get("/{name}")
+    def pattern(request, name):
+        request.params["left"] = "behind"
+        return request.params
+
+    routes.get("/none")(lambda request: request.params)
+    if hooked:
+        routes.before(lambda request: None)
+    for _ in range(2):
+        assert ask(routes, "GET", "/none").body == b"{}"
+        assert ask(routes, "GET", "/static").body == b'{"left":"behind"}'
+        assert ask(routes, "GET", "/x").body == b'{"name":"x","left":"behind"}'
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_an_http_error_raised_again_and_again_gathers_nothing(hooked):
+    routes = Routes()
+    constant = HTTPError(404)
+
+    @routes.get("/")
+    def handler(request):
+        raise constant
+
+    if hooked:
+        routes.before(lambda request: None)
+    for _ in range(2):
+        assert ask(routes, "GET", "/").status == 404
+        assert constant.__traceback__ is None
+
+
 def test_without_parameters_the_request_has_none():
     routes = Routes()
     routes.get("/x")(lambda request: {"params": request.params})
