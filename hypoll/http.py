@@ -70,6 +70,9 @@ SECTION_SIZE = 2048
 PLAIN_METHODS = {name: text for name, text in METHODS.items() if text != "HEAD"}
 """The methods whose answer carries content."""
 
+CHUNKS_PER_STEP = 256
+"""Chunks passed over before the caller may do something else: 64 KiB of chunks of a byte take 30 ms or more."""
+
 MAX_CHUNK_OVERHEAD = 16
 """Bytes of chunk framing a byte of content may cost, over `max_head` in all: a byte in a chunk of its own costs 6."""
 
@@ -100,9 +103,10 @@ class _Callbacks:
 class RequestParser:
     """The requests of one connection.
 
-    `feed` takes what was received and gives the first complete request, `next` the following ones, None: more bytes
-    are needed. Both raise `HTTPError` when the request must be refused and `PeerError` when not even that makes
-    sense; the parser is `State.DONE` then, and silent.
+    `feed` takes what was received and gives the first complete request, `next` the following ones. None: more bytes
+    are needed; or, where some are `pending` still, they were many small chunks, and `next` goes on with them. Both
+    raise `HTTPError` when the request must be refused and `PeerError` when not even that makes sense; the parser is
+    `State.DONE` then, and silent.
 
     settings: the limits `max_head`, `max_headers`, `max_body`.
     peer: whom the requests are from.
@@ -192,6 +196,8 @@ class RequestParser:
                 if self._at == len(self.pending):
                     self._forget()
                 return request
+            if self._chunked is not None and self._chunked.halted:
+                return None
         self._forget()
         return None
 
@@ -430,14 +436,16 @@ class _Chunked:
     content: bytes of all chunks announced.
     done: whether the end was found.
     fault: the limit that was passed.
+    halted: whether the step's chunks were used up before the data.
     """
 
-    __slots__ = ("_line", "_overhead", "_room", "_settings", "_skip", "_trailers", "content", "done", "fault")
+    __slots__ = ("_line", "_overhead", "_room", "_settings", "_skip", "_trailers", "content", "done", "fault", "halted")
 
     def __init__(self, settings: Settings) -> None:
         self.content = 0
         self.done = False
         self.fault: HTTPError | None = None
+        self.halted = False
         self._settings = settings
         self._skip = 0
         self._line = b""
@@ -447,14 +455,17 @@ class _Chunked:
         self._room = settings.max_head
 
     def pass_over(self, data: bytes, at: int) -> int:
-        """Behind what may be fed of the data from `at` on: up to the body's end, a limit, or the data's end."""
-        while at < len(data) and not self.done and self.fault is None:
+        """Behind what may be fed of the data from `at` on: up to the end of the body, a limit, the data or the step."""
+        for _ in range(CHUNKS_PER_STEP):
             if self._skip:
                 step = min(self._skip, len(data) - at)
                 self._skip -= step
                 at += step
-            else:
+            if at < len(data):
                 at = self._pass_line(data, at)
+            if at == len(data) or self.done or self.fault is not None:
+                break
+        self.halted = at < len(data) and not self.done and self.fault is None
         return at
 
     def agrees(self, done: bool, received: int) -> bool:

@@ -613,6 +613,16 @@ def test_a_turn_reads_a_bounded_amount_and_comes_back(serve, loop, app):
     assert wire.await_answers(1)[0].body == body
 
 
+def test_a_turn_passes_over_a_bounded_number_of_chunks_and_comes_back(wire, loop):
+    wire.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    stream = b"1\r\na\r\n" * 9000 + b"0\r\n\r\n"
+    assert wire.client.send(stream) == len(stream) < READ_SIZE
+    loop.poll_once(0)
+    assert 0 < wire.connection.parser.received < 3000
+    assert loop.timeout() == 0.0
+    assert wire.answers()[0].body == b"a" * 9000
+
+
 def test_edges_do_not_add_turns_to_a_connection_that_is_to_come_back(wire, loop, app):
     wire.client.setblocking(True)
     wire.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * MIB)

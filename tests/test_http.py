@@ -9,7 +9,7 @@ import httptools
 import pytest
 
 from hypoll import http
-from hypoll.http import HTTPError, Peer, PeerError, Request, RequestParser, State
+from hypoll.http import CHUNKS_PER_STEP, HTTPError, Peer, PeerError, Request, RequestParser, State
 from hypoll.message import Section
 from hypoll.settings import Settings
 
@@ -326,6 +326,19 @@ def test_nothing_is_left_of_a_refused_stream(parser: RequestParser, data: bytes)
         assert (parser.pending, parser.incoming) == (b"", None)
 
 
+@pytest.mark.parametrize("count", [1, CHUNKS_PER_STEP - 2, CHUNKS_PER_STEP, 1000, 5 * CHUNKS_PER_STEP])
+def test_many_chunks_are_passed_over_in_steps(parser: RequestParser, count: int) -> None:
+    """What they cost is then not paid by the other connections at once."""
+    stream = CHUNKED + b"1\r\na\r\n" * count + b"0\r\n\r\n" + GET
+    got = [parser.feed(stream)]
+    while parser.pending:
+        assert parser.received <= CHUNKS_PER_STEP * len(got)
+        got.append(parser.next())
+    bodies = [request.body for request in got if request is not None]
+    assert bodies == [b"a" * count, b""]
+    assert got.count(None) == (count + 1) // CHUNKS_PER_STEP, "no step is smaller than it need be"
+
+
 # cost
 
 
@@ -336,7 +349,7 @@ def cost(stream: bytes, size: int) -> float:
     start = time.process_time()
     for piece in pieces:
         request = parser.feed(piece)
-        while request is not None:
+        while request is not None or parser.pending:
             request = parser.next()
     return time.process_time() - start
 

@@ -60,8 +60,9 @@ def parse(pieces: Iterable[bytes], sections: dict[bytes, Section] | None = None)
     try:
         for piece in pieces:
             request = parser.feed(piece)
-            while request is not None:
-                requests.append(request)
+            while request is not None or parser.pending:
+                if request is not None:
+                    requests.append(request)
                 request = parser.next()
     except (HTTPError, PeerError) as error:
         assert_silent(parser)

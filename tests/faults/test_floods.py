@@ -17,6 +17,8 @@ from .stage import Stage
 
 REQUESTS = 20_000
 TORRENT = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 4000
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKS = b"1\r\na\r\n" * 16_000
 
 
 @pytest.fixture
@@ -119,6 +121,7 @@ def test_a_client_at_full_speed_does_not_starve_the_others(server: Served) -> No
     with Crowd(probed=server.address) as crowd:
         crowd.add(Peer(server.address, b"", dribble=itertools.repeat(TORRENT), beat=0.001, keeps=False))
         crowd.add(Peer(server.address, b"GET /stream/1000000 HTTP/1.1\r\nHost: a\r\n\r\n", keeps=False))
+        crowd.add(Peer(server.address, CHUNKED, dribble=itertools.repeat(CHUNKS), beat=0.001, keeps=False))
         crowd.run(lambda: len(crowd.latencies) >= 100, 20)
         assert crowd.percentile(0.99) < 0.100, crowd.report()
 

@@ -63,9 +63,10 @@ def play(pieces: Iterable[bytes], settings: Settings = ROOMY, sections: dict[byt
     for piece in pieces:
         try:
             request = parser.feed(piece)
-            while request is not None:
-                assert len(request.body) <= settings.max_body
-                requests.append(seen(request))
+            while request is not None or parser.pending:
+                if request is not None:
+                    assert len(request.body) <= settings.max_body
+                    requests.append(seen(request))
                 request = parser.next()
         except HTTPError as error:
             refusal = error.status
