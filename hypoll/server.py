@@ -166,6 +166,8 @@ class Server:
         self._given = listeners
         self._on_stopped = on_stopped
         self._paths: list[str] = []
+        # Those of them that no other process listens on, nor will when this one has ended.
+        self._own: list[socket.socket] = []
         self._give_up_at = float("inf")
         self._limit = 0
         self._refusals = 0
@@ -223,7 +225,7 @@ class Server:
     def _empty_queues(self) -> None:
         """Accept what is queued; close the listeners once nothing is: closing one resets what waits in its queue."""
         for listener in self.listeners:
-            if self._given is None:
+            if listener.sock in self._own:
                 refuse_new(listener.sock)
             listener.starved = False
             while listener.accept():
@@ -280,6 +282,8 @@ class Server:
         try:
             for address in self.settings.bind:
                 sockets.append(listen(address, self.settings))
+                if not address.startswith("fd://"):
+                    self._own.append(sockets[-1])
                 if address.startswith("unix:"):
                     self._paths.append(sockets[-1].getsockname())
         except Exception:
@@ -300,6 +304,7 @@ class Server:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         self._paths.clear()
+        self._own.clear()
 
     def _tick(self) -> None:
         """Once a second: the Date, the deadlines that passed, the listeners that ran out of descriptors."""

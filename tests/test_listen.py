@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hypoll.listen import BindError, address_of, listen
+from hypoll.listen import BindError, address_of, listen, refuse_new
 from hypoll.settings import Settings
 
 
@@ -216,6 +216,28 @@ def test_a_descriptor_that_is_closed(bind):
 def test_a_descriptor_that_is_no_socket(bind, tmp_path):
     with (tmp_path / "file").open("w") as file, pytest.raises(BindError, match=r"non-socket\. Give the number"):
         bind(f"fd://{file.fileno()}")
+
+
+def test_once_new_ones_are_refused_the_queue_stays_what_it_is(bind):
+    listener = bind("127.0.0.1:0")
+    with socket.create_connection(listener.getsockname(), 5) as queued, socket.socket() as late:
+        refuse_new(listener)
+        late.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            late.connect(listener.getsockname())
+        queued.sendall(b"still there")
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.recv(100) == b"still there"
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+def test_refusing_new_ones_is_not_for_unix_sockets_and_harms_none(bind, tmp_path):
+    listener = bind(f"unix:{tmp_path / 's'}")
+    refuse_new(listener)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "s"))
 
 
 def test_a_socket_that_does_not_listen_is_left_open(bind):

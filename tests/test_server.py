@@ -565,6 +565,29 @@ def test_a_drain_empties_the_queue_before_it_closes_the_listener(start, clients,
     turner.until(lambda: has_stopped(server))
 
 
+def test_a_drain_has_the_kernel_refuse_new_ones(start, turner, monkeypatch):
+    refused: list[socket.socket] = []
+    monkeypatch.setattr(module, "refuse_new", refused.append)
+    server = start()
+    own = [listener.sock for listener in server.listeners]
+    server.drain()
+    turner.until(lambda: has_stopped(server))
+    assert refused == own
+
+
+@pytest.mark.parametrize("how", ["given", "inherited"])
+def test_a_shared_listener_serves_the_next_server(start, clients, turner, how):
+    """The socket outlives the server: whatever a drain does to it must not."""
+    with socket.create_server(("127.0.0.1", 0)) as shared:
+        for _ in range(2):
+            copy = shared.dup()
+            server = start(listeners=[copy]) if how == "given" else start(bind=(f"fd://{copy.detach()}",))
+            (client,) = clients.connect(server, GET)
+            assert clients.answer(client).startswith(b"HTTP/1.1 200")
+            server.drain()
+            turner.until(lambda server=server: has_stopped(server))
+
+
 def test_who_finds_room_in_a_drain_has_no_longer_than_the_others(start, clients, turner, monkeypatch):
     monkeypatch.setattr(module, "REFUSALS", 1)
     server = start(max_connections=1)
