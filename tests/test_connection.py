@@ -773,6 +773,18 @@ def test_input_under_way_when_the_server_closes_does_not_reset_the_answer(wire, 
     wire.await_phase(Phase.CLOSED)
 
 
+def test_what_the_client_sends_while_the_kernel_has_its_last_answer_does_not_reset_it(wire, app):
+    app.answers["/"] = lambda request: Response(bytes(200 * KIB))
+    wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400 * KIB)
+    wire.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    wire.await_phase(Phase.LINGERING)
+    wire.send(GET)
+    (answer,) = wire.await_end()
+    assert len(answer.body) == 200 * KIB
+    assert not wire.was_reset
+    assert app.seen == ["/"]
+
+
 def test_a_connection_the_client_asked_to_close_is_closed_at_once(wire):
     wire.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     assert wire.is_in(Phase.CLOSED)
