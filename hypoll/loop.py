@@ -313,10 +313,6 @@ class Loop:
         """Whether `call_soon` has work for a turn."""
         return bool(self._ready)
 
-    def time(self) -> float:
-        """The clock's reading, fresh."""
-        return self._clock()
-
     def timeout(self) -> float | None:
         """Seconds until a timer or a tick is due, 0 when work waits already, None when nothing is planned."""
         if self._ready:

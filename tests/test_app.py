@@ -52,6 +52,9 @@ def traced(response: Response) -> str:
 
 def test_the_public_names():
     assert set(hypoll.__all__) == {
+        "ClientDisconnect",
+        "Event",
+        "sse",
         "HTTPError",
         "Headers",
         "MultiDict",
