@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Mapping
 from email.utils import formatdate
 from enum import Enum
 from typing import NamedTuple
 
-from hypoll.message import JSON, HeaderSource, Request, Response, reason
+from hypoll.message import JSON, HeaderSource, Request, Response, check_field, pairs, reason
 
 COPY_LIMIT = 16 * 1024
 """A body up to this size is copied behind its head; a larger one is sent from where it is."""
@@ -28,9 +27,6 @@ PREFIXES = 256
 
 HEARTBEAT_INTERVAL = 15.0
 """Seconds a body with a heartbeat may be silent."""
-
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 _prefixes: dict[str | None, bytes] = {}
 _date = b""
@@ -89,16 +85,6 @@ def encode_json(body: bytes) -> bytes | None:
     if prefix is None or len(body) > COPY_LIMIT:
         return None
     return b"%b%d\r\n\r\n%b" % (prefix, len(body), body)
-
-
-def check_field(name: str, value: str) -> None:
-    """Raise `ValueError` for a field that could break the framing of a message (RFC 9110, 5.1 and 5.5)."""
-    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-        raise ValueError(f"{name!r} is not a field name: it must be a token")
-    if not isinstance(value, str):
-        raise TypeError(f"the value of {name} is {value!r}: it must be a str")
-    if not _VALUE.fullmatch(value):
-        raise ValueError(f"the value of {name} can't be sent, it has a control or non-latin-1 character: {value!r}")
 
 
 def encode(out: list[bytes], response: Response, request: Request, close: bool) -> Rest | None:
@@ -209,7 +195,7 @@ def _inspect(headers: HeaderSource | None) -> tuple[list[tuple[str, str]], int |
     fields: list[tuple[str, str]] = []
     declared: int | None = None
     close = False
-    for name, value in _pairs(headers):
+    for name, value in pairs(headers):
         check_field(name, value)
         match name.lower():
             case "transfer-encoding":
@@ -224,17 +210,6 @@ def _inspect(headers: HeaderSource | None) -> tuple[list[tuple[str, str]], int |
             case _:
                 fields.append((name, value))
     return fields, declared, close
-
-
-def _pairs(headers: HeaderSource | None) -> Iterator[tuple[str, str]]:
-    if headers is None:
-        return
-    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
-        if isinstance(value, (list, tuple)):
-            for one in value:
-                yield name, one
-        else:
-            yield name, value
 
 
 def _field_lines(fields: Iterable[tuple[str, str]], content_type: str | None) -> bytes:

@@ -6,6 +6,7 @@ stay as they were received: decoded as latin-1 (RFC 9110, 5.5), never guessed at
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from enum import Enum
@@ -25,6 +26,9 @@ MAX_QUERY_FIELDS = 1000
 """The most fields `Request.query` takes from a query string."""
 
 HeaderSource = Mapping[str, Any] | Iterable[tuple[str, str]]
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 class HTTPError(Exception):
@@ -340,6 +344,28 @@ def _parse_cookies(field: str) -> dict[str, str]:
                 value = value[1:-1]
             cookies.setdefault(name, value)
     return cookies
+
+
+def check_field(name: str, value: str) -> None:
+    """Raise `ValueError` for a field that could break the framing of a message (RFC 9110, 5.1 and 5.5)."""
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        raise ValueError(f"{name!r} is not a field name: it must be a token")
+    if not isinstance(value, str):
+        raise TypeError(f"the value of {name} is {value!r}: it must be a str")
+    if not _VALUE.fullmatch(value):
+        raise ValueError(f"the value of {name} can't be sent, it has a control or non-latin-1 character: {value!r}")
+
+
+def pairs(headers: HeaderSource | None) -> Iterator[tuple[str, str]]:
+    """The (name, value) pairs of a response's headers, in whichever of their forms they are."""
+    if headers is None:
+        return
+    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+        if isinstance(value, (list, tuple)):
+            for one in value:
+                yield name, one
+        else:
+            yield name, value
 
 
 class Response:
