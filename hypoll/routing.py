@@ -97,6 +97,12 @@ def name_of(function: Handler) -> str:
 Methods = dict[str, Route]
 
 
+KNOWN = 1024
+"""Paths remembered with what they lead to, of at most `KNOWN_SIZE` bytes each; then all are forgotten."""
+
+KNOWN_SIZE = 128
+
+
 class Parameter(NamedTuple):
     """A `{name:converter}` of a path."""
 
@@ -197,10 +203,12 @@ class Table:
         # Rule 6 of the hot path: by the target as it is received, so a static route is found with one look-up.
         self.static: dict[bytes, Methods] = {}
         self._root = _Node()
+        self._known: dict[bytes, list[tuple[Methods, list[Any]]]] = {}
 
     def add(self, route: Route) -> None:
         """Declare a route. Raises `RouteError` when it collides with one declared before."""
         segments = parse_path(route.path)
+        self._known.clear()
         node = self._root
         for segment in segments:
             if isinstance(segment, Parameter):
@@ -218,20 +226,22 @@ class Table:
         if not route.names:
             self.static[quote(route.path, safe="/:@!$&'()*+,;=~").encode()] = node.methods
 
-    def find(self, path: bytes) -> Iterator[tuple[Methods, list[Any]]]:
+    def find(self, path: bytes) -> list[tuple[Methods, list[Any]]]:
         """The routes a path leads to, as received and percent-encoded, with their parameters' values.
 
         Several, the most special first: a static segment before int, float, uuid, str and path. Raises `HTTPError`
         400 when the path isn't UTF-8.
         """
-        try:
-            if b"%" in path:
-                segments = [unquote_to_bytes(segment).decode() for segment in path[1:].split(b"/")]
-            else:
-                segments = path[1:].decode().split("/")
-        except UnicodeDecodeError:
-            raise HTTPError(400, "the path is not UTF-8") from None
-        return _walk(self._root, segments, 0, [])
+        # Rule 6 of the hot path: targets that repeat, as those of static files, are looked for once.
+        known = self._known.get(path)
+        if known is not None:
+            return known
+        found = list(_walk(self._root, _decoded(path), 0, []))
+        if found and len(path) <= KNOWN_SIZE:
+            if len(self._known) >= KNOWN:
+                self._known.clear()
+            self._known[path] = found
+        return found
 
     def routes(self) -> Iterator[Route]:
         """Every route once, static and pattern, by path."""
@@ -242,6 +252,18 @@ class Table:
             seen.update({id(route): route for route in node.methods.values()})
             stack += [*node.literals.values(), *node.parameters.values()]
         return iter(sorted(seen.values(), key=lambda route: (route.path, route.methods)))
+
+
+def _decoded(path: bytes) -> list[str]:
+    """The decoded segments of a path. Raises `HTTPError` 400."""
+    try:
+        if b"%" in path:
+            segments = [unquote_to_bytes(segment).decode() for segment in path[1:].split(b"/")]
+        else:
+            segments = path[1:].decode().split("/")
+    except UnicodeDecodeError:
+        raise HTTPError(400, "the path is not UTF-8") from None
+    return segments
 
 
 def _walk(node: _Node, segments: list[str], index: int, values: list[Any]) -> Iterator[tuple[Methods, list[Any]]]:
