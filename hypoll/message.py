@@ -11,7 +11,7 @@ import secrets
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
@@ -129,10 +129,10 @@ class Headers(Mapping[str, str]):
 class Section:
     """The header section of a request, once judged: what framing and persistence need to know of it.
 
-    Requests with equal sections share one, so nothing of it may change.
+    Requests with equal sections share one, so nothing of it may change but what is kept here to be found out once.
     """
 
-    __slots__ = ("bodiless", "chunked", "close", "expect", "fields", "host", "length", "persist", "plain")
+    __slots__ = ("asked", "bodiless", "chunked", "close", "expect", "fields", "host", "length", "persist", "plain")
 
     def __init__(self, fields: tuple[tuple[str, str], ...] = ()) -> None:
         self.fields = fields
@@ -145,6 +145,8 @@ class Section:
         # Persistent, without expectation or coding: framed in the plainest way.
         self.plain = False
         self.bodiless = False
+        # What the request asks of a file: see `hypoll.files.asked`.
+        self.asked: dict[str, str] | None = None
 
 
 NO_FIELDS = Section()
@@ -368,6 +370,14 @@ def pairs(headers: HeaderSource | None) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
+class Resource(Protocol):
+    """A body that it takes the request to choose the answer of, such as a file."""
+
+    def respond(self, request: Request, response: Response, /) -> Response:
+        """The response to be sent for `response`, whose body this is."""
+        ...
+
+
 class Response:
     """An answer, sent as it is.
 
@@ -384,7 +394,7 @@ class Response:
 
     def __init__(
         self,
-        body: bytes | str | Iterable[bytes] | AsyncIterable[bytes] = b"",
+        body: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | Resource = b"",
         status: int = 200,
         headers: HeaderSource | None = None,
         content_type: str | None = None,
