@@ -1,4 +1,4 @@
-"""CPU a request, as a multiple of what a bare epoll responder in C needs.
+"""CPU a request, as a multiple of what its base needs: a bare epoll responder in C, nginx for a file.
 
 Server and client have a processor each. The contestants take turns; of each the cheapest of its runs counts, since
 whatever disturbs a run only makes it dearer. CPU is what the scheduler counted for the server while wrk ran.
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from benchmarks import measure
-from benchmarks.contestants import BASELINE, Contestant, choose
+from benchmarks.contestants import Contestant, choose
 from benchmarks.measure import BenchmarkError, Cpu, Load
 
 WARM_UP = 1
@@ -76,15 +76,15 @@ def best(costs: Mapping[str, Sequence[Cost]]) -> dict[str, Cost]:
 def table(contestants: Sequence[Contestant], costs: Mapping[str, Sequence[Cost]]) -> str:
     """What is printed: a row for each contestant."""
     cheapest = best(costs)
-    floor = cheapest[BASELINE.key].total
     width = max(len(contestant.title) for contestant in contestants)
-    lines = [f"{'':11}  {'':{width}}  requests/s  µs/request    user  system  / floor  busy  waited   runs"]
+    lines = [f"{'':11}  {'':{width}}  requests/s  µs/request    user  system  / base   busy  waited   runs"]
     for contestant in contestants:
         row = cheapest[contestant.key]
+        ratio = row.total / cheapest[contestant.base].total
         spread = " ".join(f"{run.total:.2f}" for run in costs[contestant.key])
         lines.append(
             f"{contestant.key:11}  {contestant.title:{width}}  {row.rate:10,.0f}  {row.total:10.2f}  {row.user:6.2f}"
-            f"  {row.system:6.2f}  {row.total / floor:7.3f}  {row.busy:4.0%}  {row.waited:6.1%}   {spread}"
+            f"  {row.system:6.2f}  {ratio:7.3f}  {row.busy:4.0%}  {row.waited:6.1%}   {spread}"
         )
     return "\n".join(lines)
 
@@ -97,10 +97,11 @@ def disturbed(costs: Mapping[str, Sequence[Cost]]) -> list[str]:
 def excesses(contestants: Sequence[Contestant], costs: Mapping[str, Sequence[Cost]]) -> list[str]:
     """A sentence for each contestant that costs more than its limit."""
     cheapest = best(costs)
-    floor = cheapest[BASELINE.key].total
-    ratios = [(contestant, cheapest[contestant.key].total / floor) for contestant in contestants]
+    ratios = [
+        (contestant, cheapest[contestant.key].total / cheapest[contestant.base].total) for contestant in contestants
+    ]
     return [
-        f"{contestant.key} costs {ratio:.3f} times the floor: more than {contestant.limit}"
+        f"{contestant.key} costs {ratio:.3f} times {contestant.base}: more than {contestant.limit}"
         for contestant, ratio in ratios
         if contestant.limit is not None and ratio > contestant.limit
     ]

@@ -14,8 +14,9 @@ PYTHON = "{python}"
 
 
 def hypoll(app: str, *options: str, module: str = "hypoll") -> tuple[str, ...]:
-    """The command that serves an application of `benchmarks.app` on a free port."""
-    return (PYTHON, "-m", module, f"benchmarks.app:{app}", "--bind", "127.0.0.1:0", *options)
+    """The command that serves an application, of `benchmarks.app` unless it names its module, on a free port."""
+    where = app if ":" in app else f"benchmarks.app:{app}"
+    return (PYTHON, "-m", module, where, "--bind", "127.0.0.1:0", *options)
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class Contestant:
     path: the target that is asked for.
     script: a wrk script beside this file.
     connections: of the client, when other than asked for.
-    limit: the most its CPU a request may be, as a multiple of the floor's.
+    base: the key of the contestant that its CPU is compared with.
+    limit: the most its CPU a request may be, as a multiple of the base's.
     """
 
     key: str
@@ -35,6 +37,7 @@ class Contestant:
     path: str
     script: str | None = None
     connections: int | None = None
+    base: str = "floor"
     limit: float | None = None
 
 
@@ -54,15 +57,18 @@ CONTESTANTS = (
     Contestant(
         "large-level", "8 MiB, level-triggered", hypoll("shop", module="benchmarks.level"), "/large", connections=8
     ),
+    Contestant("nginx", "file of 64 KiB, by nginx", (PYTHON, "-m", "benchmarks.files"), "/files/64k.bin"),
+    Contestant("file", "file of 64 KiB", hypoll("benchmarks.files:routes"), "/files/64k.bin", base="nginx", limit=1.5),
 )
 
 BASELINE = CONTESTANTS[0]
 
 
 def choose(keys: list[str]) -> list[Contestant]:
-    """The contestants of these keys in their own order, all if there are none; the floor always. Raises `KeyError`."""
-    known = {contestant.key for contestant in CONTESTANTS}
-    for key in keys:
-        if key not in known:
-            raise KeyError(key)
-    return [contestant for contestant in CONTESTANTS if not keys or contestant.key in (*keys, BASELINE.key)]
+    """The contestants of these keys and their bases, in their own order; all if there are no keys. The floor always.
+
+    Raises `KeyError`.
+    """
+    known = {contestant.key: contestant for contestant in CONTESTANTS}
+    wanted = {BASELINE.key, *keys, *(known[key].base for key in keys)}
+    return [contestant for contestant in CONTESTANTS if not keys or contestant.key in wanted]

@@ -17,7 +17,7 @@ from benchmarks import measure
 from benchmarks.contestants import Contestant, choose
 from benchmarks.measure import BenchmarkError
 
-SHOWN = ("recvfrom", "sendto", "sendmsg", "epoll_wait", "epoll_ctl")
+SHOWN = ("recvfrom", "sendto", "sendmsg", "sendfile", "epoll_wait", "epoll_ctl")
 
 
 def parse_strace(text: str) -> dict[str, int]:
@@ -34,14 +34,16 @@ def parse_strace(text: str) -> dict[str, int]:
 def counting(pid: int, calls: dict[str, int]) -> Iterator[None]:
     """Count the system calls of a process; `calls` has them when the context is left. Raises `BenchmarkError`."""
     with tempfile.NamedTemporaryFile("r") as summary:
+        members = [word for member in measure.family(pid) for word in ("-p", str(member))]
         tracer = subprocess.Popen(
-            ["strace", "-c", "-f", "-p", str(pid), "-o", summary.name], stderr=subprocess.PIPE, text=True
+            ["strace", "-c", "-f", *members, "-o", summary.name], stderr=subprocess.PIPE, text=True
         )
         assert tracer.stderr is not None
         try:
-            first = tracer.stderr.readline()
-            if "attached" not in first:
-                raise BenchmarkError(f"strace can't watch the server: {first}")
+            for _ in members[::2]:
+                said = tracer.stderr.readline()
+                if "attached" not in said:
+                    raise BenchmarkError(f"strace can't watch the server: {said}")
             yield
         finally:
             tracer.send_signal(signal.SIGINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -57,6 +58,18 @@ def test_the_level_triggered_variant_changes_its_registration_while_output_waits
     with measure.running(BY_KEY["large-level"], sys.executable) as (_, port):
         assert len(receive(port, "/large")) > 8 * 1024 * 1024
         assert receive(port, "/users/7/orders/x").endswith(b'{"user":7,"order":"x"}')
+
+
+def test_nginx_sends_a_file_as_long_as_hypolls():
+    if shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        pytest.skip("there is no nginx")
+    sizes = []
+    for key in ("nginx", "file"):
+        with measure.running(BY_KEY[key], sys.executable) as (pid, port):
+            sizes.append(len(receive(port, BY_KEY[key].path).partition(b"\r\n\r\n")[2]))
+            members = measure.family(pid)
+        assert not any(Path(f"/proc/{member}").exists() for member in members)
+    assert sizes == [64 * 1024] * 2
 
 
 def test_a_server_that_does_not_start_is_told_with_what_it_said():
@@ -144,6 +157,17 @@ def test_a_row_over_its_limit_is_named():
     (sentence,) = compare.excesses(choose(["inline"]), costs([5.0], [7.3]))
     assert "inline" in sentence
     assert "1.460" in sentence
+
+
+def test_a_limit_is_a_multiple_of_the_rows_base():
+    rows = choose(["file"])
+    assert [row.key for row in rows] == ["floor", "nginx", "file"]
+    measured = {
+        key: [Cost(1e5, total, 1.0, 1.0, 1.0, 0.0)] for key, total in (("floor", 5), ("nginx", 30), ("file", 46))
+    }
+    assert "1.533" in compare.table(rows, measured)
+    (sentence,) = compare.excesses(rows, measured)
+    assert sentence == "file costs 1.533 times nginx: more than 1.5"
 
 
 def test_a_run_that_shared_its_processor_is_told():
