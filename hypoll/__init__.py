@@ -6,6 +6,7 @@ import importlib
 from types import ModuleType
 
 from hypoll.app import RouteError, Routes
+from hypoll.files import File
 from hypoll.http import ClientDisconnect, Headers, HTTPError, MultiDict, Request, Response
 from hypoll.process import run
 from hypoll.sse import Event, sse
@@ -21,6 +22,7 @@ def __getattr__(name: str) -> ModuleType:
 __all__ = [
     "ClientDisconnect",
     "Event",
+    "File",
     "HTTPError",
     "Headers",
     "MultiDict",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from types import CoroutineType
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from hypoll.files import File
 from hypoll.http import (
     FAILURES,
     ClientDisconnect,
@@ -24,6 +26,7 @@ from hypoll.http import (
     problem,
 )
 from hypoll.routing import Handler, Route, RouteError, Table, check_handler, check_hook, kind_of, parse_path
+from hypoll.static import Static
 
 __all__ = ["RouteError", "Routes"]
 
@@ -122,6 +125,22 @@ class Routes:
     def options(self, path: str, *, threaded: bool = False, stream: bool = False) -> Callable[[H], H]:
         """`route` for OPTIONS, where the Allow field alone is not the answer."""
         return self.route(path, ("OPTIONS",), threaded=threaded, stream=stream)
+
+    def static(
+        self,
+        prefix: str,
+        directory: str | os.PathLike[str],
+        *,
+        cache_control: str | None = None,
+        precompressed: bool = True,
+    ) -> None:
+        """Serve the files below `directory` at the paths below `prefix`, to GET and HEAD. See `Static`.
+
+        Raises `RouteError` as `route` does, for a directory that there isn't, and for a Cache-Control that can't be
+        sent.
+        """
+        handler = Static(directory, cache_control=cache_control, precompressed=precompressed)
+        self._declare(prefix.rstrip("/") + "/{path:path}", ("GET",), handler, threaded=False, stream=False)
 
     def mount(self, prefix: str, other: Routes) -> None:
         """Serve all of `other`, and what it declares later, below `prefix`. Its hooks apply to its routes only.
@@ -346,14 +365,14 @@ class Routes:
         """The route of a request, its parameters set. Raises `HTTPError` 400, 404 or 405."""
         if request.target == b"*":
             return _options_route(", ".join(METHODS))
-        allowed: set[str] = set()
-        for methods, values in self._table.find(request.target.partition(b"?")[0]):
+        found = self._table.find(request.target.partition(b"?")[0])
+        for methods, values in found:
             route = methods.get(request.method) or (methods.get("GET") if request.method == "HEAD" else None)
             if route is not None:
                 if values:
                     request.params = dict(zip(route.names, values, strict=True))
                 return route
-            allowed |= methods.keys()
+        allowed = {method for methods, _ in found for method in methods}
         if not allowed:
             raise HTTPError(404, "there is nothing at this path")
         allow = ", ".join(sorted(allowed | {"OPTIONS"} | ({"HEAD"} if "GET" in allowed else set())))
@@ -528,6 +547,8 @@ def to_response(result: Any) -> Response:
     if kind is not dict and kind is not list:
         if isinstance(result, Response):
             return result
+        if isinstance(result, File):
+            return Response(result)
         if isinstance(result, str):
             return Response(result.encode(), 200, None, "text/plain; charset=utf-8")
         if isinstance(result, (bytes, bytearray, memoryview)):

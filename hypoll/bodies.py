@@ -15,8 +15,9 @@ from enum import Enum
 from typing import Protocol
 
 from hypoll.encode import COPY_LIMIT
+from hypoll.files import Slice
 from hypoll.http import FAILURES
-from hypoll.output import Buffers
+from hypoll.output import SEND_SIZE, Buffers
 from hypoll.threads import Call, Threads
 
 PIECES_PER_PULL = range(64)
@@ -33,6 +34,7 @@ class Pull(Enum):
 
     MORE = "send what there is, and pull again"
     LATER = "the source calls `ready` when it has a piece"
+    SENT = "the source has sent some itself, as much as a turn may: pull again in the next"
     FULL = "the kernel is full: pull again at the writable edge"
     END = "that was the last piece"
 
@@ -72,6 +74,32 @@ class InlineSource:
     def close(self) -> None:
         """Close the iterator, if it can be."""
         close_stream(self._stream)
+
+
+class FileSource:
+    """Bytes of a file, which go from the page cache to the socket by sendfile(2)."""
+
+    def __init__(self, part: Slice) -> None:
+        self._part = part
+
+    def pull(self, sock: socket.socket, output: Buffers) -> Pull:
+        """Send a burst. Raises `TruncatedError` when the file has become shorter, `OSError` when the peer has gone."""
+        part = self._part
+        sent = 0
+        try:
+            while part.count and sent < SEND_SIZE:
+                sent += part.send(sock.fileno(), SEND_SIZE - sent)
+        except BlockingIOError:
+            # What was sent counts as the peer's progress: the next pull finds the kernel full, if it still is.
+            return Pull.SENT if sent else Pull.FULL
+        if part.count:
+            return Pull.SENT
+        part.release()
+        return Pull.END
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._part.release()
 
 
 class ThreadSource:

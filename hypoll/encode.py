@@ -7,8 +7,9 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Mapping
 from email.utils import formatdate
 from enum import Enum
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+from hypoll.files import File, OpenFile, Slice
 from hypoll.message import JSON, HeaderSource, Request, Response, check_field, pairs, reason
 
 COPY_LIMIT = 16 * 1024
@@ -40,6 +41,7 @@ class Rest(NamedTuple):
     """What is to be known of an answer that isn't whole, or is the last of its connection.
 
     stream, async_stream: the framed pieces of its body; of an async iterator, the latter.
+    part: the bytes of a file that are its body.
     beat: seconds without a piece of the stream after which to send the framed bytes, again and again.
     """
 
@@ -47,9 +49,10 @@ class Rest(NamedTuple):
     close: bool
     beat: tuple[float, bytes] | None = None
     async_stream: AsyncGenerator[bytes] | None = None
+    part: Slice | None = None
 
 
-Body = bytes | Iterator[bytes] | AsyncIterator[bytes]
+Body = bytes | Slice | Iterator[bytes] | AsyncIterator[bytes]
 
 
 def refresh_date(now: float | None = None) -> None:
@@ -101,11 +104,22 @@ def encode(out: list[bytes], response: Response, request: Request, close: bool) 
         if plain is not None:
             out.append(plain)
             return None
+    if isinstance(response.body, (File, OpenFile)):
+        file = response.body.whole(request) if request.plain and not close and _is_bare(response) else None
+        if file is not None:
+            return _encode_file(out, file)
+        response = response.body.respond(request, response)
+    return _encode_general(out, response, request, close)
+
+
+def _encode_general(out: list[bytes], response: Response, request: Request, close: bool) -> Rest | None:
     status = response.status
     if not isinstance(status, int) or not 200 <= status <= 599:
         raise ValueError(f"{status!r} is not the status of a final response, which is an int from 200 to 599")
     fields, declared, asked = _inspect(response.headers)
     body, content_type = _content(response)
+    if isinstance(body, Slice):
+        declared = body.count
     has_content = status not in CONTENTLESS and request.method != "HEAD"
     framing = Framing.NONE if status in BODILESS else _framing(body, declared, request.minor, has_content)
     if status == 205:
@@ -120,8 +134,11 @@ def encode(out: list[bytes], response: Response, request: Request, close: bool) 
         _remember(content_type, head)
     length = 0 if status == 205 else len(body) if declared is None and isinstance(body, bytes) else declared
     out.append(head + _framing_lines(framing, length, close, request.minor))
+    part = None
     if not has_content:
         _release(body)
+    elif isinstance(body, Slice):
+        part = _sliced(out, body)
     elif not isinstance(body, bytes):
         framer = _Framer(framing is Framing.CHUNKED, declared)
         beat = _beat(response.body, framer)
@@ -130,7 +147,44 @@ def encode(out: list[bytes], response: Response, request: Request, close: bool) 
         return Rest(_begun(_frame(body, framer)), close, beat)
     elif body:
         out.append(body)
-    return Rest(None, close) if close else None
+    return Rest(None, close, part=part) if close or part is not None else None
+
+
+def file_head(file: OpenFile) -> bytes:
+    """The head of a whole file."""
+    return b"HTTP/1.1 200 OK\r\nServer: hypoll\r\nDate: %b\r\n%b\r\n" % (_date, file.lines)
+
+
+def encode_file(request: Request, response: Response) -> OpenFile | None:
+    """The file that is the whole answer to a plain request and is worth sendfile(2); None: it needs more thought."""
+    body = response.body
+    if isinstance(body, (OpenFile, File)) and _is_bare(response):
+        file = body.whole(request)
+        if file is not None and file.size > COPY_LIMIT:
+            return file
+    return None
+
+
+def _is_bare(response: Response) -> bool:
+    return response.status == 200 and response.headers is None and response.content_type is None
+
+
+def _encode_file(out: list[bytes], file: OpenFile) -> Rest | None:
+    """Rule 7 of the hot path: the head of a whole file is prebuilt."""
+    out.append(file_head(file))
+    part = _sliced(out, Slice(file, 0, file.size))
+    return None if part is None else Rest(None, close=False, part=part)
+
+
+def _sliced(out: list[bytes], body: Slice) -> Slice | None:
+    """A small slice is copied behind its head: sendfile(2) is the dearer way up to about this size."""
+    if body.count > COPY_LIMIT:
+        return body
+    try:
+        out.append(b"".join(body))
+    finally:
+        body.release()
+    return None
 
 
 def _framing_lines(framing: Framing, length: int | None, close: bool, minor: int) -> bytes:
@@ -178,10 +232,12 @@ def _content(response: Response) -> tuple[Body, str | None]:
         return body.encode(), content_type or "text/plain; charset=utf-8"
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body), content_type or ("application/octet-stream" if len(body) else None)
+    if isinstance(body, Slice):
+        return body, content_type
     try:
         if isinstance(body, Mapping):
             raise TypeError
-        found = aiter(body) if isinstance(body, AsyncIterable) else iter(body)
+        found = aiter(body) if isinstance(body, AsyncIterable) else iter(cast("Iterable[bytes]", body))
         return found, content_type or "application/octet-stream"
     except TypeError:
         raise TypeError(f"a response's body is bytes, str or an iterator of bytes, not {type(body).__name__}") from None

@@ -17,19 +17,8 @@ SENDMSG_BUFFERS = 64
 Buffers = list[bytes | memoryview]
 
 
-def send(sock: socket.socket, output: Buffers, pieces: list[bytes]) -> bool:
-    """Send now; keep in `output`, empty so far, what the kernel doesn't take. False when some waits."""
-    if len(pieces) == 1:
-        return send_one(sock, output, pieces[0])
-    if sum(map(len, pieces)) <= JOIN_LIMIT:
-        return send_one(sock, output, b"".join(pieces))
-    output += pieces
-    flush(sock, output)
-    return not output
-
-
 def send_one(sock: socket.socket, output: Buffers, data: bytes) -> bool:
-    """`send` of one piece."""
+    """Send now; keep in `output`, empty so far, what the kernel doesn't take. False when some waits."""
     try:
         sent = sock.send(data)
     except BlockingIOError:
@@ -40,13 +29,16 @@ def send_one(sock: socket.socket, output: Buffers, data: bytes) -> bool:
     return False
 
 
-def flush(sock: socket.socket, output: Buffers) -> int:
-    """Send what waits until the kernel is full, all is sent, or it was `SEND_SIZE`. Gives the bytes sent."""
+def flush(sock: socket.socket, output: Buffers, flags: int = 0) -> int:
+    """Send what waits until the kernel is full, all is sent, or it was `SEND_SIZE`. Gives the bytes sent.
+
+    flags: of sendmsg(2).
+    """
     total = 0
     while output and total < SEND_SIZE:
         offered = _up_to(SEND_SIZE - total, output)
         try:
-            sent = sock.sendmsg(offered)
+            sent = sock.sendmsg(offered, (), flags)
         except BlockingIOError:
             break
         _drop(output, sent)

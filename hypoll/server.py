@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from hypoll.connection import Application, Connection, Shared
+from hypoll.files import FILES, OPEN_FILES
 from hypoll.http import HTTPError, Peer, refresh_date
 from hypoll.listen import address_of, listen, prepare, refuse_new
 from hypoll.loop import IN, Loop
@@ -188,7 +189,8 @@ class Server:
         """Bind, run the application's startup, listen. Raises `hypoll.listen.BindError`, or what the startup raises."""
         descriptors = raise_descriptor_limit()
         self._refusals = min(REFUSALS, descriptors // 4)
-        reserved = self._refusals + min(RESERVED_DESCRIPTORS, descriptors // 4)
+        FILES.limit = min(OPEN_FILES, descriptors // 8)
+        reserved = self._refusals + min(RESERVED_DESCRIPTORS + OPEN_FILES, descriptors // 4)
         self._limit = self.settings.max_connections or max(1, descriptors - reserved)
         sockets = self._bind() if self._given is None else [prepare(sock) for sock in self._given]
         try:
@@ -310,6 +312,7 @@ class Server:
         """Once a second: the Date, the deadlines that passed, the listeners that ran out of descriptors."""
         refresh_date()
         now = self.loop.now
+        FILES.tick(now)
         for connection in [connection for connection in self.connections if connection.deadline <= now]:
             connection.on_deadline()
         self._feed_starved()

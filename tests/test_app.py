@@ -55,6 +55,7 @@ def test_the_public_names():
         "ClientDisconnect",
         "Event",
         "sse",
+        "File",
         "HTTPError",
         "Headers",
         "MultiDict",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import h11
@@ -369,7 +369,7 @@ def test_repeated_declared_length_refused() -> None:
 def streamed(response: Response, minor: int = 1) -> Iterator[bytes]:
     rest = encode([], response, a_request("GET", minor), False)
     assert rest is not None
-    assert rest.stream is not None
+    assert isinstance(rest.stream, Generator)
     return rest.stream
 
 
@@ -455,7 +455,7 @@ def test_a_stream_that_is_let_go_closes_its_body(minor: int, pulls: int) -> None
     body = Closing()
     rest = encode([], Response(body), a_request("GET", minor), False)
     assert rest is not None
-    assert rest.stream is not None
+    assert isinstance(rest.stream, Generator)
     for _ in range(pulls):
         next(rest.stream)
     assert body.closed == 0

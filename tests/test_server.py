@@ -389,7 +389,7 @@ def test_those_that_were_refused_and_stay_take_no_place(start, clients, turner):
 
 
 def test_the_limit_follows_from_the_descriptors(start, monkeypatch):
-    for descriptors, expected in [(20_000, 20_000 - 64 - 256), (256, 128), (1, 1)]:
+    for descriptors, expected in [(20_000, 20_000 - 64 - 128 - 256), (256, 128), (1, 1)]:
         monkeypatch.setattr(module, "raise_descriptor_limit", lambda descriptors=descriptors: descriptors)
         server = start()
         assert server._limit == expected
