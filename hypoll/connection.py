@@ -781,7 +781,10 @@ class Connection:
             self.output.append(memoryview(head)[sent:])
         offset = max(sent - len(head), 0)
         self.source = FileSource(Slice(file, offset, file.size - offset))
-        self._drive()
+        if offset == SEND_SIZE:
+            self._come_back()  # the others have their turn
+        else:
+            self._drive()
         return True
 
     def _pull(self, source: Source) -> Pull:
