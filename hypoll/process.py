@@ -140,5 +140,6 @@ class _Stopping:
 
     def on_interrupt(self) -> None:
         if self._asked or self._server.status is Status.DRAINING:
+            self._server.loop.stop()  # for a handler that catches everything: then its turn is the last
             raise _Hurry
         self._asked = True

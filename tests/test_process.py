@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 import hypoll
 from hypoll import Response, Routes
 from hypoll.listen import BindError
+from hypoll.process import _Stopping
 from hypoll.server import Server, Status
 
 PATIENCE = 10.0
@@ -142,6 +144,45 @@ def test_a_second_interrupt_stops_at_once(routes, visitor, caplog, first):
 
     hypoll.run(routes, "127.0.0.1:0", on_start=visitor.comes(visit), write_timeout=1000.0)
     assert "interrupted again" in caplog.text
+
+
+def test_a_handler_that_catches_everything_delays_a_second_interrupt_no_further(routes, visitor, monkeypatch):
+    begun, heard = threading.Event(), threading.Event()
+    original = _Stopping.on_interrupt
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def on_interrupt(self: _Stopping) -> None:
+        try:
+            original(self)
+        finally:
+            heard.set()
+
+    monkeypatch.setattr(_Stopping, "on_interrupt", on_interrupt)
+
+    @routes.get("/stubborn")
+    def stubborn(request):
+        begun.set()
+        with contextlib.suppress(BaseException):
+            for _ in range(1000):  # short: a signal that comes just before a sleep doesn't wake it
+                time.sleep(PATIENCE / 1000)
+        return "ok"
+
+    def visit(server: Server, address: tuple[str, int]) -> None:
+        with connect(address) as busy, connect(address) as sock:
+            busy.sendall(GET[:10])
+            busy_is_seen(server)
+            sock.sendall(GET.replace(b"/ ", b"/stubborn "))
+            assert begun.wait(PATIENCE)
+            signal.pthread_kill(main, signal.SIGINT)  # a thread's own kill may reach itself, and wake nobody
+            assert heard.wait(PATIENCE)
+            signal.pthread_kill(main, signal.SIGINT)
+            with contextlib.suppress(ConnectionResetError):
+                assert read_to_end(busy) == b""
+
+    start = time.monotonic()
+    hypoll.run(routes, "127.0.0.1:0", on_start=visitor.comes(visit))
+    assert time.monotonic() - start < PATIENCE
 
 
 def test_a_second_term_does_not_hurry(routes, visitor):
