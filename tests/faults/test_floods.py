@@ -117,11 +117,17 @@ def test_5000_connections_reset_in_the_middle_of_a_request_leave_nothing(server:
     assert server.memory() - memory < 2 * MIB
 
 
-def test_a_client_at_full_speed_does_not_starve_the_others(server: Served) -> None:
+STREAM = b"GET /stream/1000000 HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "greedy", [[(b"", TORRENT), (STREAM, b"")], [(CHUNKED, CHUNKS)]], ids=["requests and answers", "chunks"]
+)
+def test_a_client_at_full_speed_does_not_starve_the_others(server: Served, greedy: list[tuple[bytes, bytes]]) -> None:
     with Crowd(probed=server.address) as crowd:
-        crowd.add(Peer(server.address, b"", dribble=itertools.repeat(TORRENT), beat=0.001, keeps=False))
-        crowd.add(Peer(server.address, b"GET /stream/1000000 HTTP/1.1\r\nHost: a\r\n\r\n", keeps=False))
-        crowd.add(Peer(server.address, CHUNKED, dribble=itertools.repeat(CHUNKS), beat=0.001, keeps=False))
+        for first, more in greedy:
+            dribble = itertools.repeat(more) if more else None
+            crowd.add(Peer(server.address, first, dribble=dribble, beat=0.001, keeps=False))
         crowd.run(lambda: len(crowd.latencies) >= 100, 20)
         assert crowd.percentile(0.99) < 0.100, crowd.report()
 
