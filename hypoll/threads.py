@@ -66,7 +66,10 @@ class Call(Job):
 
     def finish(self) -> None:
         """Tell who asked for it."""
-        self._done(self)
+        try:
+            self._done(self)
+        finally:
+            self.error = None  # its traceback leads back here
 
 
 class Threads:
@@ -144,11 +147,14 @@ class Threads:
 
     def _wake(self) -> None:
         """See that a thread looks at the queue soon."""
-        if self._waking or not self._jobs:
-            return
-        self._waking = True
-        if not self._wake_sleeper() and not self._start():
+        while self._jobs and not self._waking:
+            self._waking = True
+            if self._wake_sleeper() or self._start():
+                return
             self._waking = False  # all are at work, and look again when they are done
+            if not self._sleepers:
+                return
+            # One fell asleep in between, and who brought a job meanwhile took it to be waking.
 
     def _wake_sleeper(self) -> bool:
         try:
