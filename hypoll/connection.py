@@ -547,44 +547,54 @@ class Connection:
     # a handler that works elsewhere
 
     def _hand_over(self, request: Request, deferred: Deferred) -> None:
-        """Have a request handled elsewhere."""
-        self.exchange = Exchange(self, self.shared, request, deferred)
-        self._start_exchange(self.exchange)
-
-    def _start_exchange(self, exchange: Exchange) -> None:
-        """Let the handler begin. Until it has answered nothing else is handled."""
+        """Have a request handled elsewhere. Until it is answered nothing else is handled."""
+        exchange = self.exchange = Exchange(self, self.shared, request, deferred)
         self.phase = _WAITING
         self.deadline = _NEVER
         exchange.start()
-        if self.half_closed and self.phase is _WAITING:
+        if self.half_closed:
+            self._doubt()
+
+    def _start_exchange(self, exchange: Exchange) -> None:
+        """Let the handler begin that had to wait until the answers before its were sent."""
+        self.phase = _WAITING
+        self.deadline = _NEVER
+        exchange.start()
+        if self.half_closed:
             self._doubt()
 
     def respond(self, answer: Response | bytes) -> None:
-        """Send the answer of a handler that worked elsewhere."""
-        exchange, shared = self.exchange, self.shared
+        """Send the answer of a handler that worked elsewhere. A connection that fails at it is closed."""
+        exchange, shared, parser = self.exchange, self.shared, self.parser
         if exchange is None:
             return
-        if self.disarmed:
-            self._rearm()
-        request = exchange.request
-        if request.plain and exchange.intake is None and not (shared.draining or self.output or self.parser.state):
-            payload = encode_json(answer) if isinstance(answer, bytes) else encode_plain(answer)
-        else:
+        try:
+            if self.disarmed:
+                self._rearm()
+            request = exchange.request
             payload = None
-        if payload is None:
-            self._respond_with_care(exchange, request, answer)
-        else:
-            # The hot path of its kind: what `on_events` does after the handler.
-            exchange.end()
-            self.exchange = None
-            if send_one(self.sock, self.output, payload):
-                self.phase = _IDLE
-                self.deadline = shared.loop.now + shared.keep_alive
+            if request.plain and not (exchange.intake or shared.draining or self.output or parser.state):
+                payload = encode_json(answer) if type(answer) is bytes else encode_plain(answer)  # type: ignore[arg-type]
+            if payload is None:
+                self._respond_with_care(exchange, request, answer)
             else:
-                self._enter(Phase.SENDING)
-        if self.readable or self.parser.pending:
-            # Not now: requests that came together must not be nested in each other.
-            self._come_back()
+                # The hot path of its kind: what `on_events` does after the handler.
+                exchange.connection = self.exchange = None
+                try:
+                    sent = self.sock.send(payload)
+                except BlockingIOError:
+                    sent = 0
+                if sent == len(payload):
+                    self.phase = _IDLE
+                    self.deadline = shared.loop.now + shared.keep_alive
+                else:
+                    self.output.append(memoryview(payload)[sent:])
+                    self._enter(Phase.SENDING)
+            if self.readable or parser.pending:
+                # Not now: requests that came together must not be nested in each other.
+                self._come_back()
+        except Exception as error:
+            self._on_failure(error)
 
     def _respond_with_care(self, exchange: Exchange, request: Request, answer: Response | bytes) -> None:
         body = b"" if isinstance(answer, bytes) else answer.body
@@ -601,7 +611,8 @@ class Connection:
 
     def _doubt(self) -> None:
         """The peer has ended its side: is it half-closed, or gone? The next tick asks."""
-        if self.exchange is not None and self.exchange.request.minor and not self._takes_in():
+        waits = self.phase is _WAITING and self.exchange is not None and not self._takes_in()
+        if waits and self.exchange and self.exchange.request.minor:
             self.deadline = self.shared.loop.now
 
     def _probe(self) -> None:

@@ -64,9 +64,6 @@ class Carrier(Protocol):
     def on_demand(self) -> None:
         """Read on: the handler wants more of the body."""
 
-    def guard(self, step: Callable[..., object], *args: object) -> None:
-        """Take a step, and close when it fails."""
-
     def close(self) -> None:
         """Close the connection."""
 
@@ -106,9 +103,9 @@ class Exchange(Job):
         elif means.tasks is None:
             raise RuntimeError("an async handler needs a server that runs on asyncio")
         else:
-            task = means.tasks.start(self._run(means.tasks))
-            if not task.done():
-                self._task = task
+            tasks = means.tasks
+            tasks.count += 1
+            self._task = tasks.new(self._run(tasks))
 
     def abandon(self) -> None:
         """The client has gone."""
@@ -132,9 +129,8 @@ class Exchange(Job):
     # the handler
 
     def _respond(self, answer: Response | bytes) -> None:
-        connection = self.connection
-        if connection is not None:
-            connection.guard(connection.respond, answer)
+        if self.connection is not None:
+            self.connection.respond(answer)
 
     def run(self) -> None:
         """The handler, on a thread."""
@@ -151,7 +147,9 @@ class Exchange(Job):
 
     def finish(self) -> None:
         """The handler has come back from its thread."""
-        self._respond(self._answer)
+        connection = self.connection
+        if connection is not None:
+            connection.respond(self._answer)
         self._answer = b""
 
     async def _run(self, tasks: Tasks) -> None:
@@ -170,11 +168,15 @@ class Exchange(Job):
             except FAILURES as error:
                 answer = deferred.fail(request, error)
             self._task = None
-            self._respond(answer)
-            if isinstance(answer, Response):
-                await self._see_to_body(answer.body)
+            connection = self.connection
+            if connection is not None:
+                connection.respond(answer)
+            if type(answer) is not bytes:
+                await self._see_to_body(answer.body)  # type: ignore[union-attr]
         finally:
-            tasks.done()
+            tasks.count -= 1
+            if not tasks.count:
+                tasks.on_idle()
 
     async def _see_to_body(self, body: object) -> None:
         """Give a body that is an async iterator, or close it when it isn't to be sent, as of HEAD."""

@@ -342,6 +342,6 @@ class Server:
 
     def _stop_when_drained(self) -> None:
         # What works for a client that has gone is waited for, too: it may be in the middle of a transaction.
-        working = self.threads.unfinished or self.tasks
+        working = self.threads.unfinished or (self.tasks is not None and self.tasks.count)
         if self.status is Status.DRAINING and not (self.connections or self.listeners or working):
             self.stop()

@@ -41,38 +41,23 @@ def new_event_loop(uvloop: bool) -> asyncio.AbstractEventLoop:
 class Tasks:
     """Runs a `Loop` from an asyncio event loop, and coroutines beside it.
 
-    on_idle: called when no task of `start` is left.
+    new: makes a task of a coroutine. Where Python can (3.12) it runs up to its first wait at once.
+    count: tasks under way, for who makes them to keep: a done callback would cost each a turn of asyncio.
+    on_idle: for them to call when none is left.
     """
 
     def __init__(self, loop: Loop, *, uvloop: bool = True) -> None:
         self.on_idle: Callable[[], object] = lambda: None
         self.asyncio = new_event_loop(uvloop)
         self._loop = loop
-        self._count = 0
+        self.count = 0
+        self.new: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = partial(_new_task, loop=self.asyncio)
         self._soon = False
         self._wake_at = float("inf")
         self._timer: asyncio.TimerHandle | None = None
         self._at_end: list[Callable[[], object]] = []
         self.asyncio.add_reader(loop.fileno(), self._turn)
         loop.on_work = self._plan
-
-    def __len__(self) -> int:
-        """Tasks under way."""
-        return self._count
-
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a coroutine as a task, up to its first wait at once where Python can (3.12).
-
-        It must not raise, and call `done` as its last act: a done callback would cost every request a turn of asyncio.
-        """
-        self._count += 1
-        return _new_task(coroutine, loop=self.asyncio)
-
-    def done(self) -> None:
-        """A task that `start` has started is done."""
-        self._count -= 1
-        if not self._count:
-            self.on_idle()
 
     def complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end before or after `run`."""

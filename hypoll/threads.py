@@ -4,7 +4,8 @@ Its laws:
 
 - A job begins on the loop's thread (`submit`) and ends there (its `done`), whatever became of it in between.
 - Jobs of one turn are handed over together at its end, and what is done comes back together: a thread that takes a
-  job goes on with the next ones without sleeping, so that a burst costs one wake-up each way, not one a job.
+  job goes on with the next ones without sleeping, and tells the loop when none is left, or when no other thread is
+  there to tell it. So a burst costs one wake-up each way, not one a job.
 - Whoever takes a job while others wait wakes one more thread, unless one is waking already: calls that block soon have
   all threads, calls that don't are done by one, without a fight for the interpreter's lock.
 - A thread may be stuck for ever: all are daemons, and nothing waits for them at the process's end.
@@ -145,16 +146,17 @@ class Threads:
         self._planned = False
         self._wake()
 
-    def _wake(self) -> None:
-        """See that a thread looks at the queue soon."""
+    def _wake(self) -> bool:
+        """See that a thread looks at the queue soon. False: all are at work, and look again when they are done."""
         while self._jobs and not self._waking:
             self._waking = True
             if self._wake_sleeper() or self._start():
-                return
-            self._waking = False  # all are at work, and look again when they are done
+                return True
+            self._waking = False
             if not self._sleepers:
-                return
+                return False
             # One fell asleep in between, and who brought a job meanwhile took it to be waking.
+        return self._waking
 
     def _wake_sleeper(self) -> bool:
         try:
@@ -184,19 +186,23 @@ class Threads:
         lock.acquire()
         while not self._closed:
             self._waking = False  # before the look at the queue: what comes after it wakes again
+            if finished and not self._collecting:
+                self._collect_soon()
             while jobs:
                 try:
                     job = jobs.popleft()
                 except IndexError:
                     break
-                if jobs and not self._waking:
-                    self._wake()
+                # The next call may block, so what is done must not wait for it. But telling the loop now would have it
+                # fight this thread for the interpreter: where another thread is coming, that one tells.
+                if not (jobs and (self._waking or self._wake())) and finished and not self._collecting:
+                    self._collect_soon()
                 job.waited = clock() - job.since
                 job.run()
                 finished.append(job)
                 del job  # a sleeping thread keeps nothing of a request
-                if not self._collecting:
-                    self._collect_soon()
+            if finished and not self._collecting:
+                self._collect_soon()
             self._sleepers.append(lock)
             # A job may have come between the last look and that line, and its submitter found nobody asleep.
             if not jobs or not self._rise(lock):

@@ -18,7 +18,7 @@ from hypoll.http import Request
 from hypoll.loop import Loop
 
 LOOKS = 4
-"""Looks in the time that a handler may take: one that takes a quarter longer is seen for certain."""
+"""Looks in the time that a handler may take: one that takes half as long again is seen for certain."""
 
 QUIET_LOOKS = 8
 """Looks at an idle loop after which the thread goes to sleep."""
@@ -68,6 +68,7 @@ class Watchdog:
         self._work = threading.Lock()
         self._work.acquire()
         self._stopping = False
+        self._turn = -1.0
         self._seen: Sight | None = None
         self._since = 0.0
         self._told = False
@@ -98,15 +99,20 @@ class Watchdog:
                 # Not a sleep: `stop` must not wait for it. The lock is free only then.
                 if self._work.acquire(timeout=self._limit / LOOKS):
                     break
-                frame = sys._current_frames().get(self._thread_id)
-                quiet = 0 if self._look(frame) else quiet + 1
-                del frame
+                quiet = 0 if self._look() else quiet + 1
             if not self._stopping:
                 self._loop.on_busy = self._wake
         self._note(None)
 
-    def _look(self, frame: FrameType | None) -> bool:
+    def _look(self) -> bool:
         """Take note of what the thread does. False: it rests."""
+        turn = self._loop.now
+        if turn != self._turn:
+            # Another turn than at the last look: nothing is stuck, and no stack need be looked at.
+            self._turn = turn
+            self._note(None)
+            return True
+        frame = sys._current_frames().get(self._thread_id)
         if frame is None or frame.f_code in self._waits:
             self._note(None)
             return False
@@ -130,7 +136,9 @@ class Watchdog:
         now = self._loop.time()
         if self._told and self._seen is not None:
             log.warning("%s held the loop for %.2f s", self._seen.name, now - self._since)
-        self._seen, self._since, self._told = sight, now, False
+        # The first that is seen in a turn has had it since the turn's first look, at the least.
+        self._since = now if sight is None or self._seen is not None else self._since
+        self._seen, self._told = sight, False
 
     def _see(self, frame: FrameType) -> Sight:
         """What a stack is busy with: the request in it, or else whatever it is."""
