@@ -406,7 +406,8 @@ def _entry(handler: Handler, kind: Kind, stream: bool) -> Handler:
         return handler
 
     def call(request: Request, in_thread: InThread) -> Any:
-        return handler(request, **request.params)
+        params = request._params
+        return handler(request, **params) if params else handler(request)
 
     deferred = Deferred(kind, call, _settle, failure, stream)
     return lambda request, **params: deferred
