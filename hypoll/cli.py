@@ -133,7 +133,10 @@ def _declaration(option: Option) -> click.Option:
         return click.Option([names], is_flag=True, help=option.help, **common)
     if isinstance(option.default, tuple):
         several = " The variable takes several with spaces between."
-        return click.Option([name], multiple=True, metavar="ADDRESS", help=option.help + several, **common)
+        return click.Option([name], multiple=True, metavar=option.metavar, help=option.help + several, **common)
+    if isinstance(option.default, str):
+        common |= {"type": click.Choice(option.choices)} if option.choices else {"metavar": option.metavar}
+        return click.Option([name], help=option.help, **common)
     least = int(option.least)
     if option.unit == "bytes":
         common |= {"type": Size(least), "metavar": "SIZE", "default": format_size(option.default)}

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from hypoll.networks import Networks
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -52,17 +55,53 @@ def format_size(size: int) -> str:
 
 @dataclass(frozen=True)
 class Option:
-    """What the faces need to know of one setting."""
+    """What the faces need to know of one setting.
+
+    least: the smallest number, or the fewest items of a tuple.
+    choices: the values there are; none: any.
+    metavar: what a value is, in a word, where its kind doesn't tell.
+    check: raises `ValueError` for a value that can't be.
+    """
 
     name: str
     default: Any
     help: str
     unit: str
     least: float
+    choices: tuple[str, ...] = ()
+    metavar: str = ""
+    check: Callable[[Any], object] | None = None
 
 
-def _option(default: Any, meaning: str, *, unit: str = "", least: float = 0) -> Any:
-    return dataclasses.field(default=default, metadata={"help": meaning, "unit": unit, "least": least})
+def _option(
+    default: Any,
+    meaning: str,
+    *,
+    unit: str = "",
+    least: float = 0,
+    choices: tuple[str, ...] = (),
+    metavar: str = "",
+    check: Callable[[Any], object] | None = None,
+) -> Any:
+    told = {"help": meaning, "unit": unit, "least": least, "choices": choices, "metavar": metavar, "check": check}
+    return dataclasses.field(default=default, metadata=told)
+
+
+def _check_path(value: str) -> None:
+    """Hold a URL path an endpoint is to answer at, empty for nowhere. Raises `ValueError`."""
+    if value and not re.fullmatch(r"/[A-Za-z0-9._~/-]*", value):
+        raise ValueError("it must be a path of letters, digits and . _ ~ - that begins with a slash, as in /healthz")
+
+
+def _check_paths(values: tuple[str, ...]) -> None:
+    for value in values:
+        _check_path(value)
+
+
+def _check_addresses(values: tuple[str, ...]) -> None:
+    for value in values:
+        if value.startswith("fd://") and values.count(value) > 1:
+            raise ValueError(f"{value} twice: a descriptor is served once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +112,11 @@ class Settings:
     """
 
     bind: tuple[str, ...] = _option(
-        ("127.0.0.1:8000",), "Where to listen: HOST:PORT, [::1]:PORT, unix:/PATH or fd://N. May be repeated."
+        ("127.0.0.1:8000",),
+        "Where to listen: HOST:PORT, [::1]:PORT, unix:/PATH or fd://N. May be repeated.",
+        metavar="ADDRESS",
+        least=1,
+        check=_check_addresses,
     )
     backlog: int = _option(4096, "Connections the kernel may queue before they are accepted (listen(2)).", least=1)
     reuse_port: bool = _option(False, "Set SO_REUSEPORT, so that several processes can bind the same port.")
@@ -100,26 +143,61 @@ class Settings:
         0.1, "Log a handler that holds the loop for longer, with its stack. 0: don't look.", unit="s"
     )
     uvloop: bool = _option(True, "Run async handlers on uvloop when it is installed.")
+    access_log: str = _option(
+        "auto",
+        "A line for each request: text is the combined format and the duration; auto is text on a terminal, else off.",
+        choices=("auto", "off", "text", "json"),
+    )
+    access_log_file: str = _option("-", "Where the access log goes: a file, or - for standard output.", metavar="FILE")
+    access_log_skip: tuple[str, ...] = _option(
+        (), "A path that isn't logged, nor what is below it. May be repeated.", metavar="PATH", check=_check_paths
+    )
+    log_format: str = _option("text", "How errors and notices are written to standard error.", choices=("text", "json"))
+    request_id: bool = _option(False, "Name each request in an X-Request-Id field of its answer.")
+    metrics: str = _option(
+        "", "Answer this path with metrics for Prometheus: needs hypoll[metrics].", metavar="PATH", check=_check_path
+    )
+    health: str = _option(
+        "", "Answer PATH/live and PATH/ready, for a load balancer to ask.", metavar="PATH", check=_check_path
+    )
+    drain_wait: float = _option(
+        0.0, "How long to go on accepting after TERM, with readiness at 503, before the drain.", unit="s"
+    )
+    status: str = _option(
+        "", "Answer this path with a page that shows what the server does.", metavar="PATH", check=_check_path
+    )
+    status_allow: tuple[str, ...] = _option(
+        ("127.0.0.0/8", "::1", "unix"),
+        "Who may see the status page: a network, unix or *. May be repeated.",
+        metavar="NETWORK",
+        check=Networks,
+    )
+    forwarded_allow_ips: tuple[str, ...] = _option(
+        ("127.0.0.1", "::1", "unix"),
+        "Proxies whose word on the client is taken: a network, unix or *. May be repeated.",
+        metavar="NETWORK",
+        check=Networks,
+    )
+    proxy_protocol: bool = _option(
+        False, "Expect the PROXY protocol, v1 or v2, from the peers of --forwarded-allow-ips."
+    )
 
     def __post_init__(self) -> None:
-        if isinstance(self.bind, str):
-            raise TypeError(f"bind takes a sequence of addresses, not the string {self.bind!r}")
-        if not all(isinstance(address, str) for address in self.bind):
-            raise TypeError(f"bind is {self.bind!r}: each address must be a str, as in '127.0.0.1:8000'")
-        if not self.bind:
-            raise ValueError("bind is empty: give at least one address to listen on")
-        for address in self.bind:
-            if address.startswith("fd://") and self.bind.count(address) > 1:
-                raise ValueError(f"bind names {address} twice: a descriptor is served once")
         for option in options():
-            if not isinstance(option.default, tuple):
-                _check(option, getattr(self, option.name))
+            value = getattr(self, option.name)
+            (_check_tuple if isinstance(option.default, tuple) else _check)(option, value)
+            if option.check is not None:
+                try:
+                    option.check(value)
+                except ValueError as error:
+                    raise ValueError(f"{option.name} is {value!r}: {error}") from None
 
 
 _KINDS: dict[type, tuple[Any, str]] = {
     bool: (bool, "True or False"),
     int: (int, "a whole number"),
     float: ((int, float), "a number"),
+    str: (str, "a str"),
 }
 
 
@@ -128,13 +206,24 @@ def _check(option: Option, value: Any) -> None:
     kinds, name = _KINDS[type(option.default)]
     if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(option.default, bool):
         raise TypeError(f"{option.name} is {value!r}: it must be {name}")
-    if not value >= option.least:  # NaN is refused so, too
+    if option.choices and value not in option.choices:
+        raise ValueError(f"{option.name} is {value!r}: it must be one of {', '.join(option.choices)}")
+    if not isinstance(value, str) and not value >= option.least:  # NaN is refused so, too
         raise ValueError(f"{option.name} is {value}: it must be at least {option.least:g}")
+
+
+def _check_tuple(option: Option, value: Any) -> None:
+    """`_check` for an option that takes several."""
+    kind = option.metavar.lower()
+    if isinstance(value, str):
+        raise TypeError(f"{option.name} takes a sequence, one item a {kind}, not the string {value!r}")
+    for item in value:
+        if not isinstance(item, str):
+            raise TypeError(f"{option.name} is {value!r}: each {kind} must be a str")
+    if len(value) < option.least:
+        raise ValueError(f"{option.name} is empty: give at least one {kind}")
 
 
 def options() -> list[Option]:
     """Every option of `Settings`, in the order a person reads them."""
-    return [
-        Option(field.name, field.default, field.metadata["help"], field.metadata["unit"], field.metadata["least"])
-        for field in dataclasses.fields(Settings)
-    ]
+    return [Option(field.name, field.default, **field.metadata) for field in dataclasses.fields(Settings)]

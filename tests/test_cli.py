@@ -24,7 +24,7 @@ from click.testing import CliRunner
 
 import hypoll
 from hypoll.cli import AppError, load, main_command
-from hypoll.settings import format_size, options
+from hypoll.settings import Option, format_size, options
 
 TIMEOUT = 10.0
 
@@ -428,13 +428,20 @@ def parsed(*arguments: str) -> dict[str, object]:
         return dict(context.params)
 
 
-def other_value(default: object, unit: str) -> tuple[str, object]:
+TEXTS = {"ADDRESS": "127.0.0.1:1", "NETWORK": "10.0.0.0/8", "PATH": "/a/path", "FILE": "a.log"}
+"""A value of each kind of text."""
+
+
+def other_value(option: Option) -> tuple[str, object]:
     """A text and a value that are not the default's."""
-    if isinstance(default, tuple):
-        return "127.0.0.1:1", ("127.0.0.1:1",)
-    if isinstance(default, float):
+    if isinstance(option.default, tuple):
+        return TEXTS[option.metavar], (TEXTS[option.metavar],)
+    if isinstance(option.default, str):
+        text = option.choices[-1] if option.choices else TEXTS[option.metavar]
+        return text, text
+    if isinstance(option.default, float):
         return "7.5", 7.5
-    return ("64KiB", 65536) if unit == "bytes" else ("77", 77)
+    return ("64KiB", 65536) if option.unit == "bytes" else ("77", 77)
 
 
 @pytest.mark.parametrize("option", options(), ids=lambda option: option.name)
@@ -448,13 +455,13 @@ def test_each_setting_has_its_flag_its_variable_and_its_default(option, monkeypa
         monkeypatch.setenv(variable, "0")
         assert parsed()[option.name] is False
         return
-    text, value = other_value(option.default, option.unit)
+    text, value = other_value(option)
     assert parsed(flag, text)[option.name] == value
     monkeypatch.setenv(variable, text)
     assert parsed()[option.name] == value
     monkeypatch.setenv(variable, "")
     assert parsed()[option.name] == option.default, "an empty variable is none"
-    if not isinstance(option.default, tuple):
+    if option.choices or not isinstance(option.default, (tuple, str)):
         monkeypatch.delenv(variable)
         for bad in ("many", str(int(option.least) - 1)):
             with pytest.raises(click.UsageError) as caught:
@@ -472,8 +479,8 @@ def test_help_tells_every_setting(directory):
         assert f"[env var: HYPOLL_{option.name.upper()}" in text
         assert option.help in text
         assert option.unit == "" or f"[{option.unit}]" in text
-        if not isinstance(option.default, bool):
-            default = option.default[0] if isinstance(option.default, tuple) else option.default
+        default = option.default[0] if isinstance(option.default, tuple) and option.default else option.default
+        if not isinstance(default, bool) and default not in ("", ()):
             assert f"default: {format_size(default) if option.unit == 'bytes' else default}" in text
     assert {"--app-dir", "--log-level", "--check", "--version"} <= told.keys()
 

@@ -113,7 +113,7 @@ def test_bind_is_addresses():
     assert list(Settings(bind=["127.0.0.1:1", "[::1]:2"]).bind) == ["127.0.0.1:1", "[::1]:2"]  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="bind is empty"):
         Settings(bind=())
-    with pytest.raises(TypeError, match=r"not the string '127\.0\.0\.1:8000'"):
+    with pytest.raises(TypeError, match=r"bind takes .* not the string '127\.0\.0\.1:8000'"):
         Settings(bind="127.0.0.1:8000")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="each address must be a str"):
         Settings(bind=(8000,))  # type: ignore[arg-type]
@@ -123,6 +123,28 @@ def test_a_descriptor_is_given_once():
     assert Settings(bind=("fd://3", "fd://4", "127.0.0.1:0", "127.0.0.1:0")).bind
     with pytest.raises(ValueError, match="fd://3 twice"):
         Settings(bind=("fd://3", "127.0.0.1:0", "fd://3"))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "said"),
+    [
+        ({"access_log": "xml"}, ValueError, "access_log is 'xml': it must be one of auto, off, text, json"),
+        ({"access_log": True}, TypeError, "access_log is True: it must be a str"),
+        ({"log_format": ""}, ValueError, "log_format is '': it must be one of text, json"),
+        ({"metrics": "metrics"}, ValueError, "metrics is 'metrics': it must be a path"),
+        ({"health": "/a b"}, ValueError, "health is '/a b': it must be a path"),
+        ({"status": "/{id}"}, ValueError, "status is '/{id}': it must be a path"),
+        ({"access_log_skip": ("/ok", "no")}, ValueError, "access_log_skip is ('/ok', 'no'): it must be a path"),
+        ({"status_allow": ("localhost",)}, ValueError, "'localhost': it is no IP address or network"),
+        ({"status_allow": "::1"}, TypeError, "status_allow takes a sequence, one item a network, not the string '::1'"),
+        ({"forwarded_allow_ips": ("10.0.0.1/8",)}, ValueError, "'10.0.0.1/8': 10.0.0.1/8 has host bits set"),
+        ({"forwarded_allow_ips": (1,)}, TypeError, "forwarded_allow_ips is (1,): each network must be a str"),
+    ],
+)
+def test_what_an_option_can_not_be_is_said_with_its_name(values, kind, said):
+    with pytest.raises(kind) as caught:
+        Settings(**values)
+    assert said in str(caught.value)
 
 
 def test_an_unknown_option_is_refused():

@@ -1,0 +1,59 @@
+"""Sets of peers named by address."""
+
+from __future__ import annotations
+
+import pytest
+
+from hypoll.networks import REMEMBERED, Networks, parse_address
+
+HOSTS = [
+    "127.0.0.1",
+    "10.1.2.3",
+    "::1",
+    "2001:db8::5",
+    "::ffff:10.1.2.3",
+    "",
+    "unix",
+    "somebody",
+    "10.1.2.3 ",
+    "fe80::1%a",
+]
+
+
+@pytest.mark.parametrize(
+    ("names", "inside"),
+    [
+        ([], []),
+        (["127.0.0.1"], ["127.0.0.1"]),
+        (["10.0.0.0/8"], ["10.1.2.3", "::ffff:10.1.2.3"]),
+        (["::1", "127.0.0.0/8"], ["127.0.0.1", "::1"]),
+        (["2001:db8::/32", "unix"], ["2001:db8::5", ""]),
+        (["fe80::/10"], []),
+        (["0.0.0.0/0"], ["127.0.0.1", "10.1.2.3", "::ffff:10.1.2.3"]),
+        (["*"], HOSTS),
+    ],
+    ids=str,
+)
+def test_who_is_in(names, inside):
+    networks = Networks(names)
+    for _ in range(2):  # the second time from memory
+        assert [host for host in HOSTS if host in networks] == inside
+
+
+@pytest.mark.parametrize("name", ["", "localhost", "10.0.0", "10.0.0.1/8", "::1/200", "**", "UNIX", " ::1", "1/8"])
+def test_a_name_that_is_none_is_refused(name):
+    with pytest.raises(ValueError, match=r"Give an address, a network as .*, unix or \*") as caught:
+        Networks(["::1", name])
+    assert repr(name) in str(caught.value)
+
+
+def test_what_is_remembered_is_bounded():
+    networks = Networks(["10.0.0.0/8"])
+    for number in range(3 * REMEMBERED):
+        assert f"10.0.{number >> 8}.{number & 255}" in networks
+    assert len(networks._known) <= REMEMBERED
+
+
+def test_an_address_of_ipv4_mapped_into_ipv6_is_one_of_ipv4():
+    assert str(parse_address("::ffff:1.2.3.4")) == "1.2.3.4"
+    assert parse_address("1.2.3.4.5") is None
