@@ -29,12 +29,13 @@ class _Names:
 
     def renew(self) -> None:
         """Begin with other random digits."""
-        self._prefix, self._counter = secrets.token_hex(5), itertools.count()
+        # One value, so that no thread sees the digits of before with the count of after.
+        self._series = (secrets.token_hex(5), itertools.count())
 
     def new(self) -> str:
         """A name no other request has, of this or another process: 16 hexadecimal digits. From any thread."""
-        prefix = self._prefix
-        number = next(self._counter)
+        prefix, counter = self._series
+        number = next(counter)
         if number >= _COUNTED:
             self.renew()
             return self.new()

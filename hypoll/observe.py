@@ -1,0 +1,140 @@
+"""What a server tells of itself: to an access log, to metrics, to hooks. Costs one test for None when nobody listens.
+
+Laws: an observer is told after the fact and changes nothing; what it raises is logged and costs no request its answer.
+A method runs on the loop's thread, and everybody waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from hypoll.message import Peer, Request, Response
+
+log = logging.getLogger("hypoll.error")
+
+
+class End(StrEnum):
+    """Why a connection ended; `KEPT`: it goes on."""
+
+    KEPT = ""
+    CLIENT = "client"
+    """The client asked for it, speaks HTTP/1.0, or closed an idle connection."""
+    APPLICATION = "application"
+    """The response has `Connection: close`, or its length is told by the end."""
+    DRAIN = "drain"
+    REFUSED = "refused"
+    """The request, or the connection, was refused."""
+    TIMEOUT = "timeout"
+    """A phase's deadline passed."""
+    ABORTED = "aborted"
+    """The client left in the middle of a request or an answer."""
+    FAILED = "failed"
+    """The answer could not be finished: its body failed, or the server did."""
+
+
+class Timeout(StrEnum):
+    """Whose deadline passed."""
+
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+    WRITE = "write"
+    LINGER = "linger"
+
+
+class Exchange(NamedTuple):
+    """A request and what became of it: the one record of it, made when the last byte of its answer was sent.
+
+    request: the request; None: it was refused before its head was whole.
+    peer: whom it came from.
+    response: what answered it. None: a small JSON answer that was sent without one.
+    status: the status that was sent.
+    route: the pattern of its route, as `/users/{id:int}`; empty: there was none.
+    received: bytes of the request on the wire, head and body.
+    sent: bytes of the answer on the wire, head and body, as far as they were sent.
+    began: when its first byte came (of an idle connection: when the loop learnt of it).
+    called: when the handler was called; 0: it wasn't.
+    returned: when it returned.
+    ended: when the last byte was given to the kernel. All four are readings of the loop's clock, in seconds.
+    end: why the connection ends with it.
+    """
+
+    request: Request | None
+    peer: Peer
+    response: Response | None
+    status: int
+    route: str
+    received: int
+    sent: int
+    began: float
+    called: float
+    returned: float
+    ended: float
+    end: End = End.KEPT
+
+
+class Observer:
+    """Is told what happens. A subclass has those methods it wants; these do nothing."""
+
+    def on_open(self) -> None:
+        """Note that a connection was accepted."""
+
+    def on_request(self, request: Request) -> None:
+        """Note that a request is whole and its handler is called next."""
+
+    def on_exchange(self, exchange: Exchange) -> None:
+        """Note that an answer was sent, or will never be: once for each request, and each refusal of one."""
+
+    def on_shed(self, reason: str) -> None:
+        """Note that a connection was refused before it said anything. reason: one word of a few."""
+
+    def on_timeout(self, timeout: Timeout) -> None:
+        """Note that a deadline passed."""
+
+    def on_close(self, end: End) -> None:
+        """Note that a connection is closed."""
+
+    def on_wait(self, seconds: float) -> None:
+        """Note how long a call waited for a thread of the pool."""
+
+    def on_tick(self, lag: float, gauges: Mapping[str, int]) -> None:
+        """Note, about once a second, how late the loop is, in seconds, and what there is of what may go down again.
+
+        gauges: numbers by name: `connections_idle` and so on by phase, `pool_queue`, `pool_threads`.
+        """
+
+    def on_stop(self) -> None:
+        """Note that the server has stopped: nothing follows."""
+
+
+def combine(observers: Iterable[Observer]) -> Observer | None:
+    """One observer for several, each method going only to those that have it; None for none."""
+    found = list(observers)
+    return _Several(found) if found else None
+
+
+def _telling(observers: list[Observer], name: str) -> Callable[..., None]:
+    """What calls this method of every observer that has one, whatever the others raise."""
+    own = getattr(Observer, name)
+    methods: list[Callable[..., object]] = [
+        getattr(observer, name) for observer in observers if getattr(type(observer), name) is not own
+    ]
+
+    def tell(*arguments: Any) -> None:
+        for method in methods:
+            try:
+                method(*arguments)
+            except Exception:
+                log.exception("%s failed", name)
+
+    return tell
+
+
+class _Several(Observer):
+    def __init__(self, observers: list[Observer]) -> None:
+        for name in vars(Observer):
+            if name.startswith("on_"):
+                setattr(self, name, _telling(observers, name))
