@@ -16,5 +16,3 @@ CALLS = {
     "on_tick": (0.0, {"connections_idle": 1}),
     "on_stop": (),
 }
-
-

@@ -25,7 +25,7 @@ def test_a_valid_request_id_is_taken_over(value):
 
 @pytest.mark.parametrize(
     "value",
-    ["", " ", "a b", "a,b", "<b>", "a;b", "{}", "0" * 129, 'a"b', "a\tb", "a\n", "a\x1b[31m", "a\x00", "é", "a" * 65536],
+    ["", " ", "a b", "a,b", "<b>", "a;b", "{}", "0" * 129, 'a"b', "a\tb", "a\n", "\x1b[31m", "\x00", "é", "a" * 65536],
     ids=lambda value: repr(value)[:20],
 )
 def test_another_request_id_is_ignored(value):

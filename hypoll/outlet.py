@@ -1,0 +1,312 @@
+"""Where lines of a log go: a descriptor that is never waited for, and a bounded buffer before it.
+
+Laws:
+
+- Nothing here waits or raises once it is open: what can't be written waits in the buffer, what finds no room there is
+  counted, and the count is said in a later line.
+- No line is torn into another: a line that was begun is ended before the next, or taken back. Several processes may
+  append to the same file or pipe.
+- No flag of an inherited descriptor is changed. O_NONBLOCK belongs to the open file description (fcntl(2)), which the
+  shell and other processes share: setting it on standard output makes their writes fail.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import stat
+import sys
+from collections import deque
+from collections.abc import Callable
+
+BUFFER_SIZE = 1024 * 1024
+"""Bytes of lines that wait for a log that is slow or broken."""
+
+WRITE_SIZE = 256 * 1024
+"""Bytes of lines given to one write of a file or a terminal."""
+
+FLUSH_TIME = 1.0
+"""Seconds `close` waits for a slow reader to take what is left."""
+
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+class OutletError(Exception):
+    """A log can't be opened; the message says why."""
+
+
+class Sink:
+    """A descriptor to append to.
+
+    piece: the most bytes that are worth giving to one write.
+    """
+
+    piece = WRITE_SIZE
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            # Of a pipe with other writers, up to so much is written whole or not at all (pipe(7)).
+            self.piece = select.PIPE_BUF
+
+    def write(self, data: bytes) -> int:
+        """Write what goes without waiting, and give how much it was. Raises `OSError`."""
+        return os.write(self.fd, data)
+
+    def take_back(self, size: int) -> bool:
+        """Undo the last `size` bytes of the last write, where that can be done."""
+        return False
+
+    def follow(self) -> bool:
+        """Open the file anew if another has its name now; whether it was opened."""
+        return False
+
+    def reopen(self) -> bool:
+        """Open the file of this name anew; whether that was done."""
+        return False
+
+    def close(self) -> None:
+        """Let go of the descriptor."""
+        os.close(self.fd)
+
+
+class FileSink(Sink):
+    """A file, or a named pipe, by its path. Made when it isn't there. Raises `OSError`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(self._open())
+
+    def _open(self) -> int:
+        return os.open(self.path, _FLAGS | os.O_CREAT, 0o640)
+
+    def take_back(self, size: int) -> bool:
+        """Cut off what was written of a line when the disk became full, if nobody has appended behind it."""
+        try:
+            end = os.lseek(self.fd, 0, os.SEEK_CUR)
+            if os.fstat(self.fd).st_size != end:
+                return False
+            os.ftruncate(self.fd, end - size)
+        except OSError:
+            return False
+        return True
+
+    def follow(self) -> bool:
+        """Look whether the file was renamed: two system calls."""
+        try:
+            found, own = os.stat(self.path), os.fstat(self.fd)
+        except OSError:
+            return self.reopen()
+        return (found.st_ino, found.st_dev) != (own.st_ino, own.st_dev) and self.reopen()
+
+    def reopen(self) -> bool:
+        """Open the path again; where that fails the file that is open goes on."""
+        try:
+            fd = self._open()
+        except OSError:
+            return False
+        os.close(self.fd)
+        self.fd = fd
+        return True
+
+
+class PolledSink(Sink):
+    """A descriptor that can't be opened a second time: asked before each write whether it would wait.
+
+    A pipe that says it has room takes PIPE_BUF bytes without waiting, unless another process is quicker.
+    """
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self.piece = select.PIPE_BUF
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+
+    def write(self, data: bytes) -> int:
+        """Write at most PIPE_BUF bytes. Raises `OSError`."""
+        if not self._poll.poll(0):
+            raise BlockingIOError
+        return os.write(self.fd, data[: self.piece])
+
+
+class SocketSink(Sink):
+    """A stream socket, as systemd's journal gives: one call can be told not to wait."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._socket = socket.socket(fileno=fd)
+
+    def write(self, data: bytes) -> int:
+        """Send what goes without waiting. Raises `OSError`."""
+        return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+def open_file(path: str) -> Sink:
+    """A file to append to. Raises `OutletError`."""
+    try:
+        return FileSink(path)
+    except OSError as error:
+        raise OutletError(f"{path} can't be written: {error.strerror}") from error
+
+
+def open_standard(number: int) -> Sink:
+    """Standard output (1) or standard error (2), by a description of its own where that can be had.
+
+    Closed at the start of the process, its number may be anyone's by now: then nothing is written anywhere.
+    """
+    if (sys.__stdout__ if number == 1 else sys.__stderr__) is None:
+        return Sink(os.open(os.devnull, _FLAGS))
+    try:
+        if stat.S_ISSOCK(os.fstat(number).st_mode):
+            return SocketSink(os.dup(number))
+    except OSError:
+        return Sink(os.open(os.devnull, _FLAGS))
+    try:
+        return Sink(os.open(f"/proc/self/fd/{number}", _FLAGS))
+    except OSError:  # EACCES: opened by another user. ENXIO: a pipe nobody reads. ENOENT: there is no /proc
+        return PolledSink(os.dup(number))
+
+
+def occupy_standard_descriptors() -> None:
+    """Open /dev/null as 0, 1 and 2 where they are closed, so that no connection gets a number others write to."""
+    while True:
+        fd = os.open(os.devnull, os.O_RDWR)
+        if fd > 2:
+            os.close(fd)
+            return
+
+
+class Outlet:
+    """Lines on their way to a sink.
+
+    notice: makes the line, with its LF, that says how many were dropped.
+    on_failure: told the reason when the sink begins to fail.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        notice: Callable[[int], bytes],
+        on_failure: Callable[[OSError], object] = lambda error: None,
+        size: int = BUFFER_SIZE,
+    ) -> None:
+        self.sink = sink
+        self.dropped = 0
+        """Lines dropped and not yet told of."""
+        self._notice = notice
+        self._on_failure = on_failure
+        self._limit = size
+        self._lines: deque[bytes] = deque()
+        self._size = 0
+        # Lines taken together for a write, and how much of them was written.
+        self._chunk = b""
+        self._written = 0
+        self._failing = False
+        self._resting = False
+
+    def put(self, line: bytes) -> None:
+        """Take a line with its LF, or count it as dropped."""
+        # After a loss there is none until half of the buffer is free: else every other line would tell of one.
+        room = self._limit // 2 if self.dropped else self._limit
+        if self._size + len(line) > room:
+            self.dropped += 1
+            return
+        if self.dropped:
+            self._tell_dropped()
+        self._lines.append(line)
+        self._size += len(line)
+
+    def drain(self) -> bool:
+        """Write until nothing is left or it would wait. Whether all is written."""
+        while not self._resting:
+            if not self._chunk and not self._take():
+                return True
+            try:
+                count = self.sink.write(self._chunk[self._written :] if self._written else self._chunk)
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError as error:
+                self._fail(error)
+                return False
+            self._on_written(count)
+        return False
+
+    def retry(self) -> bool:
+        """`drain` again after a failure; follow a file that was renamed. To be called about once a second."""
+        self._resting = False
+        if self.sink.follow():
+            self._on_reopened()
+        return self.drain()
+
+    def reopen(self) -> None:
+        """Write to the file that has the name now: what was begun isn't continued there."""
+        if self.sink.reopen():
+            self._on_reopened()
+        self.retry()
+
+    def close(self) -> None:
+        """Write what is left, for up to a second, and close."""
+        deadline = FLUSH_TIME
+        poll = select.poll()
+        with contextlib.suppress(OSError, ValueError):
+            poll.register(self.sink.fd, select.POLLOUT)
+            while not self.retry() and not self._failing and deadline > 0:
+                poll.poll(20)
+                deadline -= 0.02
+        with contextlib.suppress(OSError):
+            self.sink.close()
+
+    def _take(self) -> bool:
+        """Take whole lines for the next write."""
+        lines = self._lines
+        if not lines:
+            if not self.dropped:
+                return False
+            self._tell_dropped()
+        taken = [lines.popleft()]
+        room = self.sink.piece - len(taken[0])
+        while lines and len(lines[0]) <= room:
+            room -= len(lines[0])
+            taken.append(lines.popleft())
+        self._chunk = b"".join(taken)
+        return True
+
+    def _tell_dropped(self) -> None:
+        line = self._notice(self.dropped)
+        self.dropped = 0
+        self._lines.append(line)
+        self._size += len(line)
+
+    def _on_written(self, count: int) -> None:
+        self._failing = False
+        self._written += count
+        self._size -= count
+        if self._written >= len(self._chunk):
+            self._chunk, self._written = b"", 0
+            return
+        torn = self._written - (self._chunk.rfind(b"\n", 0, self._written) + 1)
+        if self.sink.take_back(torn):
+            # A regular file takes less than all only when the disk is full.
+            self._chunk, self._written = self._chunk[self._written - torn :], 0
+            self._size += torn
+            self._resting = True
+
+    def _fail(self, error: OSError) -> None:
+        self._resting = True
+        if not self._failing:
+            self._failing = True
+            self._on_failure(error)
+
+    def _on_reopened(self) -> None:
+        if self._written and self._chunk[self._written - 1] != 10:
+            end = self._chunk.find(b"\n", self._written) + 1
+            self._size -= end - self._written
+            self._written = end
+            self.dropped += 1
+        self._chunk, self._written = self._chunk[self._written :], 0
