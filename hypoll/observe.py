@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 from hypoll.message import Peer, Request, Response
@@ -74,6 +75,10 @@ class Exchange(NamedTuple):
     returned: float
     ended: float
     end: End = End.KEPT
+
+
+make_exchange: Callable[[tuple[Any, ...]], Exchange] = partial(tuple.__new__, Exchange)
+"""An `Exchange` of a tuple of all its fields, in half the time a call of the class takes."""
 
 
 class Observer:
