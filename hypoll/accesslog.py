@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from hypoll.escaping import escape, printable
 from hypoll.message import Request, Section
 from hypoll.observe import End, Exchange, Observer
 from hypoll.outlet import Outlet, open_file, open_standard
@@ -43,31 +44,6 @@ class Soon(Protocol):
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         """Call when the events of this turn are through."""
-
-
-def escape(text: str) -> str:
-    r"""The text with a backslash before quotes and backslashes; what isn't printable ASCII as `\xHH` or `\uHHHH`."""
-    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
-        return text
-    return "".join(map(_escaped, text))
-
-
-def _escaped(character: str) -> str:
-    if character in '"\\':
-        return "\\" + character
-    return character if " " <= character <= "~" else _code(character)
-
-
-def _code(character: str) -> str:
-    number = ord(character)
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
-
-
-def printable(text: str) -> str:
-    r"""The text with control characters, which a terminal may obey, and lone surrogates as `\xHH` or `\uHHHH`."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else _code(character) for character in text)
 
 
 def _cut(text: str, size: int) -> str:

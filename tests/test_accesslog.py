@@ -19,10 +19,8 @@ from hypoll.accesslog import (
     AccessLog,
     dropped_json,
     dropped_text,
-    escape,
     json_render,
     open_access_log,
-    printable,
     text_render,
 )
 from hypoll.message import Peer, Request, Section
@@ -172,22 +170,6 @@ def test_a_line_of_all_that_http_lets_through_fits_the_atomic_size_of_a_pipe():
     made = request("/" + '"\\' * 8000, ("user-agent", '"\xff' * 4000), ("referer", '\\"' * 4000))
     assert len(text(exchange(made))) <= select.PIPE_BUF
     assert len(json_render()(exchange(made))) <= select.PIPE_BUF
-
-
-@pytest.mark.parametrize(
-    ("raw", "escaped", "shown"),
-    [
-        ("plain /?&=", "plain /?&=", "plain /?&="),
-        ('a"b\\c', 'a\\"b\\\\c', 'a"b\\c'),
-        ("\r\n\x1b\x9b", "\\x0d\\x0a\\x1b\\x9b", "\\x0d\\x0a\\x1b\\x9b"),
-        ("é", "\\xe9", "é"),
-        ("日\u2028", "\\u65e5\\u2028", "日\\u2028"),
-        ("😀", "\\U0001f600", "😀"),
-    ],
-)
-def test_escaping(raw, escaped, shown):
-    assert escape(raw) == escaped
-    assert printable(raw) == shown
 
 
 def test_of_a_field_sent_twice_the_last_is_logged_and_a_long_one_is_cut():

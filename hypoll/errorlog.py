@@ -1,0 +1,140 @@
+"""The error log: Python's `logging`, written to standard error as text or JSON.
+
+Laws: a problem is one line; of text, its traceback follows in lines that begin with `MARGIN`, which no other line does.
+What a client or an exception says can't begin a line. A standard error that is closed, full, or read by nobody holds
+up nothing and raises nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+import traceback
+from typing import Any
+
+import orjson
+
+from hypoll.escaping import printable
+from hypoll.outlet import Outlet, open_standard
+
+MARGIN = "    | "
+
+BUFFER_SIZE = 64 * 1024
+"""Bytes of messages that wait for a standard error that is slow."""
+
+
+def _message(record: logging.LogRecord) -> str:
+    """The message; one that doesn't go with its arguments is told with them, and loses nobody's request."""
+    try:
+        return record.getMessage()
+    except Exception:
+        return f"{record.msg!r} was logged with {record.args!r}, which don't go together"
+
+
+def _traceback(record: logging.LogRecord) -> list[str]:
+    """The lines of its traceback, and of a stack that was asked for; none where there is none."""
+    text = ""
+    if record.exc_info and record.exc_info[0] is not None:
+        text = "".join(traceback.format_exception(*record.exc_info))
+    if record.stack_info:
+        text += record.stack_info
+    # At LF only: what else `splitlines` takes for an end is the exception's own, and is escaped.
+    return [printable(line) for line in text.rstrip("\n").split("\n")] if text else []
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31 12:00:00,000 ERROR message, request ID`, then the traceback, if there is one, behind a margin."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the lines, without the last one's end."""
+        message = printable(_message(record))
+        identity = getattr(record, "request_id", None)
+        if identity is not None and str(identity) not in message:
+            message += f", request {printable(str(identity))}"
+        first = f"{self.formatTime(record)} {record.levelname} {message}"
+        return "\n".join([first, *(MARGIN + line for line in _traceback(record))])
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message; request_id and traceback where there are any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the line, without its end."""
+        second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        document: dict[str, Any] = {
+            "time": f"{second}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": printable(_message(record)),
+        }
+        identity = getattr(record, "request_id", None)
+        if identity is not None:
+            document["request_id"] = printable(str(identity))
+        lines = _traceback(record)
+        if lines:
+            document["traceback"] = "\n".join(lines)
+        return orjson.dumps(document).decode()
+
+
+FORMATTERS: dict[str, type[logging.Formatter]] = {"text": TextFormatter, "json": JsonFormatter}
+
+
+class OutletHandler(logging.Handler):
+    """Writes records to an outlet at once, and leaves there what can't be written yet."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__()
+        self.outlet = outlet
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or have it wait, or drop it: never raise."""
+        try:
+            self.outlet.put((self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+            self.outlet.retry()
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Try again what is left."""
+        with self.lock or contextlib.nullcontext():
+            self.outlet.retry()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Count a record that is lost: there is nowhere to tell of it."""
+        self.outlet.dropped += 1
+
+    def close(self) -> None:
+        """Write what is left, for up to a second."""
+        self.outlet.close()
+        super().close()
+
+
+class QuietStreamHandler(logging.StreamHandler[Any]):
+    """A stream that is no descriptor of ours; what it doesn't take is lost without a word."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Let it go: printing why would fail the same way, for every record."""
+
+
+def make_handler(form: str) -> logging.Handler:
+    """The handler for standard error, or for what stands for it; `form` is `text` or `json`."""
+    formatter = FORMATTERS[form]()
+    handler: logging.Handler
+    if sys.stderr is not sys.__stderr__:
+        handler = QuietStreamHandler(sys.stderr)  # a test's, or a program's that collects what is said
+    else:
+
+        def notice(count: int) -> bytes:
+            record = logging.LogRecord("hypoll.error", logging.WARNING, "", 0, "%d messages were lost", (count,), None)
+            return (formatter.format(record) + "\n").encode()
+
+        handler = OutletHandler(Outlet(open_standard(2), notice, size=BUFFER_SIZE))
+    handler.setFormatter(formatter)
+    return handler
+
+
+def set_up(level: str, form: str = "text") -> None:
+    """Log to standard error, from `level` on, in place of whatever was set up before."""
+    logging.basicConfig(level=level.upper(), handlers=[make_handler(form)], force=True)
