@@ -16,7 +16,7 @@ import orjson
 
 from hypoll.escaping import escape, printable
 from hypoll.message import Request, Section
-from hypoll.observe import End, Exchange, Observer
+from hypoll.observe import End, Exchange, Gauges, Observer
 from hypoll.outlet import Outlet, open_file, open_standard
 from hypoll.settings import Settings
 
@@ -216,7 +216,7 @@ class AccessLog(Observer):
             self._planned = True
             self._call_soon(self._write)
 
-    def on_tick(self, lag: float, gauges: object) -> None:
+    def on_tick(self, lag: float, gauges: Gauges) -> None:
         """Try again what could not be written; follow a file that was renamed."""
         self.outlet.retry()
 

@@ -77,6 +77,18 @@ class Exchange(NamedTuple):
     end: End = End.KEPT
 
 
+class Gauges(NamedTuple):
+    """What there is at the moment.
+
+    connections: how many are open, by the name of their phase.
+    queue: calls that wait for a thread of the pool. threads: those that are busy.
+    """
+
+    connections: Mapping[str, int]
+    queue: int = 0
+    threads: int = 0
+
+
 make_exchange: Callable[[tuple[Any, ...]], Exchange] = partial(tuple.__new__, Exchange)
 """An `Exchange` of a tuple of all its fields, in half the time a call of the class takes."""
 
@@ -105,11 +117,8 @@ class Observer:
     def on_wait(self, seconds: float) -> None:
         """Note how long a call waited for a thread of the pool."""
 
-    def on_tick(self, lag: float, gauges: Mapping[str, int]) -> None:
-        """Note, about once a second, how late the loop is, in seconds, and what there is of what may go down again.
-
-        gauges: numbers by name: `connections_idle` and so on by phase, `pool_queue`, `pool_threads`.
-        """
+    def on_tick(self, lag: float, gauges: Gauges) -> None:
+        """Note, about once a second, how late the loop is, in seconds, and what there is at the moment."""
 
     def on_stop(self) -> None:
         """Note that the server has stopped: nothing follows."""

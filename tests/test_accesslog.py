@@ -24,7 +24,7 @@ from hypoll.accesslog import (
     text_render,
 )
 from hypoll.message import Peer, Request, Section
-from hypoll.observe import End, Exchange
+from hypoll.observe import End, Exchange, Gauges
 from hypoll.outlet import Outlet, OutletError, Sink
 from hypoll.settings import Settings
 
@@ -261,10 +261,10 @@ def test_a_tick_tries_again_a_signal_reopens_and_the_end_writes_what_is_left():
     heap.full = True
     log.on_exchange(exchange(request()))
     turn.end()
-    log.on_tick(0.0, {})
+    log.on_tick(0.0, Gauges({}))
     assert heap.writes == []
     heap.full = False
-    log.on_tick(0.0, {})
+    log.on_tick(0.0, Gauges({}))
     assert len(heap.writes) == 1
     log.reopen()
     assert heap.reopened == 1

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from hypoll.message import NOBODY
-from hypoll.observe import End, Exchange, Observer, Timeout, combine, make_exchange
+from hypoll.observe import End, Exchange, Gauges, Observer, Timeout, combine, make_exchange
 
 FIELDS = (None, NOBODY, None, 400, "", 1, 2, 0.0, 0.0, 0.0, 1.0, End.REFUSED)
 
@@ -19,7 +19,7 @@ CALLS = {
     "on_timeout": (Timeout.HEAD,),
     "on_close": (End.CLIENT,),
     "on_wait": (0.5,),
-    "on_tick": (0.0, {"connections_idle": 1}),
+    "on_tick": (0.0, Gauges({"idle": 1})),
     "on_stop": (),
 }
 

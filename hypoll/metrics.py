@@ -1,0 +1,227 @@
+"""What a server counts: requests, durations, connections, bytes, refusals. For Prometheus and the status page.
+
+Law: counting is integers only, in cells of the ledger; the sum over all processes is made when somebody asks.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from hypoll.ledger import Account, Counts, Key, Ledger, LedgerFullError, add_up
+from hypoll.observe import End, Exchange, Gauges, Observer, Timeout
+
+BOUNDS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
+)  # fmt: skip
+"""Upper bounds of the buckets of a histogram, in seconds; above them is one more."""
+
+SUM = len(BOUNDS) + 1
+"""The cell behind a histogram's buckets: nanoseconds in all."""
+
+WIDTH = SUM + 1
+"""Cells of a histogram."""
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""Methods counted under their names; the rest is `OTHER`."""
+
+OTHER = "other"
+
+NO_ROUTE = "none"
+"""The route of a request that matched none, or of what was no request."""
+
+REFUSALS = {
+    400: "malformed",
+    408: "timeout",
+    413: "body_too_large",
+    414: "target_too_long",
+    417: "expectation",
+    431: "head_too_large",
+    501: "not_implemented",
+    503: "overloaded",
+    505: "version",
+}
+"""Why a request was refused before a handler saw it, by status."""
+
+MAX_REMEMBERED = 4096
+"""Combinations of method, route and status whose cells are remembered."""
+
+
+class Metrics(Observer):
+    """Counts what happens in the cells of a ledger."""
+
+    def __init__(self, ledger: Ledger | None = None) -> None:
+        self.ledger = Ledger() if ledger is None else ledger
+        add = self.ledger.cells.add
+        self._cells = self.ledger.cells.values
+        self._received = add(("received",))
+        self._sent = add(("sent",))
+        self._accepted = add(("accepted",))
+        self._closed: dict[End, int] = {end: add(("closed", end.value)) for end in End if end is not End.KEPT}
+        self._timeouts = {timeout: add(("timeouts", timeout.value)) for timeout in Timeout}
+        self._refusals = {reason: add(("refusals", reason)) for reason in (*REFUSALS.values(), OTHER)}
+        self._wait = add(("wait",), WIDTH)
+        self._lag = add(("lag",), WIDTH)
+        self._queue = add(("queue",), gauge=True)
+        self._threads = add(("threads",), gauge=True)
+        self._overflow = add(("requests", OTHER, OTHER, OTHER)), add(("duration", OTHER, OTHER), WIDTH)
+        self._unread = add(("unread",))
+        self._shed: dict[str, int] = {}
+        self._connections: dict[str, int] = {}
+        self._series: dict[tuple[str, str, int], tuple[int, int]] = {}
+        self._counts: dict[Key, int] = {}
+
+    def on_exchange(self, exchange: Exchange) -> None:
+        """Count a request: one look-up, one search among the bounds, five additions."""
+        request, _, _, status, route, received, sent, began, _, _, ended, end = exchange
+        key = ("" if request is None else request.method, route, status)
+        try:
+            count, histogram = self._series[key]
+        except KeyError:
+            count, histogram = self._find_series(key)
+        duration = ended - began
+        cells = self._cells
+        cells[count] += 1
+        cells[histogram + bisect_left(BOUNDS, duration)] += 1
+        cells[histogram + SUM] += int(duration * 1e9)
+        cells[self._received] += received
+        cells[self._sent] += sent
+        if end is End.REFUSED:
+            cells[self._refusals[REFUSALS.get(status, OTHER)]] += 1
+
+    def on_open(self) -> None:
+        """Count an accepted connection."""
+        self._cells[self._accepted] += 1
+
+    def on_shed(self, reason: str) -> None:
+        """Count a connection that was refused at once."""
+        self._cells[self._cell(self._shed, reason, ("shed", reason))] += 1
+
+    def on_timeout(self, timeout: Timeout) -> None:
+        """Count a deadline that passed."""
+        self._cells[self._timeouts[timeout]] += 1
+
+    def on_close(self, end: End) -> None:
+        """Count a connection that ended."""
+        cell = self._closed.get(end)
+        if cell is not None:
+            self._cells[cell] += 1
+
+    def on_wait(self, seconds: float) -> None:
+        """Count a call by its wait for a thread."""
+        self._observe(self._wait, seconds)
+
+    def on_tick(self, lag: float, gauges: Gauges) -> None:
+        """Count the lag; note what there is."""
+        self._observe(self._lag, lag)
+        cells = self._cells
+        cells[self._queue] = gauges.queue
+        cells[self._threads] = gauges.threads
+        for phase, number in gauges.connections.items():
+            cells[self._cell(self._connections, phase, ("connections", phase), gauge=True)] = number
+        for phase in self._connections.keys() - gauges.connections.keys():
+            cells[self._connections[phase]] = 0
+
+    def on_stop(self) -> None:
+        """Leave the counters to those that go on."""
+        self.ledger.close()
+
+    def snapshot(self) -> Snapshot:
+        """The sum over all processes, as it is now."""
+        return Snapshot(self.ledger.read())
+
+    def _observe(self, histogram: int, seconds: float) -> None:
+        self._cells[histogram + bisect_left(BOUNDS, seconds)] += 1
+        self._cells[histogram + SUM] += int(seconds * 1e9)
+
+    def _find_series(self, key: tuple[str, str, int]) -> tuple[int, int]:
+        """The cells of a request's count and histogram; the common ones when there is no room for new ones."""
+        method, route, status = key
+        method = method if method in METHODS else OTHER
+        route = route or NO_ROUTE
+        try:
+            histogram = self._add(("duration", method, route), WIDTH)
+            found = self._add(("requests", method, route, str(status)), 1), histogram
+        except LedgerFullError:
+            found = self._overflow
+        if len(self._series) < MAX_REMEMBERED:
+            self._series[key] = found
+        return found
+
+    def _add(self, key: Key, width: int) -> int:
+        if key not in self._counts:
+            self._counts[key] = self.ledger.cells.add(key, width)
+        return self._counts[key]
+
+    def _cell(self, known: dict[str, int], name: str, key: Key, *, gauge: bool = False) -> int:
+        """The cell of a name of which there are a few; one nobody reads when there is no room."""
+        if name not in known:
+            try:
+                known[name] = self.ledger.cells.add(key, gauge=gauge)
+            except LedgerFullError:
+                return self._unread
+        return known[name]
+
+
+class Histogram(NamedTuple):
+    """Durations by bucket, not yet added up, and their sum in seconds."""
+
+    buckets: list[int]
+    sum: float
+
+    @property
+    def total(self) -> int:
+        """How many there were."""
+        return sum(self.buckets)
+
+    def quantile(self, q: float) -> float:
+        """The duration below which this part of them are, in seconds, to the accuracy of the buckets.
+
+        0 when there are none, the last bound for what is above it.
+        """
+        wanted = q * self.total
+        below = 0
+        for index, number in enumerate(self.buckets[:-1]):
+            if number and below + number >= wanted:
+                low = BOUNDS[index - 1] if index else 0.0
+                return low + (BOUNDS[index] - low) * (wanted - below) / number
+            below += number
+        return BOUNDS[-1] if self.total else 0.0
+
+
+def histogram(values: list[int]) -> Histogram:
+    """What the cells of a histogram say."""
+    return Histogram(values[:SUM], values[SUM] / 1e9)
+
+
+class Snapshot:
+    """What all processes have counted, at one moment.
+
+    counters: by key, cells added up. workers: the processes that live.
+    """
+
+    def __init__(self, accounts: list[Account]) -> None:
+        self.counters: Counts = add_up(accounts)
+        self.workers = [account for account in accounts if account.pid]
+
+    def count(self, *key: str) -> int:
+        """One counter; 0 when it was never counted."""
+        return self.counters.get(key, [0])[0]
+
+    def counts(self, name: str) -> dict[Key, int]:
+        """The counters of a name by their labels' values."""
+        return {key[1:]: values[0] for key, values in sorted(self.counters.items()) if key[0] == name}
+
+    def histograms(self, name: str) -> dict[Key, Histogram]:
+        """The histograms of a name by their labels' values."""
+        return {key[1:]: histogram(values) for key, values in sorted(self.counters.items()) if key[0] == name}
+
+    def gauges(self, name: str, workers: Iterable[Account] | None = None) -> dict[Key, int]:
+        """The gauges of a name by their labels' values, over all living processes or those given."""
+        total: dict[Key, int] = {}
+        for account in self.workers if workers is None else workers:
+            for key, values in account.gauges.items():
+                if key[0] == name:
+                    total[key[1:]] = total.get(key[1:], 0) + values[0]
+        return dict(sorted(total.items()))
