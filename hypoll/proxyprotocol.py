@@ -1,0 +1,120 @@
+"""The PROXY protocol, versions 1 and 2: a load balancer's word on who the client is, before the first request.
+
+https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt; the numbers in comments are its sections. To be asked only
+of peers that are trusted, and then it must be there: a server that guessed would believe anybody.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import struct
+from typing import NamedTuple
+
+V1 = b"PROXY "
+V2 = b"\r\n\r\n\x00\r\nQUIT\n"
+
+V1_MAX = 107
+"""Bytes of a version 1 header, CRLF included (2.1)."""
+
+_V2_HEAD = struct.Struct("!12sBBH")
+
+_V1_TCP = re.compile(rb"PROXY TCP([46]) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})\r\n")
+_V1_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [^\r\n]*)?\r\n")
+
+# 2.2: family and transport in one byte; how their addresses lie.
+_INET, _INET6, _UNIX = 0x11, 0x21, 0x31
+_ADDRESSES = {_INET: struct.Struct("!4s4sHH"), _INET6: struct.Struct("!16s16sHH"), _UNIX: struct.Struct("!108s108s")}
+
+
+class ProxyError(Exception):
+    """What came is no PROXY protocol header: the connection must be closed without an answer (2)."""
+
+
+class Announced(NamedTuple):
+    """A header, read.
+
+    client: the address and port the connection is from; ("", 0) for a unix socket. None: the balancer's own, as of a
+    health check, or unknown: the real one stands.
+    server: the address and port it was made to.
+    size: how many bytes the header has.
+    """
+
+    client: tuple[str, int] | None
+    server: tuple[str, int] | None
+    size: int
+
+
+def parse(data: bytes | bytearray) -> Announced | None:
+    """The header that the data begins with; None while it isn't whole. Raises `ProxyError` when it can't be one."""
+    if data[:1] == V2[:1]:
+        return _parse_v2(data)
+    if data[: len(V1)] != V1[: len(data)]:
+        raise ProxyError("no PROXY protocol header came")
+    return _parse_v1(data)
+
+
+def _parse_v1(data: bytes | bytearray) -> Announced | None:
+    end = data.find(b"\n", 0, V1_MAX) + 1
+    if not end:
+        if len(data) >= V1_MAX:
+            raise ProxyError(f"the PROXY protocol header is longer than {V1_MAX} bytes")
+        return None
+    line = bytes(data[:end])
+    if _V1_UNKNOWN.fullmatch(line):
+        return Announced(None, None, end)
+    match = _V1_TCP.fullmatch(line)
+    if match is None:
+        raise ProxyError("the PROXY protocol header is malformed")
+    kind = ipaddress.IPv4Address if match[1] == b"4" else ipaddress.IPv6Address
+    try:
+        client, server = (str(kind(text.decode())) for text in (match[2], match[3]))
+    except ValueError as error:
+        raise ProxyError(f"the PROXY protocol header has a bad address: {error}") from None
+    ports = int(match[4]), int(match[5])
+    if max(ports) > 65535:
+        raise ProxyError("the PROXY protocol header has a bad port")
+    return Announced((client, ports[0]), (server, ports[1]), end)
+
+
+def _parse_v2(data: bytes | bytearray) -> Announced | None:
+    if data[: len(V2)] != V2[: len(data)]:
+        raise ProxyError("no PROXY protocol header came")
+    if len(data) > 12 and data[12] not in (0x20, 0x21):
+        raise ProxyError("the PROXY protocol header has an unknown version or command")
+    if len(data) < _V2_HEAD.size:
+        return None
+    _, command, family, length = _V2_HEAD.unpack_from(data)
+    size = _V2_HEAD.size + length
+    form = _ADDRESSES.get(family)
+    if command == 0x21 and (family >> 4 > 3 or family & 15 > 2):
+        raise ProxyError("the PROXY protocol header has an unknown family")
+    if command == 0x21 and form is not None and length < form.size:
+        raise ProxyError("the PROXY protocol header is shorter than its addresses")
+    if len(data) < size:
+        return None
+    if command == 0x20 or form is None:
+        return Announced(None, None, size)  # LOCAL, UNSPEC, or datagrams, which don't come over a stream (2.2)
+    client, server, *ports = form.unpack_from(data, _V2_HEAD.size)  # TLVs may follow: passed over
+    if not ports:
+        return Announced(("", 0), ("", 0), size)
+    return Announced((_address(client), ports[0]), (_address(server), ports[1]), size)
+
+
+def _address(packed: bytes) -> str:
+    return str(ipaddress.ip_address(packed))
+
+
+class ProxyReceiver:
+    """Takes a header as it comes, in pieces. It never holds more than one header, of at most 64 KiB."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> tuple[Announced, bytes] | None:
+        """The header and what came behind it; None: more is needed. Raises `ProxyError`."""
+        self._data += data
+        announced = parse(self._data)
+        if announced is None:
+            return None
+        return announced, bytes(self._data[announced.size :])

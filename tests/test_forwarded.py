@@ -1,0 +1,162 @@
+"""Who a request is from, by the word of proxies, and nobody else's."""
+
+from __future__ import annotations
+
+import pytest
+
+from hypoll import forwarded as module
+from hypoll.forwarded import NOTHING, Origin, apply, origin_of, secure_scheme
+from hypoll.message import HTTPError, Peer
+from hypoll.networks import Networks
+
+TRUSTED = Networks(["10.0.0.0/8", "2001:db8::/32", "unix"])
+
+FOR, PROTO, HOST, FORWARDED = "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"
+
+
+def client(host: str, port: int = 0) -> Origin:
+    return Origin((host, port))
+
+
+@pytest.mark.parametrize(
+    ("fields", "origin"),
+    [
+        ([], NOTHING),
+        ([("host", "a"), ("via", "b")], NOTHING),
+        # one proxy
+        ([(FOR, "192.0.2.1")], client("192.0.2.1")),
+        ([(FOR, " 192.0.2.1:4711 ")], client("192.0.2.1", 4711)),
+        ([(FOR, "2001:db9::1")], client("2001:db9::1")),
+        ([(FOR, "[2001:db9::1]:80")], client("2001:db9::1", 80)),
+        ([(FOR, "2001:0DB9::0:1")], client("2001:db9::1")),
+        ([(FOR, "::ffff:192.0.2.1")], client("192.0.2.1")),
+        # what the client sent itself is left of what the proxy appended
+        ([(FOR, "6.6.6.6, 192.0.2.1")], client("192.0.2.1")),
+        ([(FOR, "10.0.0.1, 192.0.2.1")], client("192.0.2.1")),
+        ([(FOR, "6.6.6.6"), (FOR, "192.0.2.1")], client("192.0.2.1")),
+        # several proxies
+        ([(FOR, "192.0.2.1, 10.0.0.7")], client("192.0.2.1")),
+        ([(FOR, "6.6.6.6, 192.0.2.1, 10.0.0.7,10.0.0.8")], client("192.0.2.1")),
+        ([(FOR, "6.6.6.6"), (FOR, "192.0.2.1"), (FOR, "10.0.0.7")], client("192.0.2.1")),
+        ([(FOR, "10.0.0.9, 10.0.0.7")], client("10.0.0.9")),
+        ([(FOR, "192.0.2.1, 2001:db8::7")], client("192.0.2.1")),
+        # malformed: the walk ends where it is
+        ([(FOR, "")], NOTHING),
+        ([(FOR, "unknown")], NOTHING),
+        ([(FOR, "_hidden, 10.0.0.7")], client("10.0.0.7")),
+        ([(FOR, "192.0.2.1, , 10.0.0.7")], client("10.0.0.7")),
+        ([(FOR, "192.0.2.1, 10.0.0.7 10.0.0.8")], NOTHING),
+        ([(FOR, "192.0.2.1, 10.0.0.256")], NOTHING),
+        ([(FOR, "192.0.2.1:99999")], NOTHING),
+        ([(FOR, "192.0.2.1:x")], NOTHING),
+        ([(FOR, "[192.0.2.1]")], NOTHING),
+        ([(FOR, "[2001:db9::1")], NOTHING),
+        ([(FOR, "fe80::1%eth0")], NOTHING),
+        ([(FOR, "192.0.2.1\x00")], NOTHING),
+        ([(FOR, "١٩٢.0.2.1")], NOTHING),
+        # scheme and host
+        ([(PROTO, "https")], Origin(None, "https", None)),
+        ([(PROTO, "HTTPS")], Origin(None, "https", None)),
+        ([(PROTO, "javascript")], NOTHING),
+        ([(HOST, "example.com:8443")], Origin(None, None, "example.com:8443")),
+        ([(HOST, "a b")], NOTHING),
+        ([(HOST, "a/../b")], NOTHING),
+        ([(HOST, "")], NOTHING),
+        ([(FOR, "192.0.2.1"), (PROTO, "https"), (HOST, "a.b")], Origin(("192.0.2.1", 0), "https", "a.b")),
+        ([(FOR, "192.0.2.1"), (PROTO, "https, http")], Origin(("192.0.2.1", 0), "http", None)),
+        ([(FOR, "192.0.2.1, 10.0.0.7"), (PROTO, "https, http")], Origin(("192.0.2.1", 0), "https", None)),
+        ([(FOR, "192.0.2.1, 10.0.0.7"), (PROTO, "https")], Origin(("192.0.2.1", 0), "https", None)),
+        ([(FOR, "192.0.2.1, 10.0.0.7"), (HOST, "evil, a.b, c.d")], Origin(("192.0.2.1", 0), None, "a.b")),
+        ([(FOR, "_hidden"), (PROTO, "https")], Origin(None, "https", None)),
+        # Forwarded
+        ([(FORWARDED, "for=192.0.2.1")], client("192.0.2.1")),
+        ([(FORWARDED, "For=192.0.2.1;Proto=https;By=10.0.0.7")], Origin(("192.0.2.1", 0), "https", None)),
+        ([(FORWARDED, 'for="192.0.2.1:4711" ; host="a.b:80"')], Origin(("192.0.2.1", 4711), None, "a.b:80")),
+        ([(FORWARDED, 'for="[2001:db9::1]:4711"')], client("2001:db9::1", 4711)),
+        ([(FORWARDED, 'for="[2001:db9::1]"')], client("2001:db9::1")),
+        ([(FORWARDED, r'for="192.0.\2.1"')], client("192.0.2.1")),
+        ([(FORWARDED, "for=6.6.6.6, for=192.0.2.1, for=10.0.0.7")], client("192.0.2.1")),
+        ([(FORWARDED, "for=6.6.6.6"), (FORWARDED, "for=192.0.2.1")], client("192.0.2.1")),
+        ([(FORWARDED, "for=192.0.2.1;proto=https, for=10.0.0.7;proto=http")], Origin(("192.0.2.1", 0), "https", None)),
+        ([(FORWARDED, "for=192.0.2.1, for=10.0.0.7;proto=https;host=a")], Origin(("192.0.2.1", 0), "https", "a")),
+        ([(FORWARDED, "proto=https")], Origin(None, "https", None)),
+        ([(FORWARDED, "for=unknown;proto=https")], Origin(None, "https", None)),
+        ([(FORWARDED, "for=_gazonk, for=10.0.0.7")], client("10.0.0.7")),
+        # a client can't swallow what a proxy appends
+        ([(FORWARDED, 'for="6.6.6.6, for=192.0.2.1')], client("192.0.2.1")),
+        ([(FORWARDED, 'for=6.6.6.6;x=", for=192.0.2.1;y="z"')], client("192.0.2.1")),
+        ([(FORWARDED, 'for=6.6.6.6;x="\\, for="[2001:db9::1]"')], client("2001:db9::1")),
+        ([(FORWARDED, "for, for=10.0.0.7")], client("10.0.0.7")),
+        ([(FORWARDED, "for=192.0.2.1;for=6.6.6.6")], NOTHING),
+        ([(FORWARDED, "for=192.0.2.1;;proto=https")], NOTHING),
+        ([(FORWARDED, "for = 192.0.2.1")], NOTHING),
+        ([(FORWARDED, "")], NOTHING),
+        # both kinds
+        ([(FORWARDED, "for=192.0.2.1"), (FOR, "192.0.2.1"), (PROTO, "https")], Origin(("192.0.2.1", 0), "https", None)),
+        ([(FORWARDED, "for=6.6.6.6"), (FOR, "192.0.2.1")], NOTHING),
+        ([(FORWARDED, "for=192.0.2.1"), (FOR, "6.6.6.6")], NOTHING),
+        ([(FORWARDED, "for=192.0.2.1"), (FOR, "")], NOTHING),
+        ([(FORWARDED, "nonsense"), (FOR, "192.0.2.1")], NOTHING),
+        ([(FORWARDED, "for=192.0.2.1"), (PROTO, "https")], NOTHING),
+    ],
+    ids=lambda value: ascii(value)[:80],
+)
+@pytest.mark.parametrize("peer", ["10.0.0.5", "", "2001:db8::5", "::ffff:10.0.0.5"])
+def test_by_the_word_of_a_trusted_peer(peer, fields, origin):
+    assert origin_of(fields, peer, TRUSTED) == origin
+
+
+@pytest.mark.parametrize("peer", ["192.0.2.9", "2001:db9::1", "nonsense"])
+@pytest.mark.parametrize("field", [(FOR, "1.2.3.4"), (PROTO, "https"), (HOST, "a"), (FORWARDED, "for=1.2.3.4")])
+def test_another_peer_s_word_is_not_heard(peer, field):
+    class Unread:
+        def __iter__(self) -> object:
+            raise AssertionError("the fields of an untrusted peer are not even looked at")
+
+    assert origin_of([field], peer, TRUSTED) is NOTHING
+    assert origin_of(Unread(), peer, TRUSTED) is NOTHING  # type: ignore[arg-type]
+
+
+def test_when_everybody_is_trusted_the_leftmost_is_the_client():
+    everybody = Networks(["*"])
+    assert origin_of([(FOR, "1.1.1.1, 2.2.2.2, 3.3.3.3")], "4.4.4.4", everybody) == client("1.1.1.1")
+
+
+def test_the_walk_is_bounded():
+    hops = ", ".join(f"10.0.{number // 250}.{number % 250}" for number in range(1000, 0, -1))
+    for field in [(FOR, hops), (FORWARDED, hops.replace("10.", "for=10."))]:
+        assert origin_of([field], "10.0.0.1", TRUSTED) == client(f"10.0.0.{module.MAX_HOPS}")
+
+
+def test_a_peer_as_its_proxies_tell_it():
+    peer = Peer(("10.0.0.1", 5000))
+    assert apply(NOTHING, peer) == peer
+    assert apply(Origin(("192.0.2.1", 80), "https", "a"), peer) == Peer(("192.0.2.1", 80), "https")
+
+
+HEADERS = {"X-FORWARDED-PROTOCOL": "ssl", "X-FORWARDED-PROTO": "https", "X-FORWARDED-SSL": "on"}
+"""gunicorn's default."""
+
+
+@pytest.mark.parametrize(
+    ("fields", "scheme"),
+    [
+        ([], None),
+        ([("host", "https")], None),
+        ([("x-forwarded-proto", "https")], "https"),
+        ([("x-forwarded-proto", "http")], "http"),
+        ([("x-forwarded-proto", "HTTPS")], "http"),
+        ([("x-forwarded-ssl", "on"), ("x-forwarded-proto", "https")], "https"),
+        ([("x-forwarded-ssl", "off"), ("x-forwarded-proto", "http")], "http"),
+        ([("x-forwarded-protocol", "ssl")], "https"),
+    ],
+)
+def test_the_scheme_by_gunicorn_s_setting(fields, scheme):
+    assert secure_scheme(fields, HEADERS) == scheme
+    assert secure_scheme(fields, {}) is None
+
+
+def test_contradicting_schemes_are_refused():
+    with pytest.raises(HTTPError, match="contradict") as caught:
+        secure_scheme([("x-forwarded-ssl", "on"), ("x-forwarded-proto", "http")], HEADERS)
+    assert caught.value.status == 400
