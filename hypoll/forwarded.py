@@ -7,7 +7,8 @@ Laws:
   client; where all are, the leftmost. (Who trusts `*` believes anybody.)
 - What is malformed, or hides its address, ends the walk at the last address that was known.
 - When both kinds of fields are there and tell of different clients, neither is believed: proxies write one kind and
-  pass on the other, which anybody can have sent.
+  pass on the other, which anybody can have sent. The client is then nobody's address, and not the proxy's own either,
+  which may be let in where others are not.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ class Origin(NamedTuple):
 
 NOTHING = Origin()
 
+UNKNOWN = Origin(("unknown", 0))
+"""Of a request that nothing is known of (RFC 7239, 6.2)."""
+
 
 class _Hop(NamedTuple):
     """What one proxy told: whom it had the request from, and how that was sent to it."""
@@ -77,7 +81,7 @@ def origin_of(fields: Fields, peer: str, trusted: Networks) -> Origin:
     other = _walk(_hops_of_forwarded(values["forwarded"]), trusted)
     if len(values) == 1:
         return other
-    return one if _same_client(one, other) else NOTHING
+    return one if _same_client(one, other) else UNKNOWN
 
 
 def _same_client(one: Origin, other: Origin) -> bool:

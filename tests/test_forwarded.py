@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hypoll import forwarded as module
-from hypoll.forwarded import NOTHING, Origin, apply, origin_of, secure_scheme
+from hypoll.forwarded import NOTHING, UNKNOWN, Origin, apply, origin_of, secure_scheme
 from hypoll.message import HTTPError, Peer
 from hypoll.networks import Networks
 
@@ -93,11 +93,11 @@ def client(host: str, port: int = 0) -> Origin:
         ([(FORWARDED, "")], NOTHING),
         # both kinds
         ([(FORWARDED, "for=192.0.2.1"), (FOR, "192.0.2.1"), (PROTO, "https")], Origin(("192.0.2.1", 0), "https", None)),
-        ([(FORWARDED, "for=6.6.6.6"), (FOR, "192.0.2.1")], NOTHING),
-        ([(FORWARDED, "for=192.0.2.1"), (FOR, "6.6.6.6")], NOTHING),
-        ([(FORWARDED, "for=192.0.2.1"), (FOR, "")], NOTHING),
-        ([(FORWARDED, "nonsense"), (FOR, "192.0.2.1")], NOTHING),
-        ([(FORWARDED, "for=192.0.2.1"), (PROTO, "https")], NOTHING),
+        ([(FORWARDED, "for=6.6.6.6"), (FOR, "192.0.2.1")], UNKNOWN),
+        ([(FORWARDED, "for=192.0.2.1"), (FOR, "6.6.6.6")], UNKNOWN),
+        ([(FORWARDED, "for=192.0.2.1"), (FOR, "")], UNKNOWN),
+        ([(FORWARDED, "nonsense"), (FOR, "192.0.2.1")], UNKNOWN),
+        ([(FORWARDED, "for=192.0.2.1"), (PROTO, "https")], UNKNOWN),
     ],
     ids=lambda value: ascii(value)[:80],
 )
@@ -126,6 +126,12 @@ def test_the_walk_is_bounded():
     hops = ", ".join(f"10.0.{number // 250}.{number % 250}" for number in range(1000, 0, -1))
     for field in [(FOR, hops), (FORWARDED, hops.replace("10.", "for=10."))]:
         assert origin_of([field], "10.0.0.1", TRUSTED) == client(f"10.0.0.{module.MAX_HOPS}")
+
+
+def test_a_client_can_not_make_itself_the_proxy():
+    fields = [(FOR, "192.0.2.1"), (FORWARDED, "for=10.0.0.5")]
+    made = apply(origin_of(fields, "10.0.0.5", TRUSTED), Peer(("10.0.0.5", 5000)))
+    assert made.client[0] not in TRUSTED
 
 
 def test_a_peer_as_its_proxies_tell_it():
