@@ -10,7 +10,6 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
 
 import orjson
 
@@ -36,14 +35,8 @@ REMEMBERED_SIZE = 128
 
 log = logging.getLogger("hypoll.error")
 
-Render = Callable[[Exchange], bytes]
-
-
-class Soon(Protocol):
-    """What is asked of a loop: to call later in the same turn."""
-
-    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call when the events of this turn are through."""
+Render = Callable[[list[Exchange]], list[bytes]]
+"""Makes the lines of exchanges that ended in one turn, which has one time."""
 
 
 def _cut(text: str, size: int) -> str:
@@ -56,35 +49,25 @@ def _word(text: str) -> str:
 
 
 class _Clock:
-    """The time of day as text, made once for all lines of a millisecond or more.
+    """The time of day (UTC) as text, the part down to the second made once a second. `form` is for `time.strftime`."""
 
-    form: for `time.strftime`, in UTC. digits: a format for the milliseconds behind it.
-    """
-
-    def __init__(self, form: str, digits: str, clock: Callable[[], float]) -> None:
+    def __init__(self, form: str, clock: Callable[[], float]) -> None:
         self._form = form
-        self._digits = digits
         self._clock = clock
-        self._last = -1
         self._second = -1
         self._text = ""
-        self._upper = ""
 
-    def read(self, ended: float) -> str:
-        """The time of day now; `ended`, of the loop's clock, tells that it is the same as the last time."""
-        last = int(ended * 1000)
-        if last != self._last:
-            self._last = last
-            now = self._clock()
-            second = int(now)
-            if second != self._second:
-                self._second = second
-                self._upper = time.strftime(self._form, time.gmtime(second))
-            self._text = self._upper + self._digits.format(int((now - second) * 1000))
-        return self._text
+    def read(self) -> tuple[str, int]:
+        """The text of this second, and the milliseconds."""
+        now = self._clock()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime(self._form, time.gmtime(second))
+        return self._text, int((now - second) * 1000)
 
 
-class _Memory(dict[bytes, str]):
+class _Targets(dict[bytes, str]):
     """Texts of targets, for those that repeat."""
 
     def __init__(self, make: Callable[[bytes], str]) -> None:
@@ -99,27 +82,22 @@ class _Memory(dict[bytes, str]):
         return text
 
 
-class _Fields:
-    """User-Agent and Referer of header sections, made fit to be logged once for each."""
+class _Fields(dict[Section, str]):
+    """One field of header sections, made fit to be logged once for each. Of one sent twice the last."""
 
-    def __init__(self, clean: Callable[[str], str]) -> None:
+    def __init__(self, name: str, clean: Callable[[str], str]) -> None:
+        self._name = name
         self._clean = clean
-        self._known: dict[Section, tuple[str, str]] = {}
 
-    def of(self, request: Request) -> tuple[str, str]:
-        """(user agent, referer), empty where there is none. Of a field sent twice the last."""
-        section = request.section
-        known = self._known.get(section)
-        if known is None:
-            if len(self._known) >= SECTIONS:
-                self._known.clear()
-            known = self._known[section] = self._find(section)
-        return known
-
-    def _find(self, section: Section) -> tuple[str, str]:
-        fields = {name: value for name, value in section.fields if name in ("user-agent", "referer")}
-        agent, referer = (self._clean(_cut(fields.get(name, ""), MAX_FIELD)) for name in ("user-agent", "referer"))
-        return agent, referer
+    def __missing__(self, section: Section) -> str:
+        value = ""
+        for name, each in section.fields:
+            if name == self._name:
+                value = each
+        if len(self) >= SECTIONS:
+            self.clear()
+        self[section] = text = self._clean(_cut(value, MAX_FIELD))
+        return text
 
 
 def text_render(clock: Callable[[], float] = time.time) -> Render:
@@ -127,59 +105,65 @@ def text_render(clock: Callable[[], float] = time.time) -> Render:
 
     The size is that of the answer on the wire, head included.
     """
-    stamp = _Clock("%d/%b/%Y:%H:%M:%S +0000", "", clock).read
-    fields = _Fields(escape).of
-    targets = _Memory(lambda target: escape(_cut(target.decode("latin-1"), MAX_TARGET)))
+    read = _Clock("%d/%b/%Y:%H:%M:%S +0000", clock).read
+    agents, referers = _Fields("user-agent", escape), _Fields("referer", escape)
+    targets = _Targets(lambda target: escape(_cut(target.decode("latin-1"), MAX_TARGET)))
 
-    def render(exchange: Exchange) -> bytes:
-        request, peer, _, status, _, _, sent, began, _, _, ended, _ = exchange
-        if request is None:
+    def render(exchanges: list[Exchange]) -> list[bytes]:
+        lines = []
+        moment = read()[0]
+        for request, peer, _, status, _, _, sent, began, _, _, ended, _ in exchanges:
             line, agent, referer, identity = "-", "", "", "-"
-        else:
-            line = f"{request.method} {targets[request.target]} HTTP/1.{request.minor}"
-            agent, referer = fields(request)
-            identity = _word(request.id)
-        text = (
-            f'{_word(peer.client[0])} - - [{stamp(ended)}] "{line}" {status} {sent} '
-            f'"{referer or "-"}" "{agent or "-"}" {ended - began:.6f} {identity}\n'
-        )
-        return text.encode()
+            if request is not None:
+                line = f"{request.method} {targets[request.target]} HTTP/1.{request.minor}"
+                agent, referer = agents[request.section], referers[request.section]
+                identity = _word(request.id)
+            text = (
+                f'{_word(peer.client[0])} - - [{moment}] "{line}" {status} {sent} '
+                f'"{referer or "-"}" "{agent or "-"}" {ended - began:.6f} {identity}\n'
+            )
+            lines.append(text.encode())
+        return lines
 
     return render
 
 
 def json_render(clock: Callable[[], float] = time.time) -> Render:
     """Lines of JSON: times in milliseconds, sizes in bytes on the wire, heads included; null for what there isn't."""
-    stamp = _Clock("%Y-%m-%dT%H:%M:%S", ".{:03d}Z", clock).read
-    fields = _Fields(printable).of
-    paths = _Memory(lambda target: printable(_cut(target.partition(b"?")[0].decode("latin-1"), MAX_TARGET)))
+    read = _Clock("%Y-%m-%dT%H:%M:%S", clock).read
+    agents = _Fields("user-agent", printable)
+    paths = _Targets(lambda target: printable(_cut(target.partition(b"?")[0].decode("latin-1"), MAX_TARGET)))
 
-    def render(exchange: Exchange) -> bytes:
-        # The log's whole cost is here: the benchmark's row of all observers holds it.
-        request, peer, _, status, route, received, sent, began, called, returned, ended, end = exchange
-        client = peer.client[0]
-        identity = None if request is None else request.id
-        document = {
-            "time": stamp(ended),
-            "method": None if request is None else request.method,
-            "path": None if request is None else paths[request.target],
-            "route": route or None,
-            "status": status,
-            "received": received,
-            "sent": sent,
-            # To microseconds: what follows is noise.
-            "handler_ms": int((returned - called) * 1e6 + 0.5) / 1000 if called else None,
-            "duration_ms": int((ended - began) * 1e6 + 0.5) / 1000,
-            "client": (client if client.isprintable() else printable(client)) or None,
-            "request_id": identity if identity is None or identity.isprintable() else printable(identity),
-            "user_agent": None if request is None else fields(request)[0] or None,
-            "close": None if end is End.KEPT else end.value,
-        }
-        try:
-            return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
-        except TypeError:  # a lone surrogate in a route's pattern
-            document["route"] = printable(route)
-            return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+    def render(exchanges: list[Exchange]) -> list[bytes]:
+        # Most of what observing costs is here: the benchmark's row of all observers holds it.
+        lines = []
+        second, milliseconds = read()
+        moment = f"{second}.{milliseconds:03d}Z"
+        for request, peer, _, status, route, received, sent, began, called, returned, ended, end in exchanges:
+            client = peer.client[0]
+            identity = None if request is None else request.id
+            document = {
+                "time": moment,
+                "method": None if request is None else request.method,
+                "path": None if request is None else paths[request.target],
+                "route": route or None,
+                "status": status,
+                "received": received,
+                "sent": sent,
+                # To microseconds: what follows is noise.
+                "handler_ms": int((returned - called) * 1e6 + 0.5) / 1000 if called else None,
+                "duration_ms": int((ended - began) * 1e6 + 0.5) / 1000,
+                "client": (client if client.isprintable() else printable(client)) or None,
+                "request_id": identity if identity is None or identity.isprintable() else printable(identity),
+                "user_agent": None if request is None else agents[request.section] or None,
+                "close": None if end is End.KEPT else end.value,
+            }
+            try:
+                lines.append(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
+            except TypeError:  # a lone surrogate in a route's pattern
+                document["route"] = printable(route)
+                lines.append(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
+        return lines
 
     return render
 
@@ -200,21 +184,17 @@ class AccessLog(Observer):
     skip: paths that aren't logged, nor what is below them.
     """
 
-    def __init__(self, loop: Soon, outlet: Outlet, render: Render, skip: Iterable[str] = ()) -> None:
+    def __init__(self, outlet: Outlet, render: Render, skip: Iterable[str] = ()) -> None:
         self.outlet = outlet
-        self._call_soon = loop.call_soon
         self._render = render
-        self._planned = False
         self._skip = tuple(path.rstrip("/").encode() for path in skip)
 
-    def on_exchange(self, exchange: Exchange) -> None:
-        """Log it, unless its path is to be skipped."""
-        if self._skip and exchange.request is not None and self._skips(exchange.request.target):
-            return
-        self.outlet.put(self._render(exchange))
-        if not self._planned:
-            self._planned = True
-            self._call_soon(self._write)
+    def on_exchanges(self, exchanges: list[Exchange]) -> None:
+        """Log them, but those whose path is to be skipped."""
+        if self._skip:
+            exchanges = [exchange for exchange in exchanges if not self._skips(exchange.request)]
+        self.outlet.put_all(self._render(exchanges))
+        self.outlet.drain()
 
     def on_tick(self, lag: float, gauges: Gauges) -> None:
         """Try again what could not be written; follow a file that was renamed."""
@@ -228,18 +208,14 @@ class AccessLog(Observer):
         """Write to the file that has the name now: for USR1, after a rotation."""
         self.outlet.reopen()
 
-    def _write(self) -> None:
-        self._planned = False
-        self.outlet.drain()
-
-    def _skips(self, target: bytes) -> bool:
-        if not target.startswith(self._skip):
+    def _skips(self, request: Request | None) -> bool:
+        if request is None or not request.target.startswith(self._skip):
             return False
-        path = target.partition(b"?")[0]
+        path = request.target.partition(b"?")[0]
         return any(path == skip or path.startswith(skip + b"/") for skip in self._skip)
 
 
-def open_access_log(settings: Settings, loop: Soon) -> AccessLog | None:
+def open_access_log(settings: Settings) -> AccessLog | None:
     """The access log the settings ask for; None: there is to be none. Raises `hypoll.outlet.OutletError`."""
     form = _form(settings)
     if form == "off":
@@ -247,7 +223,7 @@ def open_access_log(settings: Settings, loop: Soon) -> AccessLog | None:
     sink = open_standard(1) if settings.access_log_file == "-" else open_file(settings.access_log_file)
     notice = dropped_json if form == "json" else dropped_text
     render = json_render() if form == "json" else text_render()
-    return AccessLog(loop, Outlet(sink, notice, _failing(settings)), render, settings.access_log_skip)
+    return AccessLog(Outlet(sink, notice, _failing(settings)), render, settings.access_log_skip)
 
 
 def _form(settings: Settings) -> str:

@@ -72,23 +72,26 @@ class Metrics(Observer):
         self._series: dict[tuple[str, str, int], tuple[int, int]] = {}
         self._counts: dict[Key, int] = {}
 
-    def on_exchange(self, exchange: Exchange) -> None:
-        """Count a request: one look-up, one search among the bounds, five additions."""
-        request, _, _, status, route, received, sent, began, _, _, ended, end = exchange
-        key = ("" if request is None else request.method, route, status)
-        try:
-            count, histogram = self._series[key]
-        except KeyError:
-            count, histogram = self._find_series(key)
-        duration = ended - began
-        cells = self._cells
-        cells[count] += 1
-        cells[histogram + bisect_left(BOUNDS, duration)] += 1
-        cells[histogram + SUM] += int(duration * 1e9)
-        cells[self._received] += received
-        cells[self._sent] += sent
-        if end is End.REFUSED:
-            cells[self._refusals[REFUSALS.get(status, OTHER)]] += 1
+    def on_exchanges(self, exchanges: list[Exchange]) -> None:
+        """Count requests: for each one look-up, one search among the bounds, three additions."""
+        cells, series = self._cells, self._series
+        all_received = all_sent = 0
+        for request, _, _, status, route, received, sent, began, _, _, ended, end in exchanges:
+            key = ("" if request is None else request.method, route, status)
+            try:
+                count, histogram = series[key]
+            except KeyError:
+                count, histogram = self._find_series(key)
+            duration = ended - began
+            cells[count] += 1
+            cells[histogram + bisect_left(BOUNDS, duration)] += 1
+            cells[histogram + SUM] += int(duration * 1e9)
+            all_received += received
+            all_sent += sent
+            if end is End.REFUSED:
+                cells[self._refusals[REFUSALS.get(status, OTHER)]] += 1
+        cells[self._received] += all_received
+        cells[self._sent] += all_sent
 
     def on_open(self) -> None:
         """Count an accepted connection."""

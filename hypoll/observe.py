@@ -1,7 +1,8 @@
 """What a server tells of itself: to an access log, to metrics, to hooks. Costs one test for None when nobody listens.
 
 Laws: an observer is told after the fact and changes nothing; what it raises is logged and costs no request its answer.
-A method runs on the loop's thread, and everybody waits for it.
+A method runs on the loop's thread, and everybody waits for it. Exchanges are told at the end of the loop's turn, all of
+the turn together: while requests are answered, an exchange costs its record and an append.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from hypoll.message import Peer, Request, Response
 
@@ -102,8 +103,8 @@ class Observer:
     def on_request(self, request: Request) -> None:
         """Note that a request is whole and its handler is called next."""
 
-    def on_exchange(self, exchange: Exchange) -> None:
-        """Note that an answer was sent, or will never be: once for each request, and each refusal of one."""
+    def on_exchanges(self, exchanges: list[Exchange]) -> None:
+        """Note what came of the requests of one turn, and of the refusals of such: each is told once."""
 
     def on_shed(self, reason: str) -> None:
         """Note that a connection was refused before it said anything. reason: one word of a few."""
@@ -124,10 +125,57 @@ class Observer:
         """Note that the server has stopped: nothing follows."""
 
 
-def combine(observers: Iterable[Observer]) -> Observer | None:
-    """One observer for several, each method going only to those that have it; None for none."""
+class Soon(Protocol):
+    """What is asked of a loop: to call later in the same turn."""
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call when the events of this turn are through."""
+
+
+class Hub:
+    """What a server tells, to those of its observers that want to know it.
+
+    It has the methods of `Observer`, but takes exchanges one by one, as they end.
+    """
+
+    on_open: Callable[[], None]
+    on_request: Callable[[Request], None]
+    on_shed: Callable[[str], None]
+    on_timeout: Callable[[Timeout], None]
+    on_close: Callable[[End], None]
+    on_wait: Callable[[float], None]
+    on_tick: Callable[[float, Gauges], None]
+
+    def __init__(self, observers: Iterable[Observer], loop: Soon) -> None:
+        found = list(observers)
+        for name in ("on_open", "on_request", "on_shed", "on_timeout", "on_close", "on_wait", "on_tick"):
+            setattr(self, name, _telling(found, name))
+        self._on_exchanges = _telling(found, "on_exchanges")
+        self._on_stop = _telling(found, "on_stop")
+        self._call_soon = loop.call_soon
+        self._exchanges: list[Exchange] = []
+
+    def on_exchange(self, exchange: Exchange) -> None:
+        """Take what came of a request; the observers are told at the end of the turn."""
+        if not self._exchanges:
+            self._call_soon(self._flush)
+        self._exchanges.append(exchange)
+
+    def on_stop(self) -> None:
+        """Tell what is left, and that nothing follows."""
+        self._flush()
+        self._on_stop()
+
+    def _flush(self) -> None:
+        exchanges, self._exchanges = self._exchanges, []
+        if exchanges:
+            self._on_exchanges(exchanges)
+
+
+def combine(observers: Iterable[Observer], loop: Soon) -> Hub | None:
+    """The hub for some observers; None for none."""
     found = list(observers)
-    return _Several(found) if found else None
+    return Hub(found, loop) if found else None
 
 
 def _telling(observers: list[Observer], name: str) -> Callable[..., None]:
@@ -145,10 +193,3 @@ def _telling(observers: list[Observer], name: str) -> Callable[..., None]:
                 log.exception("%s failed", name)
 
     return tell
-
-
-class _Several(Observer):
-    def __init__(self, observers: list[Observer]) -> None:
-        for name in vars(Observer):
-            if name.startswith("on_"):
-                setattr(self, name, _telling(observers, name))

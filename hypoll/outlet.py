@@ -222,6 +222,16 @@ class Outlet:
         self._lines.append(line)
         self._size += len(line)
 
+    def put_all(self, lines: list[bytes]) -> None:
+        """`put` for several, in one step where there is room for all."""
+        size = sum(map(len, lines))
+        if self.dropped or self._size + size > self._limit:
+            for line in lines:
+                self.put(line)
+        else:
+            self._lines += lines
+            self._size += size
+
     def drain(self) -> bool:
         """Write until nothing is left or it would wait. Whether all is written."""
         while not self._resting:
@@ -269,6 +279,10 @@ class Outlet:
             if not self.dropped:
                 return False
             self._tell_dropped()
+        if self._size <= self.sink.piece:
+            self._chunk = b"".join(lines)
+            lines.clear()
+            return True
         taken = [lines.popleft()]
         room = self.sink.piece - len(taken[0])
         while lines and len(lines[0]) <= room:

@@ -9,7 +9,6 @@ import re
 import select
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -49,11 +48,12 @@ def exchange(of: Request | None = None, client: str = "192.0.2.7", **values: Any
 
 
 def text(of: Exchange) -> str:
-    return text_render(lambda: TIME)(of).decode()
+    (line,) = text_render(lambda: TIME)([of])
+    return line.decode()
 
 
 def document(of: Exchange) -> dict[str, Any]:
-    line = json_render(lambda: TIME)(of)
+    (line,) = json_render(lambda: TIME)([of])
     assert line.endswith(b"}\n")
     assert line.count(b"\n") == 1
     return json.loads(line)  # type: ignore[no-any-return]
@@ -101,9 +101,9 @@ def test_what_there_is_none_of_is_null():
 def test_the_second_is_told_anew_when_it_is_over():
     now = [TIME]
     render = text_render(lambda: now[0])
-    assert b"22:13:20" in render(exchange(ended=5.0))
+    assert b"22:13:20" in render([exchange()])[0]
     now[0] += 1
-    assert b"22:13:21" in render(exchange(ended=6.0))
+    assert b"22:13:21" in render([exchange()])[0]
 
 
 def test_the_milliseconds_are_told_anew_when_they_are_over():
@@ -111,7 +111,7 @@ def test_the_milliseconds_are_told_anew_when_they_are_over():
     render = json_render(lambda: now[0])
     for later in (0.0002, 0.0004, 0.0013, 0.0105):
         now[0] = TIME + later
-        moment = json.loads(render(exchange(ended=5.0 + later)))["time"]
+        moment = json.loads(render([exchange()])[0])["time"]
         assert moment == f"2023-11-14T22:13:20.{250 + int(later * 1000)}Z"
 
 
@@ -157,7 +157,7 @@ def test_nothing_a_client_sends_forges_a_line_or_a_field(field, value):
     assert (match[4], match[5], match[8]) == ("200", "150", "0.004123")
     assert line.isascii()
     assert line[:-1].isprintable()
-    written = json_render(lambda: TIME)(record).decode()
+    written = json_render(lambda: TIME)([record])[0].decode()
     if field != "route":
         assert written[:-1].isprintable()
     assert json.loads(written)["status"] == 200
@@ -169,7 +169,7 @@ def test_nothing_a_client_sends_forges_a_line_or_a_field(field, value):
 def test_a_line_of_all_that_http_lets_through_fits_the_atomic_size_of_a_pipe():
     made = request("/" + '"\\' * 8000, ("user-agent", '"\xff' * 4000), ("referer", '\\"' * 4000))
     assert len(text(exchange(made))) <= select.PIPE_BUF
-    assert len(json_render()(exchange(made))) <= select.PIPE_BUF
+    assert len(json_render()([exchange(made)])[0]) <= select.PIPE_BUF
 
 
 def test_of_a_field_sent_twice_the_last_is_logged_and_a_long_one_is_cut():
@@ -183,7 +183,7 @@ def test_header_sections_are_remembered_within_a_bound(monkeypatch):
     sections = [Section((("user-agent", str(number)),)) for number in range(10)]
     for _ in range(2):
         for number, section in enumerate(sections):
-            line = render(exchange(Request("GET", b"/", section)))
+            (line,) = render([exchange(Request("GET", b"/", section))])
             assert json.loads(line)["user_agent"] == str(number)
 
 
@@ -193,8 +193,8 @@ def test_targets_are_remembered_within_a_bound(monkeypatch):
     for _ in range(2):
         for number in range(10):
             for path in (f"/{number}", f"/{'a' * 200}{number}"):
-                assert json.loads(render(exchange(request(path))))["path"] == path
-    memory = accesslog._Memory(bytes.decode)
+                assert json.loads(render([exchange(request(path))])[0])["path"] == path
+    memory = accesslog._Targets(bytes.decode)
     for number in range(10):
         memory[b"%d" % number]
         memory[b"%0200d" % number]
@@ -203,22 +203,6 @@ def test_targets_are_remembered_within_a_bound(monkeypatch):
 
 
 # the log
-
-
-class Turn:
-    """A loop whose turn ends when told to."""
-
-    def __init__(self) -> None:
-        self.calls: list[Callable[..., object]] = []
-
-    def call_soon(self, callback: Callable[..., object], *args: object) -> None:
-        assert not args
-        self.calls.append(callback)
-
-    def end(self) -> None:
-        calls, self.calls = self.calls, []
-        for call in calls:
-            call()
 
 
 class Heap(Sink):
@@ -245,22 +229,19 @@ class Heap(Sink):
 
 
 def test_the_lines_of_one_turn_go_out_in_one_write():
-    turn, heap = Turn(), Heap()
-    log = AccessLog(turn, Outlet(heap, dropped_json), json_render())
+    heap = Heap()
+    log = AccessLog(Outlet(heap, dropped_json), json_render())
     for count in (3, 1):
-        for _ in range(count):
-            log.on_exchange(exchange(request()))
-        assert len(turn.calls) == 1
-        turn.end()
+        log.on_exchanges([exchange(request(f"/{number}")) for number in range(count)])
     assert [data.count(b"\n") for data in heap.writes] == [3, 1]
+    assert [json.loads(line)["path"] for line in heap.writes[0].splitlines()] == ["/0", "/1", "/2"]
 
 
 def test_a_tick_tries_again_a_signal_reopens_and_the_end_writes_what_is_left():
-    turn, heap = Turn(), Heap()
-    log = AccessLog(turn, Outlet(heap, dropped_json), json_render())
+    heap = Heap()
+    log = AccessLog(Outlet(heap, dropped_json), json_render())
     heap.full = True
-    log.on_exchange(exchange(request()))
-    turn.end()
+    log.on_exchanges([exchange(request())])
     log.on_tick(0.0, Gauges({}))
     assert heap.writes == []
     heap.full = False
@@ -268,9 +249,10 @@ def test_a_tick_tries_again_a_signal_reopens_and_the_end_writes_what_is_left():
     assert len(heap.writes) == 1
     log.reopen()
     assert heap.reopened == 1
-    log.on_exchange(exchange(request()))
-    heap.fd = os.open(os.devnull, os.O_WRONLY)
-    fd = heap.fd
+    heap.full = True
+    log.on_exchanges([exchange(request())])
+    heap.full = False
+    fd = heap.fd = os.open(os.devnull, os.O_WRONLY)
     log.on_stop()
     os.close(fd)
     assert len(heap.writes) == 2
@@ -287,18 +269,16 @@ def test_a_tick_tries_again_a_signal_reopens_and_the_end_writes_what_is_left():
     ],
 )
 def test_paths_can_be_skipped(skip, skipped):
-    turn, heap = Turn(), Heap()
-    log = AccessLog(turn, Outlet(heap, dropped_text), text_render(), skip)
+    heap = Heap()
+    log = AccessLog(Outlet(heap, dropped_text), text_render(), skip)
     paths = ["/", "/healthz", "/healthz?a=/b", "/healthz/live", "/healthz/", "/healthzz", "/metrics", "/b/healthz"]
-    left_out = []
-    for path in paths:
-        log.on_exchange(exchange(request(path)))
-        if not turn.calls:
-            left_out.append(path)
-        turn.end()
-    assert left_out == skipped
-    log.on_exchange(exchange())
-    assert turn.calls, "a request that has no path is logged"
+    log.on_exchanges([exchange(request(path)) for path in paths])
+    logged = [line.split()[6].decode() for line in heap.writes[0].splitlines()]
+    assert [path for path in paths if path not in logged] == skipped
+    log.on_exchanges([exchange(request(path)) for path in skipped])
+    assert len(heap.writes) == 1
+    log.on_exchanges([exchange()])
+    assert len(heap.writes) == 2, "a request that has no path is logged"
 
 
 @pytest.mark.parametrize(("dropped", "said"), [(dropped_text, b"# 7 lines"), (dropped_json, b'{"dropped":7}\n')])
@@ -321,13 +301,13 @@ def test_dropped_lines_are_said(dropped, said):
 )
 def test_what_is_asked_for_is_opened(tmp_path, form, file, first):
     path = tmp_path / file
-    log = open_access_log(Settings(access_log=form, access_log_file=str(path)), Turn())
+    log = open_access_log(Settings(access_log=form, access_log_file=str(path)))
     if first is None:
         assert log is None
         assert not path.exists()
         return
     assert log is not None
-    log.on_exchange(exchange(request()))
+    log.on_exchanges([exchange(request())])
     log.on_stop()
     assert path.read_bytes().startswith(first)
 
@@ -335,14 +315,14 @@ def test_what_is_asked_for_is_opened(tmp_path, form, file, first):
 def test_a_file_that_can_not_be_opened_is_an_error_at_the_start(tmp_path):
     settings = Settings(access_log="text", access_log_file=str(tmp_path / "no" / "log"))
     with pytest.raises(OutletError, match="no/log can't be written: No such file"):
-        open_access_log(settings, Turn())
+        open_access_log(settings)
 
 
 AUTO = """
 import sys
 from hypoll.accesslog import open_access_log
 from hypoll.settings import Settings
-sys.stderr.write(str(open_access_log(Settings(), type("Loop", (), {"call_soon": None})) is not None))
+sys.stderr.write(str(open_access_log(Settings()) is not None))
 """
 
 

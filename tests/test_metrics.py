@@ -59,7 +59,7 @@ def scraped(metrics: Metrics, accept: str = "") -> bytes:
 )
 def test_requests_are_counted_by_method_route_and_status(metrics, values, key):
     for _ in range(3):
-        metrics.on_exchange(exchange(**values))
+        metrics.on_exchanges([exchange(**values)])
     found = samples(metrics)
     assert found["hypoll_requests_total", key] == 3
     assert found["hypoll_request_duration_seconds_count", key[:2]] == 3
@@ -68,16 +68,16 @@ def test_requests_are_counted_by_method_route_and_status(metrics, values, key):
 
 
 def test_bytes_are_counted(metrics):
-    metrics.on_exchange(exchange())
-    metrics.on_exchange(exchange(received=2, sent=3))
+    metrics.on_exchanges([exchange()])
+    metrics.on_exchanges([exchange(received=2, sent=3)])
     found = samples(metrics)
     assert (found["hypoll_received_bytes_total", ()], found["hypoll_sent_bytes_total", ()]) == (42, 153)
 
 
 @pytest.mark.parametrize("bound", BOUNDS)
 def test_a_duration_is_in_the_bucket_of_its_bound_and_not_below(metrics, bound):
-    metrics.on_exchange(exchange(began=0.0, ended=bound))
-    metrics.on_exchange(exchange(began=0.0, ended=bound * 1.0001))
+    metrics.on_exchanges([exchange(began=0.0, ended=bound)])
+    metrics.on_exchanges([exchange(began=0.0, ended=bound * 1.0001)])
     found = samples(metrics)
     name, labels = "hypoll_request_duration_seconds", ("GET", "/raw/{id}")
     assert found[name + "_bucket", (str(bound), *labels)] == 1
@@ -93,8 +93,8 @@ def test_a_duration_is_in_the_bucket_of_its_bound_and_not_below(metrics, bound):
     [(400, "malformed"), (408, "timeout"), (413, "body_too_large"), (431, "head_too_large"), (418, "other")],
 )
 def test_refusals_are_counted_by_reason(metrics, status, reason):
-    metrics.on_exchange(exchange(None, status=status, end=End.REFUSED))
-    metrics.on_exchange(exchange(status=status))
+    metrics.on_exchanges([exchange(None, status=status, end=End.REFUSED)])
+    metrics.on_exchanges([exchange(status=status)])
     found = {labels: value for (name, labels), value in samples(metrics).items() if name == "hypoll_refusals_total"}
     assert {labels for labels, value in found.items() if value} == {(reason,)}
     assert found[(reason,)] == 1
@@ -143,7 +143,7 @@ def test_the_server_tells_who_it_is(metrics):
     ],
 )
 def test_the_format_is_what_the_scraper_accepts(metrics, accept, content_type, end):
-    metrics.on_exchange(exchange())
+    metrics.on_exchanges([exchange()])
     response = Scrape(metrics)(Request("GET", b"/metrics", Section((("accept", accept),))))
     assert response.content_type is not None
     assert response.content_type.startswith(content_type)
@@ -165,7 +165,7 @@ def test_one_scrape_gives_the_sum_over_all_workers_and_those_that_died(directory
     workers = [Metrics(Ledger(directory)) for _ in range(3)]
     for number, worker in enumerate(workers):
         for _ in range(number + 1):
-            worker.on_exchange(exchange())
+            worker.on_exchanges([exchange()])
         worker.on_tick(0.0, Gauges({"idle": 10**number}))
     labels = ("GET", "/raw/{id}")
     for worker in workers:
@@ -188,15 +188,15 @@ def test_one_scrape_gives_the_sum_over_all_workers_and_those_that_died(directory
 
 
 def test_without_room_for_a_series_requests_are_counted_together(metrics, monkeypatch):
-    metrics.on_exchange(exchange())
+    metrics.on_exchanges([exchange()])
 
     def full(*_: object, **__: object) -> int:
         raise LedgerFullError
 
     monkeypatch.setattr(metrics.ledger.cells, "add", full)
     for number in range(10):
-        metrics.on_exchange(exchange(route=f"/{number}"))
-    metrics.on_exchange(exchange())
+        metrics.on_exchanges([exchange(route=f"/{number}")])
+    metrics.on_exchanges([exchange()])
     metrics.on_shed("a reason nobody knew")
     metrics.on_tick(0.0, Gauges({"a new phase": 1}))
     assert metrics.snapshot().counts("requests") == {("GET", "/raw/{id}", "200"): 2, ("other", "other", "other"): 10}
@@ -206,7 +206,7 @@ def test_what_is_remembered_is_bounded(metrics, monkeypatch):
     monkeypatch.setattr(module, "MAX_REMEMBERED", 5)
     for _ in range(2):
         for number in range(20):
-            metrics.on_exchange(exchange(method=f"M{number}"))
+            metrics.on_exchanges([exchange(method=f"M{number}")])
     assert len(metrics._series) == 5
     assert metrics.snapshot().count("requests", "other", "/raw/{id}", "200") == 40
 

@@ -126,6 +126,21 @@ def test_what_finds_no_room_is_counted_and_told_of_in_its_place():
     assert sink.wrote.endswith(b"dropped\n" + LINE)
 
 
+def test_several_lines_are_taken_like_one_by_one():
+    for size in (35, 70, 200):
+        sinks = [Scripted([full()]) for _ in range(2)]
+        outlets = [Outlet(sink, notice, size=size) for sink in sinks]
+        for first in (0, 5, 10):
+            outlets[0].put_all(lines(5, first))
+            for line in lines(5, first):
+                outlets[1].put(line)
+            for outlet in outlets:
+                outlet.drain()
+        assert sinks[0].wrote == sinks[1].wrote
+        assert sinks[0].wrote.startswith(b"".join(lines(5)))
+        assert outlets[0]._size == outlets[1]._size == 0
+
+
 def test_after_a_loss_half_of_the_buffer_must_be_free():
     sink = Scripted([7, full(), 14, full(), 28, full()], piece=70)
     outlet = Outlet(sink, notice, size=70)

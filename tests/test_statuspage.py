@@ -40,7 +40,7 @@ def ask(client: str = "127.0.0.1") -> Request:
 def count(metrics: Metrics, route: str, *durations: float, method: str = "GET", status: int = 200) -> None:
     for duration in durations:
         request = Request(method, b"/") if method else None
-        metrics.on_exchange(Exchange(request, NOBODY, None, status, route, 300, 1500, 0.0, 0.1, 0.1, duration))
+        metrics.on_exchanges([Exchange(request, NOBODY, None, status, route, 300, 1500, 0.0, 0.1, 0.1, duration)])
 
 
 def document(page: StatusPage) -> dict[str, Any]:
@@ -192,7 +192,7 @@ class Scene:
         if at == 1 or chance.random() < 0.2:
             status = chance.choices([400, 408, 413, 431], [5, 3, 2, 1])[0]
             refused = Exchange(None, NOBODY, None, status, "", 9, 180, 0.0, 0.0, 0.0, 0.01, End.REFUSED)
-            worker.on_exchange(refused)
+            worker.on_exchanges([refused])
 
     def routes(self) -> Routes:
         routes = Routes()
