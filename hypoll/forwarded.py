@@ -15,11 +15,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from hypoll.head import check_host
 from hypoll.message import HTTPError, Peer
 from hypoll.networks import Networks, parse_address
+
+MAX_REMEMBERED = 256
+"""Characters of the fields whose result is remembered, if they come again."""
 
 MAX_HOPS = 32
 """Proxies walked through."""
@@ -69,12 +73,18 @@ def origin_of(fields: Fields, peer: str, trusted: Networks) -> Origin:
     """
     if peer not in trusted:
         return NOTHING
-    values: dict[str, list[str]] = {}
-    for name, value in fields:
-        if name in NAMES:
-            values.setdefault(name, []).append(value)
-    if not values:
+    told = tuple([field for field in fields if field[0] in NAMES])
+    if not told:
         return NOTHING
+    # Clients send more than one request, mostly.
+    size = sum([len(value) for _, value in told])
+    return _remembered(told, trusted) if size <= MAX_REMEMBERED else _weigh(told, trusted)
+
+
+def _weigh(told: tuple[tuple[str, str], ...], trusted: Networks) -> Origin:
+    values: dict[str, list[str]] = {}
+    for name, value in told:
+        values.setdefault(name, []).append(value)
     one = _walk(_hops_of_x_forwarded(values), trusted)
     if "forwarded" not in values:
         return one
@@ -82,6 +92,9 @@ def origin_of(fields: Fields, peer: str, trusted: Networks) -> Origin:
     if len(values) == 1:
         return other
     return one if _same_client(one, other) else UNKNOWN
+
+
+_remembered = lru_cache(maxsize=1024)(_weigh)
 
 
 def _same_client(one: Origin, other: Origin) -> bool:
@@ -110,13 +123,14 @@ def _hops_of_x_forwarded(values: Mapping[str, list[str]]) -> Iterator[_Hop]:
     Proxies that append do so to each field; of one that some of them only pass on, the leftmost value goes for all
     hops behind it.
     """
-    clients, schemes, hosts = (
-        [item.strip(" \t") for item in ",".join(values.get(name, ())).split(",")] if name in values else []
-        for name in NAMES[:3]
-    )
+    clients, schemes, hosts = (_items(values.get(name)) for name in NAMES[:3])
     for index in range(1, max(len(clients), 1) + 1):
         client = _node(clients[-index]) if clients else None
         yield _Hop(client, _scheme(_from_right(schemes, index)), _host(_from_right(hosts, index)))
+
+
+def _items(lines: list[str] | None) -> list[str]:
+    return [item.strip(" \t") for item in ",".join(lines).split(",")] if lines else []
 
 
 def _from_right(items: list[str], index: int) -> str:
