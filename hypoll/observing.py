@@ -1,0 +1,81 @@
+"""What the settings ask to be observed, put together: one place for every face to get it from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hypoll.accesslog import AccessLog, open_access_log
+from hypoll.endpoints import Endpoint, Endpoints, Service
+from hypoll.health import Check, Health
+from hypoll.ledger import Ledger
+from hypoll.metrics import Metrics
+from hypoll.networks import Networks
+from hypoll.observe import Hub, Observer, Soon, combine
+from hypoll.settings import Settings
+from hypoll.statuspage import StatusPage
+
+
+class Observing:
+    """The observers and endpoints of one process.
+
+    loop: whose turns the access log and the metrics follow.
+    directory: made by `hypoll.ledger.make_directory` before several processes were forked; None: this one is alone.
+    checks: the application's own, on whether it wants requests.
+    more: further observers, as gunicorn's hooks.
+
+    access_log, metrics: None when they aren't asked for.
+    health: told of start and drain by the server, whether or not it is asked for.
+    hub: what the server tells; None: nobody wants to know.
+
+    Raises `hypoll.outlet.OutletError` for a log that can't be opened, `ModuleNotFoundError` for metrics without
+    prometheus_client, `ValueError` for two endpoints of one path.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        loop: Soon,
+        directory: str | None = None,
+        *,
+        checks: Iterable[Check] = (),
+        more: Iterable[Observer] = (),
+    ) -> None:
+        self.health = Health()
+        for check in checks:
+            self.health.add_check(check)
+        self.metrics = Metrics(Ledger(directory)) if settings.metrics or settings.status else None
+        self.endpoints = _endpoints(settings, self.health, self.metrics)
+        self.access_log: AccessLog | None = open_access_log(settings)
+        own: tuple[Observer | None, ...] = (self.access_log, self.metrics)
+        self.hub: Hub | None = combine([*(observer for observer in own if observer is not None), *more], loop)
+
+    def around(self, application: Service) -> Service:
+        """The application with the endpoints before it; itself when there are none."""
+        return Endpoints(application, self.endpoints) if self.endpoints else application
+
+    def reopen(self) -> None:
+        """Write logs to the files that have their names now: for USR1."""
+        if self.access_log is not None:
+            self.access_log.reopen()
+
+
+def _endpoints(settings: Settings, health: Health, metrics: Metrics | None) -> dict[str, Endpoint]:
+    """What answers which path."""
+    wanted: list[tuple[str, Endpoint]] = []
+    if settings.health:
+        below = settings.health.rstrip("/")
+        wanted += [(below + "/live", health.live), (below + "/ready", health.report)]
+    if settings.metrics and metrics is not None:
+        from hypoll.prometheus import Scrape  # needs prometheus_client, which serving doesn't
+
+        wanted.append((settings.metrics, Scrape(metrics)))
+    if settings.status and metrics is not None:
+        page = StatusPage(metrics, Networks(settings.status_allow))
+        below = settings.status.rstrip("/")
+        wanted += [(settings.status, page.html), (below + ".json", page.json)]
+    found: dict[str, Endpoint] = {}
+    for path, endpoint in wanted:
+        if path in found:
+            raise ValueError(f"two of metrics, health and status answer {path}: give each a path of its own")
+        found[path] = endpoint
+    return found

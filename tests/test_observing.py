@@ -1,0 +1,196 @@
+"""What the settings ask to be observed, and the server's own paths before an application's."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from hypoll import Routes
+from hypoll.endpoints import Endpoints
+from hypoll.ledger import make_directory, remove_directory
+from hypoll.message import HTTPError, Request, Response
+from hypoll.observe import End, Exchange, Observer
+from hypoll.observing import Observing
+from hypoll.outlet import OutletError
+from hypoll.settings import Settings
+from hypoll.testing import TestClient
+
+
+@pytest.fixture
+def routes() -> Routes:
+    made = Routes()
+
+    @made.get("/")
+    def index(request):
+        return {"own": True}
+
+    @made.post("/metrics")
+    def post(request):
+        return "the application's"
+
+    return made
+
+
+def settings(**values: object) -> Settings:
+    return Settings(**{"access_log": "off", **values})  # type: ignore[arg-type]
+
+
+def test_nothing_asked_for_is_nothing_in_the_way(loop, routes):
+    observing = Observing(settings(), loop)
+    assert (observing.hub, observing.access_log, observing.metrics, observing.endpoints) == (None, None, None, {})
+    assert observing.around(routes) is routes
+    observing.reopen()
+
+
+@pytest.mark.parametrize(
+    ("values", "paths"),
+    [
+        ({"health": "/healthz"}, ["/healthz/live", "/healthz/ready"]),
+        ({"health": "/"}, ["/live", "/ready"]),
+        ({"metrics": "/metrics"}, ["/metrics"]),
+        ({"status": "/-/status"}, ["/-/status", "/-/status.json"]),
+        ({"status": "/-/status/"}, ["/-/status/", "/-/status.json"]),
+    ],
+)
+def test_what_is_asked_for_answers(loop, routes, values, paths):
+    observing = Observing(settings(**values), loop)
+    observing.health.start()
+    with TestClient(observing.around(routes)) as client:
+        for path in paths:
+            answer = client.get(path + "?query=/")
+            assert answer.status_code == 200
+            assert client.head(path).headers["Content-Type"] == answer.headers["Content-Type"]
+            refused = client.post(path, data=b"x" * 100_000, headers={"Expect": "100-continue"})
+            assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
+            assert client.get(path + "/nothing").status_code == 404
+        assert client.get("/").json() == {"own": True}
+    assert list(observing.endpoints) == paths
+
+
+def test_metrics_are_counted_through_the_hub_and_told_by_the_endpoint(loop, turner, routes):
+    observing = Observing(settings(metrics="/metrics", status="/status"), loop)
+    assert observing.hub is not None
+    request = Request("GET", b"/")
+    observing.hub.on_exchange(Exchange(request, request.peer, None, 200, "/", 1, 2, 0.0, 0.0, 0.0, 0.01, End.KEPT))
+    turner.settle()
+    with TestClient(observing.around(routes)) as client:
+        text = client.get("/metrics").text
+        assert 'hypoll_requests_total{method="GET",route="/",status="200"} 1.0' in text
+        assert client.get("/status.json").json()["requests"] == 1
+
+
+def test_workers_with_a_directory_add_up(loop, turner):
+    directory = make_directory()
+    workers = [Observing(settings(metrics="/metrics"), loop, directory) for _ in range(2)]
+    for worker in workers:
+        assert worker.hub is not None
+        worker.hub.on_open()
+        assert worker.metrics is not None
+    assert [worker.metrics.snapshot().count("accepted") for worker in workers if worker.metrics] == [2, 2]
+    for worker in workers:
+        assert worker.hub is not None
+        worker.hub.on_stop()
+    remove_directory(directory)
+
+
+def test_the_log_follows_the_file_when_it_is_told(loop, turner, tmp_path):
+    path = tmp_path / "log"
+    observing = Observing(settings(access_log="json", access_log_file=str(path)), loop)
+    assert observing.hub is not None
+    path.rename(tmp_path / "old")
+    observing.reopen()
+    request = Request("GET", b"/")
+    observing.hub.on_exchange(Exchange(request, request.peer, None, 200, "/", 1, 2, 0.0, 0.0, 0.0, 0.01))
+    observing.hub.on_stop()
+    assert path.read_bytes().count(b"\n") == 1
+    assert (tmp_path / "old").read_bytes() == b""
+
+
+def test_checks_and_further_observers_are_taken(loop):
+    told = []
+
+    class Hooks(Observer):
+        def on_request(self, request: Request) -> None:
+            told.append(request.target)
+
+    observing = Observing(settings(), loop, checks=[lambda: False], more=[Hooks()])
+    observing.health.start()
+    assert not observing.health.ready
+    assert observing.hub is not None
+    observing.hub.on_request(Request("GET", b"/"))
+    assert told == [b"/"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"metrics": "/a", "status": "/a"}, {"metrics": "/a/live", "health": "/a"}, {"metrics": "/a.json", "status": "/a"}],
+)
+def test_two_endpoints_of_one_path_are_refused(loop, values):
+    with pytest.raises(ValueError, match="give each a path of its own"):
+        Observing(settings(**values), loop)
+
+
+def test_metrics_without_prometheus_client_say_what_to_install(loop, monkeypatch):
+    monkeypatch.delitem(sys.modules, "hypoll.prometheus", raising=False)
+    monkeypatch.setitem(sys.modules, "prometheus_client.core", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'hypoll\[metrics\]'"):
+        Observing(settings(metrics="/metrics"), loop)
+    Observing(settings(status="/status", health="/healthz"), loop)
+
+
+def test_a_log_that_can_not_be_opened_is_an_error_at_the_start(loop, tmp_path):
+    with pytest.raises(OutletError):
+        Observing(settings(access_log="text", access_log_file=str(tmp_path)), loop)
+
+
+# endpoints
+
+
+class App:
+    """An application that isn't Routes, and answers everything."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self, request: Request) -> Response:
+        self.seen.append(request.method)
+        return Response(b"the application's")
+
+    def refuses(self, request: Request) -> HTTPError | None:
+        return HTTPError(413, "the application's")
+
+    def startup(self) -> None:
+        self.seen.append("startup")
+
+    def shutdown(self) -> None:
+        self.seen.append("shutdown")
+
+
+def test_other_paths_are_the_application_s():
+    app = App()
+    endpoints = Endpoints(app, {"/own": lambda request: Response(b"own")})
+    endpoints.startup()
+    for target in (b"/", b"/own/", b"/Own", b"/ow%6e", b"*"):
+        request = Request("GET", target)
+        assert endpoints(request).body == b"the application's"
+        answer = endpoints.answer(request)
+        assert isinstance(answer, Response)
+        assert answer.body == b"the application's"
+        refusal = endpoints.refuses(request)
+        assert refusal is not None
+        assert refusal.status == 413
+        assert request.route == ""
+    endpoints.shutdown()
+    assert app.seen == ["startup", *["GET"] * 10, "shutdown"]
+
+
+def test_an_endpoint_is_its_own_route_and_its_failure_is_a_problem():
+    def fails(request: Request) -> Response:
+        raise RuntimeError("the endpoint's own")
+
+    endpoints = Endpoints(App(), {"/own": fails})
+    request = Request("GET", b"/own?a=b")
+    assert endpoints(request).status == 500
+    assert request.route == "/own"
+    assert endpoints.refuses(request) is None
