@@ -185,6 +185,12 @@ def test_other_paths_are_the_application_s():
     assert app.seen == ["startup", *["GET"] * 10, "shutdown"]
 
 
+@pytest.mark.parametrize("method", ["POST", "DELETE", "OPTIONS"])
+def test_an_endpoint_is_only_read(method):
+    response = Endpoints(App(), {"/own": lambda request: Response(b"own")})(Request(method, b"/own"))
+    assert (response.status, response.headers) == (405, {"Allow": "GET, HEAD"})
+
+
 def test_an_endpoint_is_its_own_route_and_its_failure_is_a_problem():
     def fails(request: Request) -> Response:
         raise RuntimeError("the endpoint's own")
