@@ -41,9 +41,9 @@ FOLDED_NAMES = 256
 _MAGIC = b"hypoll 1"
 _HEADER = struct.Struct("8sqqqq")
 """Magic, process id, start in nanoseconds since 1970, cells in use, bytes of names in use."""
+_CELLS_WORD, _KEYS_WORD = 3, 4
 _HEADER_CELLS = 8
-_CELLS_AT = _HEADER_CELLS * 8
-_KEYS_AT = _CELLS_AT + CELLS * 8
+_KEYS_AT = (_HEADER_CELLS + CELLS) * 8
 _SIZE = _KEYS_AT + KEY_BYTES
 _SUFFIX = ".cells"
 _FOLDED = "folded"
@@ -55,6 +55,9 @@ Key = tuple[str, ...]
 """What is counted, and its labels' values: `("requests", "GET", "/users/{id:int}", "200")`."""
 
 Counts = dict[Key, list[int]]
+
+Keys = list[tuple[Key, int, bool]]
+"""Key, width and whether it is a gauge, in the order of the cells."""
 
 
 class LedgerFullError(Exception):
@@ -80,7 +83,7 @@ class Cells:
     def __init__(self) -> None:
         self.values: memoryview[int] | array[int] = array("q", bytes(8 * CELLS))
         self._used = 0
-        self._keys: list[tuple[Key, int, bool]] = []
+        self._keys: Keys = []
         self._key_bytes = 0
 
     def add(self, key: Key, width: int = 1, *, gauge: bool = False) -> int:
@@ -115,15 +118,15 @@ class MappedCells(Cells):
         self.values = self._words[_HEADER_CELLS:]
 
     def _publish(self, line: bytes, used: int) -> None:
-        # The numbers last: a reader never meets a name that isn't whole.
+        # The numbers last, that of the keys at the very end: a reader meets no key that isn't whole or has no cells.
         at = _KEYS_AT + self._key_bytes
         self._map[at : at + len(line)] = line
         super()._publish(line, used)
-        self._words[3] = used
-        self._words[4] = self._key_bytes
+        self._words[_CELLS_WORD] = used
+        self._words[_KEYS_WORD] = self._key_bytes
 
 
-def _account(pid: int, started: float, keys: list[tuple[Key, int, bool]], values: list[int]) -> Account:
+def _account(pid: int, started: float, keys: Keys, values: list[int]) -> Account:
     account = Account(pid, started, {}, {})
     at = 0
     for key, width, gauge in keys:
@@ -132,21 +135,34 @@ def _account(pid: int, started: float, keys: list[tuple[Key, int, bool]], values
     return account
 
 
-def read_cells(path: str) -> Account:
-    """What the process of this file has counted. Raises `OSError`, and `ValueError` for another kind of file."""
+def read_cells(path: str, known: dict[str, tuple[int, Keys]] | None = None) -> Account:
+    """What the process of this file has counted. Raises `OSError`, and `ValueError` for another kind of file.
+
+    known: remembers the keys of a file, which only grow, by its path and their size.
+    """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        if len(mapped) != _SIZE:
+        magic, pid, started, _, _ = _HEADER.unpack(mapped[: _HEADER.size].ljust(_HEADER.size))
+        if len(mapped) != _SIZE or magic != _MAGIC:
             raise ValueError(f"{path} is no file of counters")
-        magic, pid, started, used, key_bytes = _HEADER.unpack(mapped[: _HEADER.size])
-        if magic != _MAGIC:
-            raise ValueError(f"{path} is no file of counters")
-        keys = []
-        for line in mapped[_KEYS_AT : _KEYS_AT + key_bytes].splitlines():
-            width, gauge, *key = orjson.loads(line)
-            keys.append((tuple(key), width, gauge))
-        # Eight bytes at a time, as they are written.
-        with memoryview(mapped) as view, view[_CELLS_AT : _CELLS_AT + used * 8].cast("q") as words:
-            return _account(pid, started / 1e9, keys, words.tolist())
+        with memoryview(mapped) as view, view[:_KEYS_AT].cast("q") as words:
+            # In the other order than they are written: there are cells for every key that is seen.
+            key_bytes = words[_KEYS_WORD]
+            used = words[_CELLS_WORD]
+            size, keys = (known or {}).get(path, (-1, []))
+            if size != key_bytes:
+                keys = _parse_keys(mapped[_KEYS_AT : _KEYS_AT + key_bytes])
+                if known is not None:
+                    known[path] = key_bytes, keys
+            # Eight bytes at a time, as they are written.
+            return _account(pid, started / 1e9, keys, words[_HEADER_CELLS : _HEADER_CELLS + used].tolist())
+
+
+def _parse_keys(lines: bytes) -> Keys:
+    keys = []
+    for line in lines.splitlines():
+        width, gauge, *key = orjson.loads(line)
+        keys.append((tuple(key), width, gauge))
+    return keys
 
 
 def make_directory(uid: int = -1, gid: int = -1) -> str:
@@ -179,6 +195,7 @@ class Ledger:
         self._started = time.time_ns()
         self._name = f"{os.getpid()}-{self._started:x}{_SUFFIX}"
         self._file = -1
+        self._known: dict[str, tuple[int, Keys]] = {}
         self.cells = Cells()
         if directory is not None:
             self._open(directory)
@@ -194,6 +211,8 @@ class Ledger:
             return [own]
         self._fold(self._directory)
         others = list(self._others(self._directory))
+        if len(self._known) > len(others):
+            self._known.clear()  # of files that another process has folded
         # After the others: a process that ends meanwhile is named in there, with all it has counted.
         names, dead = _read_folded(self._directory)
         living = [own] if self._name not in names else []
@@ -235,7 +254,7 @@ class Ledger:
                 with contextlib.suppress(OSError, ValueError):  # removed meanwhile, or nobody's
                     # First: what is dead doesn't count on, but what is alive may die.
                     alive = _is_alive(path)
-                    yield name, read_cells(path), alive
+                    yield name, read_cells(path, self._known), alive
 
     def _fold(self, directory: str) -> None:
         """Add up the files of the dead, unless another process is at it or there is no room."""
@@ -250,7 +269,9 @@ class Ledger:
                 if gone:
                     _write_folded(directory, names[-FOLDED_NAMES:], dead)
                 for name, _ in gone:
-                    os.unlink(os.path.join(directory, name))
+                    path = os.path.join(directory, name)
+                    os.unlink(path)
+                    self._known.pop(path, None)
         except OSError:
             pass  # the files stay, and are read as they are
 

@@ -199,26 +199,25 @@ def histogram(values: list[int]) -> Histogram:
 
 
 class Snapshot:
-    """What all processes have counted, at one moment.
-
-    counters: by key, cells added up. workers: the processes that live.
-    """
+    """What all processes have counted, at one moment. workers: those that live."""
 
     def __init__(self, accounts: list[Account]) -> None:
-        self.counters: Counts = add_up(accounts)
         self.workers = [account for account in accounts if account.pid]
+        self._counters: dict[str, Counts] = {}
+        for (name, *labels), values in sorted(add_up(accounts).items()):
+            self._counters.setdefault(name, {})[tuple(labels)] = values
 
-    def count(self, *key: str) -> int:
+    def count(self, name: str, *labels: str) -> int:
         """One counter; 0 when it was never counted."""
-        return self.counters.get(key, [0])[0]
+        return self._counters.get(name, {}).get(labels, [0])[0]
 
     def counts(self, name: str) -> dict[Key, int]:
         """The counters of a name by their labels' values."""
-        return {key[1:]: values[0] for key, values in sorted(self.counters.items()) if key[0] == name}
+        return {labels: values[0] for labels, values in self._counters.get(name, {}).items()}
 
     def histograms(self, name: str) -> dict[Key, Histogram]:
         """The histograms of a name by their labels' values."""
-        return {key[1:]: histogram(values) for key, values in sorted(self.counters.items()) if key[0] == name}
+        return {labels: histogram(values) for labels, values in self._counters.get(name, {}).items()}
 
     def gauges(self, name: str, workers: Iterable[Account] | None = None) -> dict[Key, int]:
         """The gauges of a name by their labels' values, over all living processes or those given."""

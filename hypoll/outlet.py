@@ -41,9 +41,11 @@ class Sink:
     """A descriptor to append to.
 
     piece: the most bytes that are worth giving to one write.
+    failure: why the file that has the name now can't be opened; None: it could, or wasn't asked for.
     """
 
     piece = WRITE_SIZE
+    failure: OSError | None = None
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -105,8 +107,10 @@ class FileSink(Sink):
         """Open the path again; where that fails the file that is open goes on."""
         try:
             fd = self._open()
-        except OSError:
+        except OSError as error:
+            self.failure = error
             return False
+        self.failure = None
         os.close(self.fd)
         self.fd = fd
         return True
@@ -209,6 +213,7 @@ class Outlet:
         self._written = 0
         self._failing = False
         self._resting = False
+        self._lost = False
 
     def put(self, line: bytes) -> None:
         """Take a line with its LF, or count it as dropped."""
@@ -250,14 +255,12 @@ class Outlet:
     def retry(self) -> bool:
         """`drain` again after a failure; follow a file that was renamed. To be called about once a second."""
         self._resting = False
-        if self.sink.follow():
-            self._on_reopened()
+        self._on_asked(self.sink.follow())
         return self.drain()
 
     def reopen(self) -> None:
         """Write to the file that has the name now: what was begun isn't continued there."""
-        if self.sink.reopen():
-            self._on_reopened()
+        self._on_asked(self.sink.reopen())
         self.retry()
 
     def close(self) -> None:
@@ -316,6 +319,15 @@ class Outlet:
         if not self._failing:
             self._failing = True
             self._on_failure(error)
+
+    def _on_asked(self, reopened: bool) -> None:
+        """The sink was asked to look for a new file."""
+        if reopened:
+            self._on_reopened()
+        failure = self.sink.failure
+        if failure is not None and not self._lost:
+            self._on_failure(failure)
+        self._lost = failure is not None
 
     def _on_reopened(self) -> None:
         if self._written and self._chunk[self._written - 1] != 10:

@@ -168,9 +168,30 @@ def test_the_names_of_the_dead_are_bounded(directory, monkeypatch):
     living.close()
 
 
+def test_keys_that_come_while_they_are_read_have_their_cells(directory):
+    asked = Ledger(directory)
+
+    def work() -> None:
+        made = Ledger(directory)
+        for number in range(800):
+            made.cells.values[made.cells.add((f"key {number}",), 3) + 2] = number
+
+    pid = forked(work)
+    seen = 0
+    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+        counters = add_up(asked.read())
+        assert {len(values) for values in counters.values()} <= {3}
+        assert len(counters) >= seen
+        seen = len(counters)
+    assert add_up(asked.read()) == {(f"key {number}",): [0, 0, number] for number in range(800)}
+    asked.close()
+
+
 def test_foreign_files_are_left_alone(directory):
     (Path(directory) / "1-2.cells").write_bytes(b"something else")
     (Path(directory) / "1-3.cells").write_bytes(bytes(module._SIZE))
+    (Path(directory) / "1-5.cells").write_bytes(b"x")
+    (Path(directory) / "1-6.cells").touch()
     (Path(directory) / ".1-4.cells").write_bytes(b"not yet published")
     living = counting(directory, 1)
     assert total(living) == 1

@@ -7,6 +7,7 @@ import fcntl
 import os
 import pty
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -231,15 +232,27 @@ def test_a_file_that_was_not_rotated_is_not_opened_again(tmp_path):
     sink.close()
 
 
-def test_when_the_new_file_can_not_be_made_the_old_one_goes_on(tmp_path):
+def test_when_the_new_file_can_not_be_made_the_old_one_goes_on_and_that_is_told(tmp_path):
+    told: list[OSError] = []
     path = tmp_path / "below" / "log"
     path.parent.mkdir()
-    outlet = Outlet(open_file(str(path)), notice)
+    outlet = Outlet(open_file(str(path)), notice, told.append)
     path.parent.rename(tmp_path / "moved")
     outlet.reopen()
+    outlet.retry()
+    assert [error.errno for error in told] == [errno.ENOENT]
     outlet.put(LINE)
-    outlet.close()
+    outlet.drain()
     assert (tmp_path / "moved" / "log").read_bytes() == LINE
+    path.parent.mkdir()
+    outlet.retry()
+    outlet.put(b"new\n")
+    outlet.drain()
+    assert path.read_bytes() == b"new\n"
+    shutil.rmtree(path.parent)
+    outlet.retry()
+    assert len(told) == 2, "it had gone on meanwhile"
+    outlet.close()
 
 
 @pytest.fixture
