@@ -35,6 +35,10 @@ REMEMBERED_SIZE = 128
 
 log = logging.getLogger("hypoll.error")
 
+# Plain names, looked up once.
+_KEPT = End.KEPT
+_NEWLINE = orjson.OPT_APPEND_NEWLINE
+
 Render = Callable[[list[Exchange]], list[bytes]]
 """Makes the lines of exchanges that ended in one turn, which has one time."""
 
@@ -131,6 +135,7 @@ def text_render(clock: Callable[[], float] = time.time) -> Render:
 def json_render(clock: Callable[[], float] = time.time) -> Render:
     """Lines of JSON: times in milliseconds, sizes in bytes on the wire, heads included; null for what there isn't."""
     read = _Clock("%Y-%m-%dT%H:%M:%S", clock).read
+    dumps = orjson.dumps
     agents = _Fields("user-agent", printable)
     paths = _Targets(lambda target: printable(_cut(target.partition(b"?")[0].decode("latin-1"), MAX_TARGET)))
 
@@ -140,8 +145,6 @@ def json_render(clock: Callable[[], float] = time.time) -> Render:
         second, milliseconds = read()
         moment = f"{second}.{milliseconds:03d}Z"
         for request, peer, _, status, route, received, sent, began, called, returned, ended, end in exchanges:
-            client = peer.client[0]
-            identity = None if request is None else request.id
             document = {
                 "time": moment,
                 "method": None if request is None else request.method,
@@ -153,16 +156,16 @@ def json_render(clock: Callable[[], float] = time.time) -> Render:
                 # To microseconds: what follows is noise.
                 "handler_ms": int((returned - called) * 1e6 + 0.5) / 1000 if called else None,
                 "duration_ms": int((ended - began) * 1e6 + 0.5) / 1000,
-                "client": (client if client.isprintable() else printable(client)) or None,
-                "request_id": identity if identity is None or identity.isprintable() else printable(identity),
+                "client": peer.client[0] or None,
+                "request_id": None if request is None else request.id,
                 "user_agent": None if request is None else agents[request.section] or None,
-                "close": None if end is End.KEPT else end.value,
+                "close": None if end is _KEPT else end.value,
             }
             try:
-                lines.append(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
-            except TypeError:  # a lone surrogate in a route's pattern
-                document["route"] = printable(route)
-                lines.append(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
+                lines.append(dumps(document, option=_NEWLINE))
+            except TypeError:  # a lone surrogate, which no client can send in what isn't made printable
+                clean = {key: printable(value) if isinstance(value, str) else value for key, value in document.items()}
+                lines.append(dumps(clean, option=_NEWLINE))
         return lines
 
     return render

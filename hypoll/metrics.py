@@ -44,6 +44,8 @@ REFUSALS = {
 }
 """Why a request was refused before a handler saw it, by status."""
 
+_REFUSED = End.REFUSED
+
 MAX_REMEMBERED = 4096
 """Combinations of method, route and status whose cells are remembered."""
 
@@ -73,25 +75,28 @@ class Metrics(Observer):
         self._counts: dict[Key, int] = {}
 
     def on_exchanges(self, exchanges: list[Exchange]) -> None:
-        """Count requests: for each one look-up, one search among the bounds, three additions."""
-        cells, series = self._cells, self._series
+        """Count the requests of a turn, those of one method, route and status together."""
+        durations: dict[tuple[str, str, int], list[float]] = {}
         all_received = all_sent = 0
         for request, _, _, status, route, received, sent, began, _, _, ended, end in exchanges:
             key = ("" if request is None else request.method, route, status)
             try:
-                count, histogram = series[key]
+                durations[key].append(ended - began)
             except KeyError:
-                count, histogram = self._find_series(key)
-            duration = ended - began
-            cells[count] += 1
-            cells[histogram + bisect_left(BOUNDS, duration)] += 1
-            cells[histogram + SUM] += int(duration * 1e9)
+                durations[key] = [ended - began]
             all_received += received
             all_sent += sent
-            if end is End.REFUSED:
-                cells[self._refusals[REFUSALS.get(status, OTHER)]] += 1
+            if end is _REFUSED:
+                self._cells[self._refusals[REFUSALS.get(status, OTHER)]] += 1
+        cells = self._cells
         cells[self._received] += all_received
         cells[self._sent] += all_sent
+        for key, taken in durations.items():
+            count, histogram = self._series.get(key) or self._find_series(key)
+            cells[count] += len(taken)
+            cells[histogram + SUM] += int(sum(taken) * 1e9)
+            for duration in taken:
+                cells[histogram + bisect_left(BOUNDS, duration)] += 1
 
     def on_open(self) -> None:
         """Count an accepted connection."""
