@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from hypoll.app import failure
-from hypoll.message import FAILURES, HTTPError, Request, Response
+from hypoll.message import FAILURES, Deferred, HTTPError, Request, Response
+from hypoll.server import Service
 
 Endpoint = Callable[[Request], Response]
 
 METHODS = ("GET", "HEAD")
-
-
-class Service(Protocol):
-    """An application, with a beginning and an end."""
-
-    def __call__(self, request: Request, /) -> Response:
-        """Answer a request."""
-
-    def refuses(self, request: Request, /) -> HTTPError | None:
-        """Give the refusal of a request whose head alone is known, if it has one."""
-
-    def startup(self) -> None:
-        """Run once before the first connection is accepted."""
-
-    def shutdown(self) -> None:
-        """Run once after the last connection is closed."""
 
 
 class Endpoints:
@@ -39,16 +23,21 @@ class Endpoints:
         self.application = application
         self.endpoints = dict(endpoints)
         self._endpoints = {path.encode(): endpoint for path, endpoint in endpoints.items()}
-        self._answer: Callable[[Request], Response | bytes] = getattr(application, "answer", application.__call__)
+        self._answer: Callable[[Request], Response | bytes | Deferred] = getattr(
+            application, "answer", application.__call__
+        )
         self.startup = application.startup
         self.shutdown = application.shutdown
+        self.asynchronous: bool = getattr(application, "asynchronous", False)
+        self.streams: Callable[[Request], bool] = getattr(application, "streams", lambda request: False)
+        self._pattern: Callable[[Request], str | None] = getattr(application, "pattern", lambda request: None)
 
     def __call__(self, request: Request) -> Response:
         """Answer a request."""
         endpoint = self._find(request)
         return self.application(request) if endpoint is None else _ask(endpoint, request)
 
-    def answer(self, request: Request) -> Response | bytes:
+    def answer(self, request: Request) -> Response | bytes | Deferred:
         """Answer a request as serving does: `hypoll.Routes.answer`."""
         endpoint = self._find(request)
         return self._answer(request) if endpoint is None else _ask(endpoint, request)
@@ -59,12 +48,15 @@ class Endpoints:
             return self.application.refuses(request)
         return None if request.method in METHODS else _not_allowed()
 
+    def pattern(self, request: Request) -> str | None:
+        """The path of a request's route as it was declared; None when there is none."""
+        return self._pattern(request) if self._find(request) is None else request.raw_path
+
     def _find(self, request: Request) -> Endpoint | None:
         return self._endpoints.get(request.target.partition(b"?")[0])
 
 
 def _ask(endpoint: Endpoint, request: Request) -> Response:
-    request.route = request.raw_path
     try:
         if request.method not in METHODS:
             raise _not_allowed()

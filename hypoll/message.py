@@ -169,7 +169,6 @@ class Request:
     method: the method, upper case.
     target: the request-target in origin-form, as bytes: path and query still encoded.
     body: the content, decoded from chunks. Empty when there was none.
-    route: the route's pattern, as `/users/{id:int}`, once it is found; empty when there is none.
     keep_alive: whether the connection may serve another request after this one (RFC 9112, 9.3).
     minor: the minor version: 1 of HTTP/1.1, 0 of HTTP/1.0.
     expects_continue: whether the client waits for 100 (Continue) before it sends the content (RFC 9110, 10.1.1).
@@ -179,7 +178,6 @@ class Request:
     """
 
     body: bytes = b""
-    route: str = ""
     keep_alive: bool = True
     expects_continue: bool = False
     authority: str | None = None

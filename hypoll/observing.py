@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hypoll.accesslog import AccessLog, open_access_log
-from hypoll.endpoints import Endpoint, Endpoints, Service
+from hypoll.endpoints import Endpoint, Endpoints
 from hypoll.health import Check, Health
 from hypoll.ledger import Ledger
 from hypoll.metrics import Metrics
 from hypoll.networks import Networks
 from hypoll.observe import Hub, Observer, Soon, combine
+from hypoll.server import Service
 from hypoll.settings import Settings
 from hypoll.statuspage import StatusPage
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 
@@ -160,17 +161,17 @@ class App:
     def refuses(self, request: Request) -> HTTPError | None:
         return HTTPError(413, "the application's")
 
-    def startup(self) -> None:
+    def startup(self, complete: Any) -> None:
         self.seen.append("startup")
 
-    def shutdown(self) -> None:
+    def shutdown(self, complete: Any) -> None:
         self.seen.append("shutdown")
 
 
 def test_other_paths_are_the_application_s():
     app = App()
     endpoints = Endpoints(app, {"/own": lambda request: Response(b"own")})
-    endpoints.startup()
+    endpoints.startup(print)
     for target in (b"/", b"/own/", b"/Own", b"/ow%6e", b"*"):
         request = Request("GET", target)
         assert endpoints(request).body == b"the application's"
@@ -180,8 +181,8 @@ def test_other_paths_are_the_application_s():
         refusal = endpoints.refuses(request)
         assert refusal is not None
         assert refusal.status == 413
-        assert request.route == ""
-    endpoints.shutdown()
+        assert endpoints.pattern(request) is None
+    endpoints.shutdown(print)
     assert app.seen == ["startup", *["GET"] * 10, "shutdown"]
 
 
@@ -198,5 +199,5 @@ def test_an_endpoint_is_its_own_route_and_its_failure_is_a_problem():
     endpoints = Endpoints(App(), {"/own": fails})
     request = Request("GET", b"/own?a=b")
     assert endpoints(request).status == 500
-    assert request.route == "/own"
+    assert endpoints.pattern(request) == "/own"
     assert endpoints.refuses(request) is None
