@@ -75,6 +75,8 @@ def _on_fork() -> None:
 
 
 def _in_child() -> None:
+    # A child begins without children of its own: a worker must not inherit that its master has forked before.
+    _forks.clear()
     for signals in list(_signals):
         signals.close()
 

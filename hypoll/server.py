@@ -16,7 +16,7 @@ from hypoll.connection import Application, Connection, Shared
 from hypoll.files import FILES, OPEN_FILES
 from hypoll.http import HTTPError, Peer, refresh_date
 from hypoll.listen import address_of, listen, prepare, refuse_new
-from hypoll.loop import IN, Loop
+from hypoll.loop import IN, Loop, Timer
 from hypoll.settings import Settings
 from hypoll.tasks import Tasks
 
@@ -84,13 +84,25 @@ def raise_descriptor_limit() -> int:
 
 
 class Listener:
-    """One listening socket on the loop."""
+    """One listening socket on the loop.
 
-    def __init__(self, server: Server, sock: socket.socket) -> None:
+    shared: other processes accept on it, too. The kernel wakes one that waits (EPOLLEXCLUSIVE), so who has no room
+    takes the listener out of the epoll set: the wake-up is to be another's. For the same reason none is refused as one
+    too many, and in a drain the queue stays open.
+    """
+
+    def __init__(self, server: Server, sock: socket.socket, shared: bool = False) -> None:
         self.server = server
         self.sock = sock
+        self.shared = shared
+        self.watched = False
         self.starved = False
         self.warned_at = -WARNING_PAUSE
+
+    def watch(self) -> None:
+        """Be told of connections; those that wait already are told at once (epoll_ctl(2))."""
+        self.server.loop.register(self.sock.fileno(), self.on_events, IN, exclusive=self.shared)
+        self.watched = True
 
     def on_events(self, events: int) -> None:
         """Accept what is queued, a burst a turn: the edge is told once, so what is left is come back for."""
@@ -100,9 +112,9 @@ class Listener:
         self.server.loop.call_soon(self.retry)
 
     def accept(self) -> bool:
-        """Accept one connection. False when there is none, or no room for it."""
-        if self.server.full:
-            self.starved = True
+        """Accept one connection. False when there is none, or no room for another."""
+        if self._full:
+            self._starve()
             return False
         try:
             sock, address = self.sock.accept()
@@ -113,11 +125,54 @@ class Listener:
                 return True
             # No descriptors or no memory, most likely. The edge is spent: come back when a connection closes or a tick
             # passes, and don't spin until then.
-            self.starved = True
+            self._starve()
             self._warn(error)
             return False
         self.server.admit(sock, address)
+        if self.shared and self._full:
+            self._starve()  # before the next connection wakes this process and no other
+            return False
         return True
+
+    def retry(self) -> None:
+        """Accept again, if the listener is still served."""
+        if self.sock.fileno() < 0 or self not in self.server.listeners:
+            return
+        self.starved = False
+        if self.watched:
+            self.on_events(IN)
+        elif not self._full:
+            self.watch()
+        else:
+            self.starved = True
+
+    def empty(self) -> None:
+        """Accept what is queued and nothing that comes later; `starved` when not all of it has room."""
+        if not self.shared:
+            refuse_new(self.sock)
+        self.starved = False
+        for _ in range(self.server.settings.backlog + 1):  # what a queue holds (listen(2))
+            if not self.accept():
+                return
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._unwatch()
+        self.sock.close()
+
+    @property
+    def _full(self) -> bool:
+        return self.server.at_limit if self.shared else self.server.full
+
+    def _starve(self) -> None:
+        self.starved = True
+        if self.shared:
+            self._unwatch()
+
+    def _unwatch(self) -> None:
+        if self.watched:
+            self.server.loop.unregister(self.sock.fileno())
+            self.watched = False
 
     def _warn(self, error: OSError | MemoryError) -> None:
         now = self.server.loop.now
@@ -126,18 +181,13 @@ class Listener:
             reason = error.strerror if isinstance(error, OSError) else "out of memory"
             log.warning("accept: %s; serving the %d there are", reason, len(self.server.connections))
 
-    def retry(self) -> None:
-        """Accept again, if the listener is still served."""
-        if self.sock.fileno() >= 0 and self in self.server.listeners:
-            self.starved = False
-            self.on_events(IN)
-
 
 class Server:
     """Serves an application on listening sockets, on a loop that someone else runs.
 
     tasks: what runs the loop from asyncio, where the application has anything async.
     listeners: sockets to serve instead of binding `settings.bind`.
+    shared: whether other processes serve these listeners, too. (An address `fd://N` always counts as shared.)
     on_stopped: called once when the last connection of a drain is gone, or on `stop`.
     """
 
@@ -149,6 +199,7 @@ class Server:
         *,
         tasks: Tasks | None = None,
         listeners: list[socket.socket] | None = None,
+        shared: bool = False,
         on_stopped: Callable[[], object] = lambda: None,
     ) -> None:
         self.application = application
@@ -165,15 +216,19 @@ class Server:
         self.connections = self.shared.connections
         self.listeners: list[Listener] = []
         self._given = listeners
+        self._given_shared = shared
         self._on_stopped = on_stopped
         self._paths: list[str] = []
-        # Those of them that no other process listens on, nor will when this one has ended.
-        self._own: list[socket.socket] = []
-        self._give_up_at = float("inf")
+        self._giving_up: Timer | None = None
         self._limit = 0
         self._refusals = 0
         # Refused as one too many, and not gone yet: they take no place from those that come when others have left.
         self._refused: set[Connection] = set()
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether a connection more is one too many."""
+        return len(self.connections) >= self._limit
 
     @property
     def full(self) -> bool:
@@ -192,19 +247,17 @@ class Server:
         FILES.limit = min(OPEN_FILES, descriptors // 8)
         reserved = self._refusals + min(RESERVED_DESCRIPTORS + OPEN_FILES, descriptors // 4)
         self._limit = self.settings.max_connections or max(1, descriptors - reserved)
-        sockets = self._bind() if self._given is None else [prepare(sock) for sock in self._given]
+        self.listeners += self._bind() if self._given is None else self._take(self._given)
         try:
             self.application.startup(self._complete)
         except BaseException:
-            self._close_sockets(sockets)
+            self._close_listeners()
             raise
         refresh_date()
         self.status = Status.SERVING
         self.loop.on_tick(self._tick)
-        for sock in sockets:
-            listener = Listener(self, sock)
-            self.listeners.append(listener)
-            self.loop.register(sock.fileno(), listener.on_events, IN)
+        for listener in self.listeners:
+            listener.watch()
 
     def drain(self) -> None:
         """Accept what is queued, then no more; let the requests under way finish for up to `graceful_timeout`."""
@@ -212,7 +265,7 @@ class Server:
             return
         self.status = Status.DRAINING
         self.shared.draining = True
-        self._give_up_at = self.loop.now + self.settings.graceful_timeout
+        self._giving_up = self.loop.call_later(self.settings.graceful_timeout, self._give_up)
         # Not now: a handler may ask for it, whose own connection looks idle while it runs.
         self.loop.call_soon(self._drain)
 
@@ -227,19 +280,21 @@ class Server:
     def _empty_queues(self) -> None:
         """Accept what is queued; close the listeners once nothing is: closing one resets what waits in its queue."""
         for listener in self.listeners:
-            if listener.sock in self._own:
-                refuse_new(listener.sock)
-            listener.starved = False
-            while listener.accept():
-                pass
+            listener.empty()
         if not any(listener.starved for listener in self.listeners):
             self._close_listeners()
+
+    def _give_up(self) -> None:
+        log.warning("graceful_timeout passed: closing %d connections", len(self.connections))
+        self.stop()
 
     def stop(self) -> None:
         """Close everything now and run the application's shutdown, or let it be run when asyncio has ended."""
         if self.status is Status.STOPPED:
             return
         self.status = Status.STOPPED
+        if self._giving_up is not None:
+            self._giving_up.cancel()
         self._close_listeners()
         for connection in list(self.connections):
             connection.close()
@@ -279,34 +334,35 @@ class Server:
         elif self.status is Status.DRAINING:
             connection.drain()  # there was no room for it in the queue's first emptying
 
-    def _bind(self) -> list[socket.socket]:
-        sockets: list[socket.socket] = []
+    def _bind(self) -> list[Listener]:
+        listeners: list[Listener] = []
         try:
             for address in self.settings.bind:
-                sockets.append(listen(address, self.settings))
-                if not address.startswith("fd://"):
-                    self._own.append(sockets[-1])
+                sock = listen(address, self.settings)
+                listeners.append(Listener(self, sock, shared=address.startswith("fd://")))
                 if address.startswith("unix:"):
-                    self._paths.append(sockets[-1].getsockname())
+                    self._paths.append(sock.getsockname())
         except Exception:
-            self._close_sockets(sockets)
+            for listener in listeners:
+                listener.close()
+            self._unlink_paths()
             raise
-        return sockets
+        return listeners
+
+    def _take(self, sockets: list[socket.socket]) -> list[Listener]:
+        return [Listener(self, prepare(sock), self._given_shared) for sock in sockets]
 
     def _close_listeners(self) -> None:
         for listener in self.listeners:
-            self.loop.unregister(listener.sock.fileno())
-        self._close_sockets([listener.sock for listener in self.listeners])
+            listener.close()
         self.listeners.clear()
+        self._unlink_paths()
 
-    def _close_sockets(self, sockets: list[socket.socket]) -> None:
-        for sock in sockets:
-            sock.close()
+    def _unlink_paths(self) -> None:
         for path in self._paths:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         self._paths.clear()
-        self._own.clear()
 
     def _tick(self) -> None:
         """Once a second: the Date, the deadlines that passed, the listeners that ran out of descriptors."""
@@ -316,9 +372,6 @@ class Server:
         for connection in [connection for connection in self.connections if connection.deadline <= now]:
             connection.on_deadline()
         self._feed_starved()
-        if now >= self._give_up_at:
-            log.warning("graceful_timeout passed: closing %d connections", len(self.connections))
-            self.stop()
 
     def _feed_starved(self) -> None:
         for listener in self.listeners:
