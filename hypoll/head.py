@@ -117,11 +117,14 @@ def check_host(value: str) -> None:
             raise HTTPError(400, "the host's brackets don't hold an IPv6 address") from error
 
 
-def header_section(block: bytes, max_headers: int) -> Section:
+def header_section(block: bytes, max_headers: int, max_field: int = 0) -> Section:
     """Judge a header section: its field lines and the empty line after them.
 
-    Raises `HTTPError`: 431 for more fields than `max_headers`, 400 and 501 for what `_JUDGES` refuse.
+    Raises `HTTPError`: 431 for more fields than `max_headers` and one larger than `max_field` bytes, if that isn't 0;
+    400 and 501 for what `_JUDGES` refuse.
     """
+    if max_field and len(block) > max_field and any(len(line) > max_field for line in block.split(b"\r\n")):
+        raise HTTPError(431, f"a header field of the request is larger than {max_field} bytes")
     fields = parse_fields(block)
     if len(fields) > max_headers:
         raise HTTPError(431, f"the request has more than {max_headers} header fields")

@@ -108,7 +108,7 @@ class RequestParser:
     raise `HTTPError` when the request must be refused and `PeerError` when not even that makes sense; the parser is
     `State.DONE` then, and silent.
 
-    settings: the limits `max_head`, `max_headers`, `max_body`.
+    settings: the limits `max_head`, `max_line`, `max_field`, `max_headers`, `max_body`.
     peer: whom the requests are from.
     sections: the memory of judged header sections, to be shared by parsers of equal settings.
     """
@@ -120,8 +120,8 @@ class RequestParser:
         "_chunks",
         "_execute",
         "_fault",
+        "_hot_head",
         "_left",
-        "_max_head",
         "_partial",
         "_sections",
         "_settings",
@@ -144,7 +144,8 @@ class RequestParser:
         self.streaming = False
         """Whether that body is taken in pieces, by `take`, rather than kept for the request; until it is whole."""
         self._settings = settings
-        self._max_head = settings.max_head
+        # A head up to this size can't pass a limit.
+        self._hot_head = min(settings.max_head, settings.max_line or settings.max_head)
         self._sections: dict[bytes, Section] = {} if sections is None else sections
         self.pending = b""
         """What was received and no request has used wholly yet, from `_at` on."""
@@ -172,7 +173,7 @@ class RequestParser:
         except ValueError:
             rest = b""
         section = self._sections.get(rest)
-        if section is not None and section.bodiless and len(data) <= self._max_head:
+        if section is not None and section.bodiless and len(data) <= self._hot_head:
             name = PLAIN_METHODS.get(method)
             # /, %, # and LF as numbers: `in` is faster so.
             if name and target and target[0] == 47 and 37 not in target and 35 not in target and 10 not in target:
@@ -244,7 +245,7 @@ class RequestParser:
         if self._partial in (b"", b"\r") and not self._skip_empty_lines():
             return None
         end, found = _boundary(self._partial[-3:], self.pending, self._at)
-        room = self._max_head - len(self._partial)
+        room = self._settings.max_head - len(self._partial)
         piece = self.pending[self._at : min(end, self._at + room)]
         fits = self._at + room >= end
         self._at = end
@@ -307,7 +308,7 @@ class RequestParser:
             raise self._refused(HTTPError(400, f"the request is malformed: {self._fault}"))
 
     def _too_large(self, head: bytes) -> HTTPError:
-        limit = self._max_head
+        limit = self._settings.max_head
         if b"\n" in head:
             return HTTPError(431, f"the request head is larger than {limit} bytes")
         return HTTPError(414, f"the request target is longer than the {limit} bytes of a request head")
@@ -330,9 +331,14 @@ class RequestParser:
         """The request of a whole head. Raises `HTTPError`, `PeerError`."""
         # At the LF, as in `_judge_line`: llhttp lets a bare one end a line without version.
         line, _, block = head.partition(b"\n")
-        method, target, minor, authority = request_line(line.removesuffix(b"\r"))
+        line = line.removesuffix(b"\r")
+        method, target, minor, authority = request_line(line)
+        if len(line) > (self._settings.max_line or len(line)):
+            raise HTTPError(414, f"the request line is longer than {self._settings.max_line} bytes")
         rest = b"HTTP/1.1\r\n" + block
-        section = self._sections.get(rest) or header_section(block, self._settings.max_headers)
+        section = self._sections.get(rest) or header_section(
+            block, self._settings.max_headers, self._settings.max_field
+        )
         if minor == 1 and section.host is None:
             raise HTTPError(400, "the request has no Host field")
         if minor == 0 and section.chunked:

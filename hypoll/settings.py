@@ -132,6 +132,8 @@ class Settings:
     write_timeout: float = _option(30.0, "How long a client may take none of the answer waiting for it.", unit="s")
     graceful_timeout: float = _option(30.0, "How long requests under way may take to finish after TERM.", unit="s")
     max_head: int = _option(16 * KIB, "The largest request head, request line included.", unit="bytes", least=64)
+    max_line: int = _option(0, "The largest request line. 0: as large as --max-head allows.", unit="bytes")
+    max_field: int = _option(0, "The largest line of a header field. 0: as large as --max-head allows.", unit="bytes")
     max_headers: int = _option(100, "The most fields in a request head.", least=1)
     max_body: int = _option(16 * MIB, "The largest request body.", unit="bytes")
     max_output: int = _option(

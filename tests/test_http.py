@@ -384,3 +384,46 @@ def test_cost_is_linear_in_bytes(name: str) -> None:
 )
 def test_a_dribbled_line_costs_little(stream: bytes) -> None:
     assert cost(stream, 1) < 2.0
+
+
+# limits of the parts of a head
+
+
+def in_parts(parser: RequestParser, data: bytes, size: int) -> list[bytes]:
+    """Feed `data` in pieces; gives the targets of its requests."""
+    found = []
+    for at in range(0, len(data), size):
+        request = parser.feed(data[at : at + size])
+        while request is not None:
+            found.append(request.target)
+            request = parser.next()
+    return found
+
+
+def with_line(length: int) -> bytes:
+    return b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n" % (b"a" * (length - len("GET / HTTP/1.1")))
+
+
+def with_field(length: int) -> bytes:
+    return GET[:-2] + b"A: %b\r\n\r\n" % (b"a" * (length - 3))
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+@pytest.mark.parametrize(
+    ("settings", "head", "status"),
+    [(Settings(max_line=80), with_line, 414), (Settings(max_field=80), with_field, 431)],
+    ids=["line", "field"],
+)
+def test_a_part_of_a_head_may_have_its_limit_and_no_byte_more(
+    size: int, settings: Settings, head: Callable[[int], bytes], status: int
+) -> None:
+    parser = RequestParser(settings)
+    # Twice: the second finds the header section judged.
+    assert len(in_parts(parser, head(80) * 2, size)) == 2
+    with pytest.raises(HTTPError, match=f"{status} .* than 80 bytes"):
+        in_parts(parser, head(81), size)
+
+
+@pytest.mark.parametrize("head", [with_line, with_field], ids=["line", "field"])
+def test_without_a_limit_of_its_own_a_part_may_be_as_large_as_the_head(head: Callable[[int], bytes]) -> None:
+    assert len(in_parts(RequestParser(Settings()), head(16_000), 4096)) == 1

@@ -57,6 +57,7 @@ def test_the_defaults_are_those_of_the_plan():
     assert (settings.keep_alive, settings.header_timeout, settings.body_timeout) == (75, 10, 30)
     assert (settings.write_timeout, settings.graceful_timeout, settings.min_body_rate) == (30, 30, 500)
     assert (settings.max_head, settings.max_headers, settings.max_body) == (16 * KIB, 100, 16 * MIB)
+    assert (settings.max_line, settings.max_field) == (0, 0)
     assert (settings.max_output, settings.backlog) == (256 * KIB, 4096)
 
 
