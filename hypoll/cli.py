@@ -15,7 +15,7 @@ from hypoll.app import Routes
 from hypoll.listen import BindError
 from hypoll.process import serve, set_up_logging
 from hypoll.server import Server
-from hypoll.settings import Option, Settings, format_size, options, parse_size
+from hypoll.settings import Option, Settings, format_size, options, parse_size, variable
 from hypoll.version import __version__
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -120,7 +120,7 @@ def _is_of_application(filename: str) -> bool:
 
 def _told(name: str) -> dict[str, Any]:
     """That an option can also be set by a variable, and what the help says of it."""
-    return {"envvar": f"HYPOLL_{name.upper()}", "show_envvar": True, "show_default": True}
+    return {"envvar": variable(name), "show_envvar": True, "show_default": True}
 
 
 def _declaration(option: Option) -> click.Option:

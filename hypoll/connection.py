@@ -171,11 +171,13 @@ class Shared:
         self.threads = Threads(loop, settings.threads or default_size(), settings.queue)
         self.tasks = tasks
         self.settings = settings
+        # Without keep-alive each answer is its connection's last, as in a drain; only a first request is waited for.
+        self.draining = not settings.keep_alive
+        self.keep_alive = settings.keep_alive or settings.header_timeout
         self.seconds = {phase: getattr(settings, rule.setting) for phase, rule in RULES.items()}
+        self.seconds[Phase.NEW] = self.seconds[Phase.IDLE] = self.keep_alive
         self.seconds |= {Phase.LINGERING: LINGER_PAUSE, Phase.WAITING: _NEVER}
-        self.keep_alive = settings.keep_alive
         self.sections: dict[bytes, Section] = {}
-        self.draining = False
         self.connections: set[Connection] = set()
         self.on_close: Callable[[Connection], object] = lambda connection: None
         self.scratch = bytearray(READ_SIZE)

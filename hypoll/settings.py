@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,7 +123,9 @@ class Settings:
     max_connections: int = _option(
         0, "Connections served at once; one more is refused with 503. 0: the descriptor limit less a reserve."
     )
-    keep_alive: float = _option(75.0, "How long a connection may be idle between requests.", unit="s")
+    keep_alive: float = _option(
+        75.0, "How long a connection may be idle between requests. 0: each answer is its connection's last.", unit="s"
+    )
     header_timeout: float = _option(10.0, "How long a request head may take, from its first byte.", unit="s")
     body_timeout: float = _option(
         30.0, "How long a body may pause; a body older than this must average at least --min-body-rate.", unit="s"
@@ -229,3 +231,36 @@ def _check_tuple(option: Option, value: Any) -> None:
 def options() -> list[Option]:
     """Every option of `Settings`, in the order a person reads them."""
     return [Option(field.name, field.default, **field.metadata) for field in dataclasses.fields(Settings)]
+
+
+def variable(name: str) -> str:
+    """The environment's name of an option."""
+    return f"HYPOLL_{name.upper()}"
+
+
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The options that the environment sets, for `Settings`. Raises `ValueError` naming a variable that is wrong."""
+    found: dict[str, Any] = {}
+    for option in options():
+        text = environ.get(variable(option.name), "")
+        if text:
+            try:
+                found[option.name] = _parse(option, text)
+            except (ValueError, KeyError):
+                raise ValueError(f"{variable(option.name)} is {text!r}: it must be {_wanted(option)}") from None
+    return found
+
+
+def _parse(option: Option, text: str) -> Any:
+    if isinstance(option.default, tuple):
+        return tuple(text.split())
+    if isinstance(option.default, bool):
+        return _SWITCH[text.lower()]
+    return parse_size(text) if option.unit == "bytes" else type(option.default)(text)
+
+
+def _wanted(option: Option) -> str:
+    return "a size, as in 64KiB" if option.unit == "bytes" else _KINDS[type(option.default)][1]

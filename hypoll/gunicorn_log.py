@@ -1,0 +1,165 @@
+"""What gunicorn's logger and hooks are told: requests in gunicorn's terms, hypoll's log, the stacks of a stuck loop."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+from gunicorn.glogging import Logger
+
+from hypoll.app import failure
+from hypoll.connection import Shared
+from hypoll.http import FAILURES
+from hypoll.message import Request, Response, reason
+
+LOGGER = "hypoll"
+"""The logger above all of hypoll's."""
+
+
+class Forward(logging.Handler):
+    """Hands records to gunicorn's logger by its own methods: its subclasses count them there."""
+
+    def __init__(self, log: Logger) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log it as gunicorn would."""
+        name = "exception" if record.exc_info else record.levelname.lower()
+        write = getattr(self._log, name, self._log.info)
+        write("%s", record.getMessage(), **({"exc_info": record.exc_info} if record.exc_info else {}))
+
+
+def forward(log: Logger) -> None:
+    """Let hypoll's log go to gunicorn's, from its level on. A logger that a `logconfig` set up is left as it is."""
+    logger = logging.getLogger(LOGGER)
+    if not logger.handlers:
+        logger.addHandler(Forward(log))
+        logger.propagate = False
+        logger.setLevel(Logger.LOG_LEVELS.get(log.cfg.loglevel.lower(), logging.INFO))
+
+
+def dump_stacks(log: Logger) -> None:
+    """Write every thread's stack to the error log when SIGABRT or a fault such as SIGSEGV comes.
+
+    To be called when SIGABRT has its handler, and again when the log was reopened. The write is made in C, so it shows
+    a thread that is stuck in C, too, which no handler in Python would interrupt.
+    """
+    # A stream that is closed, or has no descriptor: no stacks then.
+    with contextlib.suppress(ValueError, OSError, AttributeError, RuntimeError):
+        faulthandler.enable(_stream(log), all_threads=True)
+
+
+def _stream(log: Logger) -> Any:
+    for handler in getattr(log, "error_log", logging.root).handlers:
+        stream = getattr(handler, "stream", None)
+        if stream is not None:
+            return stream
+    return sys.stderr
+
+
+class HookRequest:
+    """A request as gunicorn's hooks know it. `request` is hypoll's own."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.method = request.method or "-"
+        self.uri = request.target.decode("latin-1") or "-"
+        self.path = request.raw_path
+        self.query = request.query_string
+        self.version = (1, request.minor)
+        self.scheme = request.scheme
+        self.remote_addr = request.client
+        self.headers = [(name.upper(), value) for name, value in request.headers.raw]
+
+
+class HookResponse:
+    """A response as gunicorn's hooks know it. `sent`: the bytes of its content."""
+
+    def __init__(self, response: Response, sent: int) -> None:
+        self.status = f"{response.status} {reason(response.status)}"
+        self.status_code = response.status
+        self.sent = self.response_length = sent
+        self.headers = _pairs(response)
+
+
+def _pairs(response: Response) -> list[tuple[str, str]]:
+    headers = response.headers or ()
+    pairs = [] if response.content_type is None else [("Content-Type", response.content_type)]
+    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+        pairs += [(name, one) for one in value] if isinstance(value, (list, tuple)) else [(name, value)]
+    return pairs
+
+
+def environ_of(request: HookRequest) -> dict[str, Any]:
+    """The variables of a request that gunicorn's access log can name (PEP 3333 and RFC 3875, less the body)."""
+    environ = {
+        "REQUEST_METHOD": request.method,
+        "RAW_URI": request.uri,
+        "PATH_INFO": request.request.path,
+        "QUERY_STRING": request.query,
+        "SERVER_PROTOCOL": f"HTTP/1.{request.request.minor}",
+        "REMOTE_ADDR": request.remote_addr[0],
+        "REMOTE_PORT": str(request.remote_addr[1]),
+        "wsgi.url_scheme": request.scheme,
+    }
+    for name, value in request.request.headers.items():
+        key = name.upper().replace("-", "_")
+        environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
+    return environ
+
+
+def observe(shared: Shared, worker: Any) -> None:
+    """Have gunicorn's access log, `pre_request` and `post_request` see the requests, as far as they are in use."""
+    cfg, log = worker.cfg, worker.log
+    hooks = {name: cfg.settings[name] for name in ("pre_request", "post_request")}
+    used = {name for name, hook in hooks.items() if hook.get() is not hook.default}
+    logs = type(log).access is not Logger.access or log.access_log_enabled
+    if "pre_request" in used:
+        shared.answer = _before(shared.answer, worker)
+    if logs or used:
+        shared.observe(_Observer(worker, logs, "post_request" in used))
+
+
+def _before(answer: Callable[[Request], Response | bytes], worker: Any) -> Callable[[Request], Response | bytes]:
+    """`answer`, after the `pre_request` hook: one that fails is the end of the request, as under gunicorn."""
+
+    def answer_after_hook(request: Request) -> Response | bytes:
+        try:
+            worker.cfg.pre_request(worker, _hook_request(request))
+        except FAILURES as error:
+            return failure(request, error)
+        return answer(request)
+
+    return answer_after_hook
+
+
+def _hook_request(request: Request) -> HookRequest:
+    """The same for both hooks: one may leave something on it for the other."""
+    found = getattr(request, "hook_request", None)
+    if found is None:
+        found = request.hook_request = HookRequest(request)  # type: ignore[attr-defined]
+    return found
+
+
+class _Observer:
+    """Logs an answer, and calls the `post_request` hook with it."""
+
+    def __init__(self, worker: Any, logs: bool, hooked: bool) -> None:
+        self._worker = worker
+        self._logs = logs
+        self._hooked = hooked
+
+    def __call__(self, request: Request, response: Response, status: int, sent: int, seconds: float) -> None:
+        asked = _hook_request(request)
+        environ = environ_of(asked)
+        answered = HookResponse(response, sent)
+        if self._logs:
+            self._worker.log.access(answered, asked, environ, timedelta(seconds=seconds))
+        if self._hooked and request.method:
+            self._worker.cfg.post_request(self._worker, asked, environ, answered)

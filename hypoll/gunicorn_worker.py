@@ -1,0 +1,196 @@
+"""The gunicorn worker: `gunicorn -k hypoll.gunicorn_worker.Worker app:routes`.
+
+It only translates: gunicorn's settings to `Settings`, its signals and hooks to calls, its heartbeat to a timer. The
+server is the one of `hypoll app:routes`. All that belongs to a process is made after the fork, in `run`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.errors import AppImportError
+from gunicorn.glogging import Logger
+from gunicorn.workers.base import Worker as BaseWorker
+
+from hypoll.app import Routes
+from hypoll.connection import Shared
+from hypoll.gunicorn_config import check, translate
+from hypoll.gunicorn_log import dump_stacks, forward, observe
+from hypoll.http import Request, Response
+from hypoll.loop import IN, TICK, Loop
+from hypoll.process import drive
+from hypoll.server import Server, Service
+from hypoll.settings import Settings
+
+
+class _Quit(BaseException):
+    """Ends the loop at once, from within whatever runs on it: no handler may take it for a failure of its own."""
+
+
+class _Abort(_Quit):
+    """The loop is stuck: nothing of the application is run any more."""
+
+
+class Worker(BaseWorker):
+    """Serves a `Routes` object in one process of gunicorn's."""
+
+    server: Server
+    _quitting = False
+
+    @classmethod
+    def settings(cls, cfg: Any) -> Settings:
+        """Gunicorn's settings as hypoll's. Raises `ValueError` for one that is out of range."""
+        return translate(cfg)
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Logger) -> None:
+        """Called once by the master: refuse what can't work with `RuntimeError`, and name what isn't honoured."""
+        check(cfg, log)
+        try:
+            cls.settings(cfg)
+        except (ValueError, TypeError) as error:
+            raise RuntimeError(str(error)) from None
+
+    def load_wsgi(self) -> None:
+        """Load the application. What isn't one halts the master; while reloading, why is what is served."""
+        try:
+            self.wsgi = service_of(self.app.wsgi())
+        except Exception as error:
+            if self.reloader is None:
+                raise
+            self.log.exception("the application can't be loaded")
+            for frame in traceback.extract_tb(error.__traceback__):
+                self.reloader.add_extra_file(getattr(error, "filename", None) or frame.filename)
+            self.wsgi = failing("".join(traceback.format_exception(error)))
+
+    def run(self) -> None:
+        """Serve until a signal, `max_requests`, or the master's end."""
+        # Until the application has started, its failures are such that the next worker would have them, too: the
+        # master halts. (gunicorn has set this before, as its own workers start nothing here.)
+        self.booted = False
+        forward(self.log)
+        loop = Loop()
+        try:
+            self._serve(loop)
+        except _Abort:
+            sys.exit(1)
+        except _Quit:
+            pass
+        finally:
+            faulthandler.disable()
+            loop.close()
+
+    def _serve(self, loop: Loop) -> None:
+        shared = not self.cfg.reuse_port
+        sockets = [listener.sock for listener in self.sockets]
+        settings = self.settings(self.cfg)
+        self.server = Server(self.wsgi, settings, loop, listeners=sockets, shared=shared, on_stopped=loop.stop)
+        self.server.start()
+        self.booted = True
+        self._watch_requests(self.server.shared)
+        try:
+            self._watch_signals(loop)
+            self._beat()
+            drive(loop, self.server)
+        except _Abort:
+            raise
+        except _Quit:
+            self.server.stop()
+
+    def _watch_requests(self, shared: Shared) -> None:
+        if self.max_requests < sys.maxsize:
+            shared.answer = self._counted(shared.answer)
+        observe(shared, self)
+
+    def _counted(self, answer: Callable[[Request], Response | bytes]) -> Callable[[Request], Response | bytes]:
+        """`answer`, that begins to drain with the last request this worker is for."""
+
+        def count(request: Request) -> Response | bytes:
+            self.nr += 1
+            if self.nr == self.max_requests:
+                self.log.info("Autorestarting worker after current request.")
+                self._drain()
+            return answer(request)
+
+        return count
+
+    def _watch_signals(self, loop: Loop) -> None:
+        loop.add_signal_handler(signal.SIGTERM, self._drain)
+        loop.add_signal_handler(signal.SIGINT, self._drain, self._quit)
+        loop.add_signal_handler(signal.SIGQUIT, self._drain, self._quit)
+        faulthandler.disable()  # it would keep a handler of SIGABRT from before
+        loop.add_signal_handler(signal.SIGABRT, self._drain, self._abort)
+        loop.add_signal_handler(signal.SIGUSR1, self._reopen)
+        dump_stacks(self.log)
+        # gunicorn's reloader, in its thread, sets `alive` and writes here.
+        loop.register(self.PIPE[0], self._on_pipe, IN)
+
+    def _beat(self) -> None:
+        """Tell the master that the loop turns, at least every `timeout / 2`; leave when there is no master any more.
+
+        A timer of the loop, never a thread: a loop that is stuck must be seen to be.
+        """
+        self.server.loop.call_later(min(TICK, self.timeout / 2) or TICK, self._beat)
+        if self.timeout:
+            self.tmp.notify()
+        if self.ppid != os.getppid():
+            self.log.info("Parent changed, shutting down: %s", self)
+            self._drain()
+        elif not self.alive:
+            self._drain()
+
+    def _drain(self) -> None:
+        self.alive = False
+        self.server.drain()
+
+    def _quit(self) -> None:
+        if self._quitting:
+            sys.exit(0)  # the application's on_stop hooks hang
+        self._quitting = True
+        self._end_now(self.cfg.worker_int)
+        raise _Quit
+
+    def _abort(self) -> None:
+        self._end_now(self.cfg.worker_abort)
+        raise _Abort
+
+    def _end_now(self, hook: Callable[[Any], object]) -> None:
+        self.alive = False
+        try:
+            hook(self)
+        except Exception:
+            self.log.exception("a hook failed")
+
+    def _reopen(self) -> None:
+        self.log.reopen_files()
+        dump_stacks(self.log)
+
+    def _on_pipe(self, events: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self.PIPE[0], 4096):
+                pass
+        if not self.alive:
+            self._drain()
+
+
+def service_of(application: Any) -> Service:
+    """What serves an application. Raises `AppImportError`, at which gunicorn's master halts."""
+    if isinstance(application, Routes):
+        return application
+    raise AppImportError(
+        f"the application is a {type(application).__name__}, not a hypoll.Routes: name one, as in app:routes"
+    )
+
+
+def failing(reason: str) -> Routes:
+    """An application that tells of every request why there is none: for development only."""
+    routes = Routes()
+    routes.before(lambda request: (reason, 500))
+    return routes
