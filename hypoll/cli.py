@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib
 import logging
 import os
+import signal
+import socket
 import sys
 import traceback
 from typing import Any
@@ -12,11 +16,15 @@ from typing import Any
 import click
 
 from hypoll.app import Routes
-from hypoll.listen import BindError
+from hypoll.listen import BindError, activated, listen
 from hypoll.process import serve, set_up_logging
+from hypoll.reload import Reloader, command_of, watcher
 from hypoll.server import Server
-from hypoll.settings import Option, Settings, format_size, options, parse_size, variable
+from hypoll.settings import Option, Processes, Settings, format_size, options, parse_size, variable
 from hypoll.version import __version__
+
+RELOAD_PATIENCE = 5.0
+"""Seconds beyond `graceful_timeout` after which --reload kills a server that hangs."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -52,6 +60,18 @@ class Number(click.IntRange):
     """A number of things."""
 
     name = "whole number"
+
+
+class NumberOr(Number):
+    """A number, or one of a few words."""
+
+    def __init__(self, least: int, words: tuple[str, ...]) -> None:
+        super().__init__(min=least)
+        self._words = words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Give the number or the word, or fail naming the value."""
+        return value if value in self._words else super().convert(value, param, ctx)
 
 
 class AppError(click.ClickException):
@@ -125,7 +145,7 @@ def _told(name: str) -> dict[str, Any]:
 
 def _declaration(option: Option) -> click.Option:
     """The command line's form of a setting."""
-    name = "--" + option.name.replace("_", "-")
+    name = _flag(option.name)
     unit = f" [{option.unit}]" if option.unit else ""
     common: dict[str, Any] = {"default": option.default, **_told(option.name)}
     if isinstance(option.default, bool):
@@ -138,7 +158,11 @@ def _declaration(option: Option) -> click.Option:
         common |= {"type": click.Choice(option.choices)} if option.choices else {"metavar": option.metavar}
         return click.Option([name], help=option.help, **common)
     least = int(option.least)
-    if option.unit == "bytes":
+    if isinstance(option.default, str):
+        common |= {"type": click.Choice(option.choices)}
+    elif option.choices:
+        common |= {"type": NumberOr(least, option.choices), "metavar": "|".join(("NUMBER", *option.choices))}
+    elif option.unit == "bytes":
         common |= {"type": Size(least), "metavar": "SIZE", "default": format_size(option.default)}
     elif isinstance(option.default, float):
         common |= {"type": Seconds(min=least), "metavar": "SECONDS"}
@@ -176,7 +200,7 @@ def main_command() -> click.Command:
     command = click.Command(
         "hypoll",
         callback=_main,
-        params=[*own, *(_declaration(option) for option in options())],
+        params=[*own, *(_declaration(option) for option in (*options(Processes), *options()))],
         help="Serve the Routes object ATTRIBUTE of MODULE, as in `hypoll app:routes`, until TERM or INT.",
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
@@ -185,24 +209,86 @@ def main_command() -> click.Command:
 
 def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) -> None:
     set_up_logging(log_level)
-    sys.path.insert(0, os.path.abspath(app_dir))
+    directory = os.path.abspath(app_dir)
+    sys.path.insert(0, directory)
     try:
+        processes = Processes(**{option.name: values.pop(option.name) for option in options(Processes)})
         settings = Settings(**values)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    routes = load(app)
+    ignored = [] if processes.workers else processes.ignored()
+    if ignored:
+        raise click.UsageError(f"{_flag(ignored[0])} has no meaning without --workers")
     if check:
-        _check(app, routes)
+        _check(app, load(app))
         return
     try:
-        serve(routes, settings, lambda server: _announce(app, server))
+        if processes.reload:
+            sys.exit(_reload(app, directory, log_level, settings, processes))
+        if processes.workers:
+            from hypoll import cluster  # gunicorn: one process by itself needs none of it
+
+            cluster.serve(app, lambda: load(app), settings, processes, log_level)
+        else:
+            _serve_alone(app, settings)
     except BindError as error:
         # What the kernel refuses is a failure; what isn't an address is a mistake in the command.
         raise (click.ClickException if isinstance(error.__cause__, OSError) else AppError)(str(error)) from None
+
+
+def _serve_alone(app: str, settings: Settings) -> None:
+    routes = load(app)
+    settings = dataclasses.replace(settings, bind=activated() or settings.bind)
+    try:
+        serve(routes, settings, lambda server: _announce(app, server))
+    except BindError:
+        raise
     except Exception as error:
         log.critical("%s failed", app, exc_info=error)
         raise click.ClickException(f"{app} failed: {_where(error)}") from None
     log.info("stopped")
+
+
+def _reload(app: str, directory: str, log_level: str, settings: Settings, processes: Processes) -> int:
+    """Watch the files, and have another process serve, on listeners of this one: they stay open when it is replaced."""
+    try:
+        watcher()
+    except ImportError as error:
+        raise click.ClickException(str(error)) from None
+    addresses = activated() or settings.bind
+    listeners = [] if settings.reuse_port else [listen(address, settings) for address in addresses]
+    bind = tuple(f"fd://{listener.fileno()}" for listener in listeners) or addresses
+    arguments = [app, "--app-dir", directory, "--log-level", log_level]
+    for options_of in (dataclasses.replace(settings, bind=bind), dataclasses.replace(processes, reload=False)):
+        arguments += _arguments(options_of)
+    on_change = signal.SIGHUP if processes.workers else signal.SIGTERM
+    fds = [listener.fileno() for listener in listeners]
+    patience = settings.graceful_timeout + RELOAD_PATIENCE
+    try:
+        return Reloader(command_of(arguments), directory, fds, on_change, patience).run()
+    finally:
+        for listener in listeners:
+            if listener.family == socket.AF_UNIX:
+                with contextlib.suppress(OSError):
+                    os.unlink(listener.getsockname())
+            listener.close()
+
+
+def _arguments(chosen: Settings | Processes) -> list[str]:
+    """The command line's arguments for these options."""
+    arguments = []
+    for option in options(type(chosen)):
+        value = getattr(chosen, option.name)
+        if isinstance(value, bool):
+            arguments += [_flag(option.name)] if value else []
+        else:
+            for one in value if isinstance(value, tuple) else (value,):
+                arguments += [_flag(option.name), str(one)]
+    return arguments
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _announce(app: str, server: Server) -> None:

@@ -19,6 +19,9 @@ SO_ATTACH_FILTER = 26
 MAX_INT = 2**31 - 1
 """Of C: the greatest descriptor and the longest queue."""
 
+FIRST_ACTIVATED = 3
+"""SD_LISTEN_FDS_START."""
+
 UNSENT_SIZE = 128 * 1024
 """Bytes the kernel takes beyond what the peer has room for (tcp(7), TCP_NOTSENT_LOWAT): a peer that doesn't read holds
 these, not the megabytes its send buffer would grow to."""
@@ -150,6 +153,18 @@ def _inherit(number: str) -> socket.socket:
         listener.detach()
         raise BindError(f"descriptor {number} is not a listening stream socket")
     return prepare(listener)
+
+
+def activated() -> tuple[str, ...]:
+    """The addresses of the sockets that socket activation has handed to this process (sd_listen_fds(3)), once."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return ()
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    for fd in range(FIRST_ACTIVATED, FIRST_ACTIVATED + count):
+        os.set_inheritable(fd, False)
+    return tuple(f"fd://{fd}" for fd in range(FIRST_ACTIVATED, FIRST_ACTIVATED + count))
 
 
 def prepare(listener: socket.socket) -> socket.socket:

@@ -69,6 +69,7 @@ class Option:
     unit: str
     least: float
     choices: tuple[str, ...] = ()
+    """The words it may be; beside them a number, if its default is one."""
     metavar: str = ""
     check: Callable[[Any], object] | None = None
 
@@ -197,6 +198,34 @@ class Settings:
                     raise ValueError(f"{option.name} is {value!r}: {error}") from None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """The options of the command that concern its processes: how many serve, and how they are looked after."""
+
+    workers: int | str = _option(
+        0,
+        "Processes that serve, under a master; 0: this one alone, without a master. auto: one for each CPU that the "
+        "affinity and the cgroup's quota leave.",
+        choices=("auto",),
+    )
+    worker_timeout: int = _option(
+        30, "With --workers: how long a worker's loop may be stuck before it is killed. 0: for ever.", unit="s"
+    )
+    max_requests: int = _option(0, "With --workers: requests after which a worker is replaced. 0: never.")
+    max_requests_jitter: int = _option(0, "With --workers: up to how many more, by chance, a worker gets.")
+    cpu_affinity: str = _option(
+        "off",
+        "With --workers: auto pins each worker to a CPU of its own, before the application is loaded.",
+        choices=("off", "auto"),
+    )
+    reload: bool = _option(False, "Serve anew when a Python file below --app-dir changes: for development only.")
+
+    def ignored(self) -> list[str]:
+        """The options that were set and mean nothing without workers."""
+        alone = ("workers", "reload")
+        return [o.name for o in options(Processes) if o.name not in alone and getattr(self, o.name) != o.default]
+
+
 _KINDS: dict[type, tuple[Any, str]] = {
     bool: (bool, "True or False"),
     int: (int, "a whole number"),
@@ -228,9 +257,9 @@ def _check_tuple(option: Option, value: Any) -> None:
         raise ValueError(f"{option.name} is empty: give at least one {kind}")
 
 
-def options() -> list[Option]:
-    """Every option of `Settings`, in the order a person reads them."""
-    return [Option(field.name, field.default, **field.metadata) for field in dataclasses.fields(Settings)]
+def options(of: type[Settings | Processes] = Settings) -> list[Option]:
+    """Every option of `Settings`, or of `Processes`, in the order a person reads them."""
+    return [Option(field.name, field.default, **field.metadata) for field in dataclasses.fields(of)]
 
 
 def variable(name: str) -> str:

@@ -1,0 +1,109 @@
+"""`hypoll --workers N`: several processes under gunicorn's arbiter. There is no process manager of our own."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.errors import AppImportError
+
+from hypoll.affinity import cpu_count, least_used, pin
+from hypoll.gunicorn_config import give_up_after
+from hypoll.gunicorn_worker import Worker
+from hypoll.listen import listen
+from hypoll.server import Service
+from hypoll.settings import Processes, Settings
+
+
+class ClusterWorker(Worker):
+    """A worker whose settings are hypoll's own."""
+
+    given: Settings
+    cpu: int | None = None
+
+    @classmethod
+    def settings(cls, cfg: Any) -> Settings:
+        """The command's settings; of a drain's time the master keeps some."""
+        return dataclasses.replace(cls.given, graceful_timeout=give_up_after(cfg.graceful_timeout))
+
+    def init_process(self) -> None:
+        """Go to its CPU before the application is loaded: memory is local to the CPU that touches it first."""
+        if self.cpu is not None:
+            pin(self.cpu, [listener.sock for listener in self.sockets] if self.cfg.reuse_port else ())
+        super().init_process()
+
+
+class _Cluster(BaseApplication):
+    """What gunicorn's arbiter runs."""
+
+    def __init__(self, load: Callable[[], Service], options: dict[str, Any]) -> None:
+        self._load = load
+        self._options = options
+        super().__init__(prog="hypoll")
+
+    def load_config(self) -> None:
+        for name, value in self._options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Service:
+        return self._load()
+
+
+def serve(name: str, load: Callable[[], Service], settings: Settings, processes: Processes, log_level: str) -> None:
+    """Serve with workers until TERM or INT; ends in `SystemExit`, as gunicorn does.
+
+    name: of the application, for the processes' titles.
+    load: imports the application, in each worker. What it raises halts the master.
+
+    Raises `hypoll.listen.BindError`.
+    """
+    options = {
+        "default_proc_name": name,
+        "bind": bound(settings),
+        "backlog": settings.backlog,
+        "reuse_port": settings.reuse_port,
+        "workers": cpu_count() if processes.workers == "auto" else processes.workers,
+        "worker_class": type("hypoll", (ClusterWorker,), {"given": settings}),
+        "timeout": processes.worker_timeout,
+        "graceful_timeout": math.ceil(settings.graceful_timeout),
+        "max_requests": processes.max_requests,
+        "max_requests_jitter": processes.max_requests_jitter,
+        "loglevel": log_level,
+        "pre_fork": _assign_cpu if processes.cpu_affinity == "auto" else None,
+        # A socket in the user's directory, of which every cluster would have the same.
+        "control_socket_disable": True,
+    }
+    _Cluster(_told(load), {name: value for name, value in options.items() if value is not None}).run()
+
+
+def bound(settings: Settings) -> list[str]:
+    """The addresses for gunicorn: of listeners bound here, so that what can't be bound is told at once and clearly.
+
+    Not those of SO_REUSEPORT, which each worker binds by itself, nor when gunicorn's master has inherited its own: by
+    socket activation, or as the successor of another (USR2).
+    """
+    inherited = "GUNICORN_FD" in os.environ or os.environ.get("LISTEN_PID") == str(os.getpid())
+    if settings.reuse_port or inherited:
+        return list(settings.bind)
+    return [f"fd://{listen(address, settings).detach()}" for address in settings.bind]
+
+
+def _told(load: Callable[[], Service]) -> Callable[[], Service]:
+    """`load`, telling gunicorn that it is the application that can't be loaded."""
+
+    def load_or_tell() -> Service:
+        try:
+            return load()
+        except Exception as error:
+            raise AppImportError(getattr(error, "message", error)) from error
+
+    return load_or_tell
+
+
+def _assign_cpu(arbiter: Any, worker: ClusterWorker) -> None:
+    taken = [other.cpu for other in arbiter.WORKERS.values() if other.cpu is not None]
+    worker.cpu = least_used(os.sched_getaffinity(0), taken)
