@@ -17,7 +17,7 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 
 def cpu_count(cgroups: Path = CGROUPS, own: Path = OWN_CGROUPS) -> int:
     """The CPUs this process may use: those of its affinity, and no more than its cgroup's quota pays for in full."""
-    return max(1, min(len(os.sched_getaffinity(0)), int(quota(cgroups, own))))
+    return max(1, int(min(len(os.sched_getaffinity(0)), quota(cgroups, own))))
 
 
 def quota(cgroups: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 
 from hypoll.affinity import cpu_count, least_used, pin
 from hypoll.gunicorn_config import give_up_after
 from hypoll.gunicorn_worker import Worker
 from hypoll.listen import listen
+from hypoll.reload import command_of
 from hypoll.server import Service
 from hypoll.settings import Processes, Settings
 
@@ -51,6 +54,15 @@ class _Cluster(BaseApplication):
 
     def load(self) -> Service:
         return self._load()
+
+    def run(self) -> None:
+        try:
+            arbiter = Arbiter(self)
+            # What USR2 executes. Gunicorn would give __main__.py by its path, whose directory then hides http and more.
+            arbiter.START_CTX["args"] = command_of(sys.argv[1:])
+            arbiter.run()
+        except RuntimeError as error:
+            raise SystemExit(f"Error: {error}") from None
 
 
 def serve(name: str, load: Callable[[], Service], settings: Settings, processes: Processes, log_level: str) -> None:
