@@ -13,10 +13,18 @@ PYTHON = "{python}"
 """Stands in a command for the interpreter to be measured."""
 
 
+WORKER = "hypoll.gunicorn_worker.Worker"
+
+
 def hypoll(app: str, *options: str, module: str = "hypoll") -> tuple[str, ...]:
     """The command that serves an application, of `benchmarks.app` unless it names its module, on a free port."""
     where = app if ":" in app else f"benchmarks.app:{app}"
     return (PYTHON, "-m", module, where, "--bind", "127.0.0.1:0", *options)
+
+
+def gunicorn(app: str, *options: str) -> tuple[str, ...]:
+    """The command that serves an application by one gunicorn worker on a free port."""
+    return (PYTHON, "-m", "gunicorn", app, "--bind", "127.0.0.1:0", "--no-control-socket", *options)
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,10 @@ CONTESTANTS = (
     Contestant("async", "JSON, async on asyncio", hypoll("tasks", "--no-uvloop"), "/json", limit=2.1),
     Contestant("async-uvloop", "JSON, async on uvloop", hypoll("tasks"), "/json", limit=1.8),
     Contestant("level", "JSON, level-triggered", hypoll("hello", module="benchmarks.level"), "/json"),
+    Contestant(
+        "worker", "JSON, as a gunicorn worker", gunicorn("benchmarks.app:hello", "-k", WORKER), "/json", limit=1.52
+    ),
+    Contestant("gthread", "JSON, by gunicorn's gthread", gunicorn("benchmarks.wsgi:app", "--threads", "4"), "/json"),
     Contestant("text", "text", hypoll("hello"), "/"),
     Contestant("params", "path parameters", hypoll("shop"), "/users/4711/orders/spring"),
     Contestant("unique", "JSON, no two header sections alike", hypoll("hello"), "/json", "unique.lua"),
