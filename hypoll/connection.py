@@ -352,13 +352,13 @@ class Connection:
         if self.phase is Phase.CLOSED:
             return
         self.phase = Phase.CLOSED
+        self.shared.connections.discard(self)  # first: who sees the close may ask how many there are
         self.shared.loop.forget(self.sock.fileno())
         if has_forked():
             with contextlib.suppress(OSError):  # the peer may have ended it
                 self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
         self.output.clear()
-        self.shared.connections.discard(self)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.abandon()

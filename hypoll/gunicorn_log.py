@@ -75,7 +75,7 @@ class HookRequest:
         self.version = (1, request.minor)
         self.scheme = request.scheme
         self.remote_addr = request.client
-        self.headers = [(name.upper(), value) for name, value in request.headers.raw]
+        self.headers = [(name.upper(), value) for name, value in request.section.fields]
 
 
 class HookResponse:
@@ -108,9 +108,10 @@ def environ_of(request: HookRequest) -> dict[str, Any]:
         "REMOTE_PORT": str(request.remote_addr[1]),
         "wsgi.url_scheme": request.scheme,
     }
-    for name, value in request.request.headers.items():
-        key = name.upper().replace("-", "_")
-        environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"] = value
+    for name, value in request.headers:
+        key = name.replace("-", "_")
+        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+        environ[key] = f"{environ[key]},{value}" if key in environ else value
     return environ
 
 

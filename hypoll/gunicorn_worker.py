@@ -66,8 +66,11 @@ class Worker(BaseWorker):
             if self.reloader is None:
                 raise
             self.log.exception("the application can't be loaded")
-            for frame in traceback.extract_tb(error.__traceback__):
-                self.reloader.add_extra_file(getattr(error, "filename", None) or frame.filename)
+            # What failed to be imported is no module, so the reloader would not watch it.
+            files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+            for file in (*files, getattr(error, "filename", None)):
+                if file and os.path.exists(file):
+                    self.reloader.add_extra_file(file)
             self.wsgi = failing("".join(traceback.format_exception(error)))
 
     def run(self) -> None:

@@ -88,13 +88,15 @@ class Listener:
 
     shared: other processes accept on it, too. The kernel wakes one that waits (EPOLLEXCLUSIVE), so who has no room
     takes the listener out of the epoll set: the wake-up is to be another's. For the same reason none is refused as one
-    too many, and in a drain the queue stays open.
+    too many.
+    own: made by this process, and ends with it: a drain may close its queue for good.
     """
 
-    def __init__(self, server: Server, sock: socket.socket, shared: bool = False) -> None:
+    def __init__(self, server: Server, sock: socket.socket, *, shared: bool, own: bool) -> None:
         self.server = server
         self.sock = sock
         self.shared = shared
+        self.own = own
         self.watched = False
         self.starved = False
         self.warned_at = -WARNING_PAUSE
@@ -148,7 +150,7 @@ class Listener:
 
     def empty(self) -> None:
         """Accept what is queued and nothing that comes later; `starved` when not all of it has room."""
-        if not self.shared:
+        if self.own:
             refuse_new(self.sock)
         self.starved = False
         for _ in range(self.server.settings.backlog + 1):  # what a queue holds (listen(2))
@@ -187,7 +189,7 @@ class Server:
 
     tasks: what runs the loop from asyncio, where the application has anything async.
     listeners: sockets to serve instead of binding `settings.bind`.
-    shared: whether other processes serve these listeners, too. (An address `fd://N` always counts as shared.)
+    shared: whether other processes serve these listeners, too.
     on_stopped: called once when the last connection of a drain is gone, or on `stop`.
     """
 
@@ -216,7 +218,7 @@ class Server:
         self.connections = self.shared.connections
         self.listeners: list[Listener] = []
         self._given = listeners
-        self._given_shared = shared
+        self._shared = shared
         self._on_stopped = on_stopped
         self._paths: list[str] = []
         self._giving_up: Timer | None = None
@@ -339,7 +341,7 @@ class Server:
         try:
             for address in self.settings.bind:
                 sock = listen(address, self.settings)
-                listeners.append(Listener(self, sock, shared=address.startswith("fd://")))
+                listeners.append(Listener(self, sock, shared=False, own=not address.startswith("fd://")))
                 if address.startswith("unix:"):
                     self._paths.append(sock.getsockname())
         except Exception:
@@ -350,7 +352,8 @@ class Server:
         return listeners
 
     def _take(self, sockets: list[socket.socket]) -> list[Listener]:
-        return [Listener(self, prepare(sock), self._given_shared) for sock in sockets]
+        shared = self._shared
+        return [Listener(self, prepare(sock), shared=shared, own=not shared) for sock in sockets]
 
     def _close_listeners(self) -> None:
         for listener in self.listeners:

@@ -126,7 +126,7 @@ def test_a_connection_doesn_t_wake_all_who_wait(start, monkeypatch):
     assert told[-1] == {"exclusive": True}
 
 
-def test_an_inherited_descriptor_is_shared(listener, connect, turner, loop):
+def test_an_inherited_descriptor_is_left_as_it_was(listener, connect, turner, loop):
     """The filter that closes a queue for good would stay on a socket that a supervisor hands to the next server."""
     for _ in range(2):
         server = Server(routes, Settings(bind=(f"fd://{os.dup(listener.fileno())}",)), loop)
