@@ -92,19 +92,19 @@ class Master:
         return code
 
     def end(self) -> None:
-        """End it and its workers, whatever state they are in."""
-        family = [self.popen.pid, *self.workers()]
-        if self.popen.poll() is None:
-            self.popen.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.popen.wait(3)
-        for pid in family if self.popen.poll() is None else family[1:]:
+        """End it and all it has started, whatever state they are in: parents first, so that none starts another."""
+        for pid in family(self.popen.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.popen.wait(PATIENCE)
         self._reader.join(PATIENCE)
         assert self.popen.stdout is not None
         self.popen.stdout.close()
+
+
+def family(pid: int) -> list[int]:
+    """A process and all below it."""
+    return [pid, *(member for child in children(pid) for member in family(child))]
 
 
 def children(pid: int) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -137,3 +139,17 @@ def test_an_inherited_descriptor_is_left_as_it_was(listener, connect, turner, lo
         server.drain()
         turner.settle()
         assert server.status is Status.STOPPED
+
+
+def test_a_process_that_its_parent_forked_has_itself_forked_none():
+    """Else each close of a worker's connection would cost a system call more, for a child that isn't there."""
+    code = """
+import os, hypoll.loop as loop
+for _ in range(2):  # the second inherits that the parent has forked before
+    pid = os.fork()
+    if not pid:
+        os._exit(len(loop._forks))
+    assert os.waitpid(pid, 0)[1] == 0, "the child takes itself for one that has forked"
+assert loop._forks
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE * 3)
