@@ -7,6 +7,7 @@ turns hypoll's loop without waiting when it is readable: no second thread, and n
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import importlib
 import logging
 import selectors
@@ -56,6 +57,8 @@ class Tasks:
         self._wake_at = float("inf")
         self._timer: asyncio.TimerHandle | None = None
         self._at_end: list[Callable[[], object]] = []
+        self._running = False
+        self._failure: BaseException | None = None
         self.asyncio.add_reader(loop.fileno(), self._turn)
         loop.on_work = self._plan
 
@@ -64,60 +67,69 @@ class Tasks:
         return self.asyncio.run_until_complete(coroutine)
 
     async def in_thread(self, threads: Threads, call: Callable[[], T]) -> T:
-        """Await a call that is made on the pool."""
+        """Await a call that is made on the pool, in the context of who awaits it."""
         future: asyncio.Future[tuple[T, BaseException | None]] = self.asyncio.create_future()
-
-        def settle(done: Call) -> None:
-            if not future.done():
-                future.set_result((done.result, done.error))
-
-        job = threads.call(call, settle)
+        context = contextvars.copy_context()
+        job = threads.call(lambda: context.run(call), partial(_settle, future))
+        error = None
         try:
             result, error = await future
+            if error is not None:
+                raise error
+            return result
         except asyncio.CancelledError:
             threads.withdraw(job)
             raise
-        if error is not None:
-            raise error
-        return result
+        finally:
+            del error, future, job  # the error's traceback leads back here
 
     def at_end(self, callback: Callable[[], object]) -> None:
-        """Run `callback()` when `run` has ended, where it may use `complete`. At once when it isn't running."""
-        if self.asyncio.is_running():
-            self._at_end.append(callback)
-        else:
-            callback()
+        """Run `callback()` when `run` has ended, where it may use `complete`. Now when it isn't running."""
+        self._at_end.append(callback)
+        if not self._running:
+            self._end()
 
     def run(self) -> None:
-        """Run both loops until the hypoll one is stopped."""
-        self._plan()
+        """Run both loops until the hypoll one is stopped. Raises what a turn of it raises."""
+        self._running = True
         try:
+            self._plan()
             if not self._loop.stopping:
                 self.asyncio.run_forever()
         finally:
+            self._running = False
             self._loop.stopped()
-            self._cancel_all()
-            callbacks, self._at_end = self._at_end, []
-            for callback in callbacks:
-                callback()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            # The tasks are cancelled when their connections have been closed, so that none answers that.
+            raise failure
+        self._end()
 
     def close(self) -> None:
         """Give back what the asyncio event loop holds."""
         self._loop.on_work = None
         self.asyncio.remove_reader(self._loop.fileno())
+        self._end()
         self.asyncio.run_until_complete(self.asyncio.shutdown_asyncgens())
         self.asyncio.close()
 
     def _turn(self) -> None:
         """A turn of hypoll's loop that doesn't wait."""
-        self._loop.poll_once(0)
-        self._plan()
+        try:
+            self._loop.poll_once(0)
+        except BaseException as error:
+            # asyncio would log it and go on, with a loop whose events of this turn are lost.
+            self._failure = error
+            self.asyncio.stop()
+        else:
+            self._plan()
 
     def _plan(self) -> None:
         """See that the next turn comes when it is due; its events come by themselves."""
         loop = self._loop
         if loop.stopping:
-            self.asyncio.stop()
+            if self._running:
+                self.asyncio.stop()
         elif loop.wake_at == self._wake_at and not loop.ready:
             return
         elif loop.ready:
@@ -144,6 +156,12 @@ class Tasks:
         self._wake_at = float("inf")
         self._turn()
 
+    def _end(self) -> None:
+        self._cancel_all()
+        callbacks, self._at_end = self._at_end, []
+        for callback in callbacks:
+            callback()
+
     def _cancel_all(self) -> None:
         """Cancel what is left, of the application's own tasks, too, and let it clean up."""
         tasks = asyncio.all_tasks(self.asyncio)
@@ -153,6 +171,11 @@ class Tasks:
             _, pending = self.asyncio.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_TIME))
             if pending:
                 log.warning("%d tasks did not end within %g s of being cancelled", len(pending), CANCEL_TIME)
+
+
+def _settle(future: asyncio.Future[Any], call: Call) -> None:
+    if not future.done():
+        future.set_result((call.result, call.error))
 
 
 IDLE_CODE = frozenset({selectors.EpollSelector.select.__code__, Tasks.run.__code__})
