@@ -394,7 +394,7 @@ class Routes:
         stream = route is not None and route.stream
         passing = partial(_pass_hooks, scopes, route, missing)
         if kind is Kind.ASYNC or any(scope._async_hooks for scope in scopes):
-            return Deferred(Kind.ASYNC, passing, to_response, failure, stream)
+            return Deferred(Kind.ASYNC, passing, to_response, failure, stream, kind)
         if kind is Kind.THREADED:
             return Deferred(kind, lambda request, _: _at_once(passing(request)), to_response, failure, stream)
         return _at_once(passing(request))

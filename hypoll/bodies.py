@@ -16,7 +16,7 @@ from typing import Protocol
 
 from hypoll.encode import COPY_LIMIT
 from hypoll.files import Slice
-from hypoll.http import FAILURES
+from hypoll.http import FAILURES, ClientDisconnect
 from hypoll.output import SEND_SIZE, Buffers
 from hypoll.threads import Call, Threads
 
@@ -118,7 +118,7 @@ class ThreadSource:
         if self._pulling:
             return Pull.LATER
         if self._error is not None:
-            raise self._error
+            self._fail()
         piece, self._piece = self._piece, b""
         if piece is None:
             return Pull.END
@@ -134,6 +134,17 @@ class ThreadSource:
         self._ready = None
         if not self._pulling:
             self._close()
+
+    def _fail(self) -> None:
+        """Raise what `next` raised. It isn't kept: its traceback leads back here."""
+        error, self._error = self._error, None
+        try:
+            if isinstance(error, KeyboardInterrupt):  # no signal's, which the main thread alone gets
+                raise RuntimeError("a response's body raised KeyboardInterrupt") from error
+            if error is not None:
+                raise error
+        finally:
+            del error
 
     def _next(self) -> bytes | None:
         """The next piece that isn't empty; None: there is none. On a thread."""
@@ -173,22 +184,23 @@ class TaskSource:
             return Pull.LATER
         output.append(piece)
         self._piece = b""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._wake()
         return Pull.MORE
 
     def close(self) -> None:
-        """Nothing more is given on. (The task is cancelled, and closes the iterator.)"""
+        """Nothing more is given on: the task closes the iterator, if it isn't cancelled."""
         self._ready = None
+        self._wake()
 
     async def run(self) -> None:
         """Give one piece after the other. Raises what the iterator raises."""
         try:
             row = 0
             async for piece in self._stream:
-                if not piece:
-                    continue
-                await self._give(piece)
+                if piece:
+                    await self._give(piece)
+                if self._ready is None:
+                    return
                 row += 1
                 if row % PIECES_IN_A_ROW == 0:
                     await asyncio.sleep(0)  # an iterator that never waits must not keep the others from running
@@ -198,14 +210,25 @@ class TaskSource:
 
     async def _give(self, piece: bytes) -> None:
         self._tell(piece)
-        if self._piece:  # it wasn't taken: output waits for the peer
+        if self._piece and self._ready is not None:  # it wasn't taken: output waits for the peer
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _tell(self, piece: bytes | None) -> None:
         self._piece = piece
         if self._ready is not None:
             self._ready()
+
+
+def log_cut(error: BaseException) -> None:
+    """Say why a body ended before its end; of a client that has gone there is nothing to say."""
+    if not isinstance(error, ClientDisconnect):
+        # The head is out: the missing end is all that can tell the client.
+        log.error("a response's body failed: the connection is cut", exc_info=error)
 
 
 def close_stream(stream: Generator[bytes]) -> None:

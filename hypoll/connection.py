@@ -25,9 +25,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
-from hypoll.bodies import FileSource, InlineSource, Pull, Source, TaskSource, ThreadSource
+from hypoll.bodies import FileSource, InlineSource, Pull, Source, TaskSource, ThreadSource, log_cut
 from hypoll.encode import CONTINUE, COPY_LIMIT, UNPARSED, encode_file, encode_json, encode_plain, file_head
-from hypoll.exchange import Exchange, too_slow
+from hypoll.exchange import Exchange, busy, too_slow
 from hypoll.files import Slice
 from hypoll.http import (
     FAILURES,
@@ -183,8 +183,10 @@ class Shared:
         self.scratch = bytearray(READ_SIZE)
 
     def in_thread(self, call: Callable[[], Any]) -> Awaitable[Any]:
-        """Await what `call()` gives on the pool."""
+        """Await what `call()` gives on the pool. Raises `HTTPError` 503 when it is full."""
         assert self.tasks is not None
+        if self.threads.full:
+            raise busy()
         return self.tasks.in_thread(self.threads, call)
 
 
@@ -297,14 +299,14 @@ class Connection:
 
     def on_deadline(self) -> None:
         """The phase has lasted too long: refuse, or close."""
-        if self.exchange is not None and self.exchange.starved and not self.output:
+        if self.exchange is not None and self.exchange.starved and (self.phase is _WAITING or not self.output):
             self.exchange.fail(too_slow())
             self._plan_deadline()
-        elif self.phase is Phase.WAITING:
+        elif self.phase is _WAITING:
             self._probe()
         elif self.source is not None and self.beat is not None and not self.output:
             self.output.append(self.beat[1])
-            self.guard(self._drive)
+            self._drive_on()
         else:
             self._on_rule(RULES.get(self.phase))
 
@@ -398,8 +400,10 @@ class Connection:
         if self.phase is not Phase.WAITING:
             self._drive()
             self.pump()
-        elif half_closes:
+            return
+        if half_closes:
             self._doubt()
+        self._send_interim()
         if events & _INPUT and self.phase is Phase.WAITING and not self._takes_in():
             # The peer goes on sending, and isn't read: no more of that is told, only its end (EPOLLONESHOT).
             self.disarmed = True
@@ -600,11 +604,13 @@ class Connection:
 
     def _respond_with_care(self, exchange: Exchange, request: Request, answer: Response | bytes) -> None:
         body = b"" if isinstance(answer, bytes) else answer.body
-        if exchange.intake is not None and isinstance(body, (bytes, str)) and not self._may_skip(exchange):
+        if self._lacks_body(exchange) and isinstance(body, (bytes, str, bytearray, memoryview)):
             exchange.end_connection()
         out: list[bytes] = []
         rest = self._encode(out, request, answer, exchange.deferred.kind)
-        self._deliver(out, rest, exchange.deferred.kind)
+        if rest is None and self._lacks_body(exchange):
+            rest = Rest(None, close=True)
+        self._deliver(out, rest, exchange.deferred.handler)
 
     def _rearm(self) -> None:
         """Take edges again. What is ready by now is told."""
@@ -623,7 +629,12 @@ class Connection:
         A FIN doesn't tell a half-close from a close. But a socket that was closed answers data with a reset.
         """
         self.deadline = _NEVER
-        self.guard(send_one, self.sock, self.output, CONTINUE)
+        self.output.append(CONTINUE)
+        self.guard(self._send_interim)
+
+    def _send_interim(self) -> None:
+        """Send what waits while a handler is at work: interim answers only."""
+        flush(self.sock, self.output)
 
     # a body that its handler takes as it comes
 
@@ -642,6 +653,7 @@ class Connection:
         exchange.starve()
         if exchange.request.expects_continue and exchange.starved and self.phase is _WAITING:
             self._continue(exchange.request)
+            self._send_interim()
         for _ in READS_PER_TURN:
             intake = exchange.intake
             if intake is None or not intake.wanting or not (self.readable or self.parser.pending):
@@ -650,6 +662,8 @@ class Connection:
         else:
             self._come_back()
         self._plan_deadline()
+        if exchange.intake is None and not exchange.broken and self.half_closed and self.phase is _WAITING:
+            self._doubt()
 
     def _receive_body(self, exchange: Exchange) -> None:
         """One read of a body that its handler takes, or one step through what was read before."""
@@ -750,7 +764,13 @@ class Connection:
     def _on_piece(self) -> None:
         """The source has something."""
         self.deadline = self.shared.loop.time() + self.shared.settings.write_timeout
+        self._drive_on()
+
+    def _drive_on(self) -> None:
+        """`_drive` where no edge is the reason; requests behind this answer have their turn."""
         self.guard(self._drive)
+        if self.phase < _WAITING and (self.readable or self.parser.pending):
+            self._come_back()
 
     def _drive(self) -> None:
         """Send what waits and pull what follows, until the kernel is full, all is sent, or the turn is over."""
@@ -805,9 +825,8 @@ class Connection:
             pull = source.pull(self.sock, self.output)
         except KeyboardInterrupt:
             raise
-        except FAILURES:
-            # The head is out: the missing end is all that can tell the client.
-            log.exception("a response's body failed: the connection is cut")
+        except FAILURES as error:
+            log_cut(error)
             self.close()
             return Pull.LATER
         if pull is Pull.END:
@@ -831,8 +850,8 @@ class Connection:
             self.close()
 
     def _lacks_body(self, exchange: Exchange) -> bool:
-        """Whether so much of the request's body is still to come that the connection ends instead."""
-        return exchange.intake is not None and not self._may_skip(exchange)
+        """Whether so much of the request's body is missing, or all of it ever, that the connection ends instead."""
+        return exchange.broken or (exchange.intake is not None and not self._may_skip(exchange))
 
     def _owes_much(self) -> bool:
         """Whether the kernel still has much to send: what the peer may yet send would reset it (tcp(7), SIOCOUTQ)."""

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from hypoll.bodies import TaskSource
+from hypoll.bodies import TaskSource, close_stream, log_cut
 from hypoll.http import (
     FAILURES,
     ClientDisconnect,
@@ -81,6 +81,9 @@ class Exchange(Job):
     intake: Intake | None = None
     source: TaskSource | None = None
     started = False
+    broken = False
+    """Whether the request's body will never be whole: nothing can follow its answer."""
+    _begun = False
     _task: asyncio.Task[None] | None = None
     _answer: Response | bytes = b""
     _starved_at: float | None = None
@@ -100,7 +103,7 @@ class Exchange(Job):
             self._open_intake()
         if deferred.kind is _THREADED:
             if means.threads.full:
-                self._respond(problem(_busy()))
+                self._respond(problem(busy()))
             else:
                 means.threads.submit(self)
         elif means.tasks is None:
@@ -114,12 +117,12 @@ class Exchange(Job):
         """The client has gone."""
         task, intake = self._task, self.intake
         told = intake is not None and intake.hungry
-        self.end()
         if intake is not None:
             intake.fail(ClientDisconnect("the client has gone"))
+        self.end()
         if self.deferred.kind is Kind.THREADED:
             self.means.threads.withdraw(self)
-        elif task is not None and not told:  # a task that waits for the body is told by that
+        elif task is not None and self._begun and not told:  # a task that waits for the body is told by that
             task.cancel()
 
     def end(self) -> None:
@@ -127,13 +130,23 @@ class Exchange(Job):
         self.connection = self._task = None
         intake, self.intake = self.intake, None
         if intake is not None:
-            intake.demand = _nothing
+            intake.fail(RuntimeError("the request is answered: nothing more of its body is read"))
 
     # the handler
 
     def _respond(self, answer: Response | bytes) -> None:
-        if self.connection is not None:
-            self.connection.respond(answer)
+        connection = self.connection
+        if connection is not None:
+            connection.respond(answer)
+        elif isinstance(answer, Response) and hasattr(answer.body, "close"):
+            self._drop(answer.body)
+
+    def _drop(self, body: Any) -> None:
+        """Close the body of an answer that nobody will get."""
+        if self.deferred.handler is Kind.THREADED:
+            self.means.threads.call(lambda: close_stream(body), _nothing)
+        else:
+            close_stream(body)
 
     def run(self) -> None:
         """The handler, on a thread."""
@@ -150,15 +163,16 @@ class Exchange(Job):
 
     def finish(self) -> None:
         """The handler has come back from its thread."""
-        connection = self.connection
-        if connection is not None:
-            connection.respond(self._answer)
+        self._respond(self._answer)
         self._answer = b""
 
     async def _run(self, tasks: Tasks) -> None:
         """The task of a request."""
         deferred, request = self.deferred, self.request
+        self._begun = True
         try:
+            if self.connection is None:
+                return  # the client has gone already: a task cancelled before it begins never comes to its end below
             try:
                 answer = deferred.settle(await deferred.call(request, self.means.in_thread))
             except GeneratorExit:
@@ -190,13 +204,15 @@ class Exchange(Job):
                 await source.run()
             elif hasattr(body, "aclose"):
                 await body.aclose()
-        except (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError):
+        except (KeyboardInterrupt, GeneratorExit):
             raise
-        except FAILURES:
-            # The head is out: the missing end is all that can tell the client.
-            log.exception("a response's body failed: the connection is cut")
-            if source is not None and self.connection is not None:
-                self.connection.close()
+        except FAILURES as error:
+            connection = self.connection
+            if connection is None and isinstance(error, asyncio.CancelledError):
+                raise
+            log_cut(error)
+            if source is not None and connection is not None:
+                connection.close()
 
     def _escaped(self, error: BaseException) -> Response:
         """Answer what came out of a handler and is no failure that its application answers."""
@@ -224,7 +240,7 @@ class Exchange(Job):
     def _make_intake(self, connection: Carrier) -> Intake:
         loop, demand = self.means.loop, connection.on_demand
         # Not at once for a task, either: one that reads from a fast client must let the others run.
-        if self.deferred.kind is Kind.THREADED:
+        if self.deferred.handler is Kind.THREADED:
             return ThreadIntake(lambda: loop.call_soon_threadsafe(demand))
         return TaskIntake(lambda: loop.call_soon(demand))
 
@@ -234,8 +250,10 @@ class Exchange(Job):
         return self._starved_at is not None
 
     def starve(self) -> None:
-        """Mark that the handler waits for the client, if it does: from now on the client's time runs."""
-        if self.intake is not None and self.intake.hungry and self._starved_at is None:
+        """Mark whether the handler waits for the client: while it does the client's time runs."""
+        if self.intake is None or not self.intake.hungry:
+            self._starved_at = None
+        elif self._starved_at is None:
             self._starved_at = self.means.loop.now
 
     def feed(self, whole: bool) -> None:
@@ -243,25 +261,32 @@ class Exchange(Job):
 
         The client is held to its pace while the handler waits for it, not while it waits for the handler.
         """
-        intake, settings = self.intake, self.means.settings
+        intake = self.intake
         if intake is None or self.connection is None:
             return
-        parser = self.connection.parser
-        pieces = parser.take()
-        if self._starved_at is not None and pieces:
-            self._waited += self.means.loop.now - self._starved_at
-            self._starved_at = None
-            if self._waited > settings.body_timeout and parser.received < settings.min_body_rate * self._waited:
+        if self._starved_at is not None:
+            now = self.means.loop.now
+            self._waited += now - self._starved_at
+            self._starved_at = now
+            if self._too_slow(self.connection.parser.received):
                 self.fail(too_slow())
                 return
+        pieces = self.connection.parser.take()
+        if pieces:
+            self._starved_at = None
         intake.put(pieces)
         if whole:
             self.intake = None
             intake.end()
 
+    def _too_slow(self, received: int) -> bool:
+        settings = self.means.settings
+        return self._waited > settings.body_timeout and received < settings.min_body_rate * self._waited
+
     def fail(self, error: Exception) -> None:
         """The body will never be whole: its handler is told, and this is its connection's last request."""
         intake, self.intake = self.intake, None
+        self.broken = True
         self._starved_at = None
         self.end_connection()
         if intake is not None:
@@ -278,9 +303,10 @@ def too_slow() -> HTTPError:
     return HTTPError(408, "the request body took too long")
 
 
-def _busy() -> HTTPError:
+def busy() -> HTTPError:
+    """The refusal of a request for which the thread pool has no room."""
     return HTTPError(503, "the server is busy: try again later", {"Retry-After": str(RETRY_AFTER)})
 
 
-def _nothing() -> Any:
-    """Stand for a demand that nobody meets any more."""
+def _nothing(call: object) -> None:
+    """Take up nothing of what a thread did."""

@@ -7,6 +7,7 @@ task. While `HIGH_WATER` bytes wait here the connection doesn't read, and TCP ho
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -51,11 +52,13 @@ class Intake:
     def end(self) -> None:
         """The body is whole."""
         self.ended = True
+        self.demand = _nothing
         self._feed()
 
     def fail(self, error: BaseException) -> None:
         """The body will never be whole: the handler gets `error` behind what came."""
         if not self.ended:
+            error.__traceback__ = None  # it would keep what raised it
             self._error = error
             self.end()
 
@@ -75,7 +78,7 @@ class Intake:
             return piece
         if self.ended:
             if self._error is not None:
-                raise self._error
+                raise copy.copy(self._error)  # a traceback would lead back here
             return None
         return b""
 
@@ -161,6 +164,10 @@ class TaskIntake(Intake):
         try:
             self.demand()
             await self._waiter
+        except asyncio.CancelledError:
+            self.hungry = False
+            self.demand()  # nothing, for now: the client's time ends
+            raise
         finally:
             self.hungry = False
             self._waiter = None
@@ -168,3 +175,7 @@ class TaskIntake(Intake):
     async def read(self) -> bytes:
         """All that is left of the body."""
         return b"".join([piece async for piece in self])
+
+
+def _nothing() -> None:
+    """Stand for a demand that nobody meets any more."""

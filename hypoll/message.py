@@ -318,9 +318,10 @@ class Deferred:
     settle: makes the answer of the result. What it or the call raises, if it is of `FAILURES`, goes to `fail`.
     fail: `fail(request, error)` makes the answer of an exception.
     stream: whether the handler begins when the head is whole, and takes the body from `request.stream`.
+    handler: the handler's own kind, where that is another than its hooks'; bodies, both ways, are of this kind.
     """
 
-    __slots__ = ("call", "fail", "kind", "settle", "stream")
+    __slots__ = ("call", "fail", "handler", "kind", "settle", "stream")
 
     def __init__(
         self,
@@ -329,8 +330,10 @@ class Deferred:
         settle: Callable[[Any], Response | bytes],
         fail: Callable[[Request, BaseException], Response],
         stream: bool = False,
+        handler: Kind | None = None,
     ) -> None:
         self.kind = kind
+        self.handler = kind if handler is None else handler
         self.call = call
         self.settle = settle
         self.fail = fail
