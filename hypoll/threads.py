@@ -67,8 +67,9 @@ class Call(Job):
 
     def finish(self) -> None:
         """Tell who asked for it."""
+        done, self._done = self._done, _nothing
         try:
-            self._done(self)
+            done(self)
         finally:
             self.error = None  # its traceback leads back here
 
@@ -204,8 +205,8 @@ class Threads:
             if finished and not self._collecting:
                 self._collect_soon()
             self._sleepers.append(lock)
-            # A job may have come between the last look and that line, and its submitter found nobody asleep.
-            if not jobs or not self._rise(lock):
+            # A job may have come between the last look and that line, or the end, and found nobody asleep.
+            if not (jobs or self._closed) or not self._rise(lock):
                 lock.acquire()
 
     def _rise(self, lock: threading.Lock) -> bool:
@@ -238,3 +239,7 @@ class Threads:
         self.unfinished -= 1
         if not self.unfinished:
             self.on_idle()
+
+
+def _nothing(call: Call) -> None:
+    """Stand for a `done` that was called."""
