@@ -229,6 +229,7 @@ def log_cut(error: BaseException) -> None:
     if not isinstance(error, ClientDisconnect):
         # The head is out: the missing end is all that can tell the client.
         log.error("a response's body failed: the connection is cut", exc_info=error)
+    error.__traceback__ = None  # an application's constant would keep what it was raised in
 
 
 def close_stream(stream: Generator[bytes]) -> None:
