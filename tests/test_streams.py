@@ -766,6 +766,20 @@ def test_what_is_not_read_ends_the_connection_whatever_the_answer_is_made_of(bod
         assert client.rest() == b""
 
 
+def test_what_is_not_read_ends_the_connection_though_the_answer_cannot_be_sent(caplog):
+    routes = Routes()
+
+    @routes.post("/", threaded=True, stream=True)
+    def handler(request):
+        return Response(iter([b"body"]), headers={"Bad\n": "name"})
+
+    with running(routes) as it:
+        client = it.connect()
+        client.send(CHUNKED.replace(b"/take", b"/"))
+        assert client.answer().status == 500
+        assert client.rest() == b""
+
+
 def test_the_rest_that_does_not_come_is_not_waited_for(taker):
     taker.order(0)
     with running(taker.routes, body_timeout=0.05) as it:
