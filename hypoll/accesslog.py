@@ -15,7 +15,7 @@ import orjson
 
 from hypoll.escaping import escape, printable
 from hypoll.message import Request, Section
-from hypoll.observe import End, Exchange, Gauges, Observer
+from hypoll.observe import End, Gauges, Observer, Record
 from hypoll.outlet import Outlet, open_file, open_standard
 from hypoll.settings import Settings
 
@@ -39,7 +39,7 @@ log = logging.getLogger("hypoll.error")
 _KEPT = End.KEPT
 _NEWLINE = orjson.OPT_APPEND_NEWLINE
 
-Render = Callable[[list[Exchange]], list[bytes]]
+Render = Callable[[list[Record]], list[bytes]]
 """Makes the lines of exchanges that ended in one turn, which has one time."""
 
 
@@ -113,17 +113,17 @@ def text_render(clock: Callable[[], float] = time.time) -> Render:
     agents, referers = _Fields("user-agent", escape), _Fields("referer", escape)
     targets = _Targets(lambda target: escape(_cut(target.decode("latin-1"), MAX_TARGET)))
 
-    def render(exchanges: list[Exchange]) -> list[bytes]:
+    def render(exchanges: list[Record]) -> list[bytes]:
         lines = []
         moment = read()[0]
-        for request, peer, _, status, _, _, sent, began, _, _, ended, _ in exchanges:
+        for request, peer, _, status, _, _, sent, began, _, _, ended, _, head in exchanges:
             line, agent, referer, identity = "-", "", "", "-"
             if request is not None:
                 line = f"{request.method} {targets[request.target]} HTTP/1.{request.minor}"
                 agent, referer = agents[request.section], referers[request.section]
                 identity = _word(request.id)
             text = (
-                f'{_word(peer.client[0])} - - [{moment}] "{line}" {status} {sent} '
+                f'{_word(peer.client[0])} - - [{moment}] "{line}" {status} {max(0, sent - head)} '
                 f'"{referer or "-"}" "{agent or "-"}" {ended - began:.6f} {identity}\n'
             )
             lines.append(text.encode())
@@ -139,12 +139,12 @@ def json_render(clock: Callable[[], float] = time.time) -> Render:
     agents = _Fields("user-agent", printable)
     paths = _Targets(lambda target: printable(_cut(target.partition(b"?")[0].decode("latin-1"), MAX_TARGET)))
 
-    def render(exchanges: list[Exchange]) -> list[bytes]:
+    def render(exchanges: list[Record]) -> list[bytes]:
         # Most of what observing costs is here: the benchmark's row of all observers holds it.
         lines = []
         second, milliseconds = read()
         moment = f"{second}.{milliseconds:03d}Z"
-        for request, peer, _, status, route, received, sent, began, called, returned, ended, end in exchanges:
+        for request, peer, _, status, route, received, sent, began, called, returned, ended, end, _ in exchanges:
             document = {
                 "time": moment,
                 "method": None if request is None else request.method,
@@ -192,7 +192,7 @@ class AccessLog(Observer):
         self._render = render
         self._skip = tuple(path.rstrip("/").encode() for path in skip)
 
-    def on_exchanges(self, exchanges: list[Exchange]) -> None:
+    def on_exchanges(self, exchanges: list[Record]) -> None:
         """Log them, but those whose path is to be skipped."""
         if self._skip:
             exchanges = [exchange for exchange in exchanges if not self._skips(exchange.request)]

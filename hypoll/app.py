@@ -25,7 +25,7 @@ from hypoll.http import (
     json_response,
     problem,
 )
-from hypoll.routing import Handler, Route, RouteError, Table, check_handler, check_hook, kind_of, parse_path
+from hypoll.routing import Handler, Route, RouteError, Table, check_handler, check_hook, kind_of, name_of, parse_path
 from hypoll.static import Static
 
 __all__ = ["RouteError", "Routes"]
@@ -69,6 +69,7 @@ class Routes:
         self._errors: dict[type[BaseException], Callable[[Request, Any], Any]] = {}
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
+        self._ready_checks: list[Callable[[], Any]] = []
         self._mounted: list[Routes] = []
 
     # declaring
@@ -216,7 +217,22 @@ class Routes:
         self._on_stop.append(hook)
         return hook
 
+    def on_ready_check(self, hook: H) -> H:
+        """Ask `hook()` whether the application wants requests: it does unless this returns False, or raises.
+
+        Readiness (`--health`) asks it at most once a second, on the loop: look at what is known, don't go and ask.
+        """
+        if check_hook("on_ready_check", hook):
+            raise RouteError(f"the on_ready_check hook {name_of(hook)} must be a def: it is asked on the loop")
+        self._ready_checks.append(hook)
+        return hook
+
     # serving
+
+    @property
+    def ready_checks(self) -> list[Callable[[], Any]]:
+        """The `on_ready_check` hooks, mounted routes' included."""
+        return [hook for routes in (self, *self._descendants()) for hook in routes._ready_checks]
 
     def __call__(self, request: Request) -> Response:
         """Answer a request, here and now, whatever kind its handler is. What a handler raises becomes its answer,

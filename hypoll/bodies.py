@@ -77,21 +77,22 @@ class InlineSource:
 
 
 class FileSource:
-    """Bytes of a file, which go from the page cache to the socket by sendfile(2)."""
+    """Bytes of a file, which go from the page cache to the socket by sendfile(2). sent: how many have gone."""
 
     def __init__(self, part: Slice) -> None:
         self._part = part
+        self.sent = 0
 
     def pull(self, sock: socket.socket, output: Buffers) -> Pull:
         """Send a burst. Raises `TruncatedError` when the file has become shorter, `OSError` when the peer has gone."""
         part = self._part
-        sent = 0
+        before = self.sent
         try:
-            while part.count and sent < SEND_SIZE:
-                sent += part.send(sock.fileno(), SEND_SIZE - sent)
+            while part.count and self.sent - before < SEND_SIZE:
+                self.sent += part.send(sock.fileno(), SEND_SIZE - self.sent + before)
         except BlockingIOError:
             # What was sent counts as the peer's progress: the next pull finds the kernel full, if it still is.
-            return Pull.SENT if sent else Pull.FULL
+            return Pull.SENT if self.sent > before else Pull.FULL
         if part.count:
             return Pull.SENT
         part.release()

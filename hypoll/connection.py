@@ -152,6 +152,10 @@ class Application(Protocol):
         ...
 
 
+Answer = Callable[[Request], Response | bytes | Deferred]
+"""What makes the answer of a request."""
+
+
 class Shared:
     """What the connections of one server have in common.
 
@@ -164,9 +168,7 @@ class Shared:
         # Bound once: calling an object by its class's __call__ costs a look-up. An application may have an `answer`
         # that is the same, but gives bytes where that saves making a `json_response` of them, and a `Deferred` for
         # what isn't to run on the loop.
-        self.answer: Callable[[Request], Response | bytes | Deferred] = getattr(
-            application, "answer", application.__call__
-        )
+        self.answer: Answer = getattr(application, "answer", application.__call__)
         self.streams: Callable[[Request], bool] = getattr(application, "streams", _streams_nothing)
         self.threads = Threads(loop, settings.threads or default_size(), settings.queue)
         self.tasks = tasks
@@ -181,6 +183,13 @@ class Shared:
         self.connections: set[Connection] = set()
         self.on_close: Callable[[Connection], object] = lambda connection: None
         self.scratch = bytearray(READ_SIZE)
+        self.told: Any = None
+        """What `hypoll.telling` keeps here, when the connections are observed."""
+
+    def wrap(self, wrapper: Callable[[Answer], Answer]) -> None:
+        """Have each request answered by what `wrapper` makes of what answered it until now."""
+        where = self.told or self
+        where.answer = wrapper(where.answer)
 
     def in_thread(self, call: Callable[[], Any]) -> Awaitable[Any]:
         """Await what `call()` gives on the pool. Raises `HTTPError` 503 when it is full."""
@@ -300,8 +309,7 @@ class Connection:
     def on_deadline(self) -> None:
         """The phase has lasted too long: refuse, or close."""
         if self.exchange is not None and self.exchange.starved and (self.phase is _WAITING or not self.output):
-            self.exchange.fail(too_slow())
-            self._plan_deadline()
+            self._starve_out()
         elif self.phase is _WAITING:
             self._probe()
         elif self.source is not None and self.beat is not None and not self.output:
@@ -309,6 +317,12 @@ class Connection:
             self._drive_on()
         else:
             self._on_rule(RULES.get(self.phase))
+
+    def _starve_out(self) -> None:
+        """The client has kept a handler waiting for its body for too long."""
+        if self.exchange is not None:
+            self.exchange.fail(too_slow())
+        self._plan_deadline()
 
     def _on_rule(self, rule: Rule | None) -> None:
         if rule is not None and rule.refusal is not None:
@@ -328,7 +342,7 @@ class Connection:
             return
         try:
             out = list(owed)
-            encode(out, problem(error), UNPARSED, True)
+            self._encode_refusal(out, problem(error))
             self._enter(Phase.FINISHING)
             # More may come, and must be read away before closing, or the kernel resets the connection under the answer.
             self.readable = True
@@ -503,6 +517,9 @@ class Connection:
             self._answer(request, response)
             self.pump()
 
+    def _encode_refusal(self, out: list[bytes], response: Response) -> None:
+        encode(out, response, UNPARSED, True)
+
     def _await_more(self) -> None:
         """A request is incomplete: its phase runs."""
         phase = _PHASES[self.parser.state]
@@ -579,7 +596,7 @@ class Connection:
                 self._rearm()
             request = exchange.request
             payload = None
-            if request.plain and not (exchange.intake or shared.draining or self.output or parser.state):
+            if request.plain and not (exchange.intake or shared.draining or self.output or parser.state or shared.told):
                 payload = encode_json(answer) if type(answer) is bytes else encode_plain(answer)  # type: ignore[arg-type]
             if payload is None:
                 self._respond_with_care(exchange, request, answer)

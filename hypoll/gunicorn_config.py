@@ -24,7 +24,6 @@ STOP_MARGIN = 0.5
 the master kills, and the application's on_stop hooks would not run."""
 
 UNSUPPORTED = (
-    "threads",
     "forwarded_allow_ips",
     "secure_scheme_headers",
     "forwarder_headers",
@@ -77,6 +76,8 @@ def translated(cfg: Any) -> dict[str, Any]:
     field = cfg.limit_request_field_size or DEFAULT_FIELD_SIZE
     return {
         "bind": ("unused:0",),  # the listeners are made by gunicorn
+        "access_log": "off",  # gunicorn's own is written
+        "threads": cfg.threads if cfg.settings["threads"].get() != 1 else 0,
         "backlog": cfg.backlog,
         "reuse_port": cfg.reuse_port,
         "max_connections": cfg.worker_connections,

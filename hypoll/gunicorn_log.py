@@ -6,16 +6,17 @@ import contextlib
 import faulthandler
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from gunicorn.glogging import Logger
 
 from hypoll.app import failure
-from hypoll.connection import Shared
-from hypoll.http import FAILURES
-from hypoll.message import Request, Response, reason
+from hypoll.connection import Answer
+from hypoll.http import FAILURES, Deferred
+from hypoll.message import JSON, Request, Response, reason
+from hypoll.observe import Observer, Record
 
 LOGGER = "hypoll"
 """The logger above all of hypoll's."""
@@ -81,11 +82,11 @@ class HookRequest:
 class HookResponse:
     """A response as gunicorn's hooks know it. `sent`: the bytes of its content."""
 
-    def __init__(self, response: Response, sent: int) -> None:
-        self.status = f"{response.status} {reason(response.status)}"
-        self.status_code = response.status
-        self.sent = self.response_length = sent
-        self.headers = _pairs(response)
+    def __init__(self, record: Record) -> None:
+        self.status = f"{record.status} {reason(record.status)}"
+        self.status_code = record.status
+        self.sent = self.response_length = max(0, record.sent - record.head)
+        self.headers = [("Content-Type", JSON)] if record.response is None else _pairs(record.response)
 
 
 def _pairs(response: Response) -> list[tuple[str, str]]:
@@ -115,22 +116,24 @@ def environ_of(request: HookRequest) -> dict[str, Any]:
     return environ
 
 
-def observe(shared: Shared, worker: Any) -> None:
-    """Have gunicorn's access log, `pre_request` and `post_request` see the requests, as far as they are in use."""
-    cfg, log = worker.cfg, worker.log
-    hooks = {name: cfg.settings[name] for name in ("pre_request", "post_request")}
-    used = {name for name, hook in hooks.items() if hook.get() is not hook.default}
+def is_used(cfg: Any, hook: str) -> bool:
+    """Whether the configuration has a hook of its own."""
+    setting = cfg.settings[hook]
+    return bool(setting.get() is not setting.default)
+
+
+def observers_of(worker: Any) -> list[Observer]:
+    """What gunicorn's access log and `post_request` are told requests by, as far as they are in use."""
+    log = worker.log
     logs = type(log).access is not Logger.access or log.access_log_enabled
-    if "pre_request" in used:
-        shared.answer = _before(shared.answer, worker)
-    if logs or used:
-        shared.observe(_Observer(worker, logs, "post_request" in used))
+    hooked = is_used(worker.cfg, "post_request")
+    return [_Told(worker, logs, hooked)] if logs or hooked else []
 
 
-def _before(answer: Callable[[Request], Response | bytes], worker: Any) -> Callable[[Request], Response | bytes]:
+def before(answer: Answer, worker: Any) -> Answer:
     """`answer`, after the `pre_request` hook: one that fails is the end of the request, as under gunicorn."""
 
-    def answer_after_hook(request: Request) -> Response | bytes:
+    def answer_after_hook(request: Request) -> Response | bytes | Deferred:
         try:
             worker.cfg.pre_request(worker, _hook_request(request))
         except FAILURES as error:
@@ -148,19 +151,21 @@ def _hook_request(request: Request) -> HookRequest:
     return found
 
 
-class _Observer:
-    """Logs an answer, and calls the `post_request` hook with it."""
+class _Told(Observer):
+    """Logs answers, and calls the `post_request` hook with them."""
 
     def __init__(self, worker: Any, logs: bool, hooked: bool) -> None:
         self._worker = worker
         self._logs = logs
         self._hooked = hooked
 
-    def __call__(self, request: Request, response: Response, status: int, sent: int, seconds: float) -> None:
-        asked = _hook_request(request)
-        environ = environ_of(asked)
-        answered = HookResponse(response, sent)
-        if self._logs:
-            self._worker.log.access(answered, asked, environ, timedelta(seconds=seconds))
-        if self._hooked and request.method:
-            self._worker.cfg.post_request(self._worker, asked, environ, answered)
+    def on_exchanges(self, exchanges: list[Record]) -> None:
+        """Each answer, in the turn in which its last byte was sent."""
+        for record in exchanges:
+            asked = _hook_request(record.request or Request("", b"", peer=record.peer))
+            environ = environ_of(asked)
+            answered = HookResponse(record)
+            if self._logs:
+                self._worker.log.access(answered, asked, environ, timedelta(seconds=record.ended - record.began))
+            if self._hooked and record.request is not None:
+                self._worker.cfg.post_request(self._worker, asked, environ, answered)

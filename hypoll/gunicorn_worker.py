@@ -20,17 +20,17 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker as BaseWorker
 
 from hypoll.app import Routes
-from hypoll.connection import Shared
+from hypoll.connection import Answer, Shared
 from hypoll.gunicorn_config import check, translate
-from hypoll.gunicorn_log import dump_stacks, forward, observe
-from hypoll.http import Request, Response
+from hypoll.gunicorn_log import before, dump_stacks, forward, is_used, observers_of
+from hypoll.http import Deferred, Request, Response
 from hypoll.loop import IN, TICK, Loop
-from hypoll.process import drive
+from hypoll.process import Engine
 from hypoll.server import Server, Service
 from hypoll.settings import Settings
 
 
-class _Quit(BaseException):
+class _Quit(KeyboardInterrupt):
     """Ends the loop at once, from within whatever runs on it: no handler may take it for a failure of its own."""
 
 
@@ -41,7 +41,11 @@ class _Abort(_Quit):
 class Worker(BaseWorker):
     """Serves a `Routes` object in one process of gunicorn's."""
 
+    engine: Engine
     server: Server
+    directory: str | None = None
+    """Of the counters that the workers share."""
+
     _quitting = False
 
     @classmethod
@@ -79,29 +83,28 @@ class Worker(BaseWorker):
         # master halts. (gunicorn has set this before, as its own workers start nothing here.)
         self.booted = False
         forward(self.log)
-        loop = Loop()
+        self.engine = Engine(self.wsgi, self.settings(self.cfg), directory=self.directory, observers=observers_of(self))
         try:
-            self._serve(loop)
+            self._serve()
         except _Abort:
             sys.exit(1)
         except _Quit:
             pass
         finally:
             faulthandler.disable()
-            loop.close()
+            self.engine.close()
 
-    def _serve(self, loop: Loop) -> None:
-        shared = not self.cfg.reuse_port
-        sockets = [listener.sock for listener in self.sockets]
-        settings = self.settings(self.cfg)
-        self.server = Server(self.wsgi, settings, loop, listeners=sockets, shared=shared, on_stopped=loop.stop)
-        self.server.start()
+    def _serve(self) -> None:
+        engine = self.engine
+        alone = bool(self.cfg.reuse_port)
+        self.server = engine.server([listener.sock for listener in self.sockets], shared=not alone, own=alone)
+        engine.start()
         self.booted = True
         self._watch_requests(self.server.shared)
         try:
-            self._watch_signals(loop)
+            self._watch_signals(engine.loop)
             self._beat()
-            drive(loop, self.server)
+            engine.run()
         except _Abort:
             raise
         except _Quit:
@@ -109,13 +112,14 @@ class Worker(BaseWorker):
 
     def _watch_requests(self, shared: Shared) -> None:
         if self.max_requests < sys.maxsize:
-            shared.answer = self._counted(shared.answer)
-        observe(shared, self)
+            shared.wrap(self._counted)
+        if is_used(self.cfg, "pre_request"):
+            shared.wrap(lambda answer: before(answer, self))
 
-    def _counted(self, answer: Callable[[Request], Response | bytes]) -> Callable[[Request], Response | bytes]:
+    def _counted(self, answer: Answer) -> Answer:
         """`answer`, that begins to drain with the last request this worker is for."""
 
-        def count(request: Request) -> Response | bytes:
+        def count(request: Request) -> Response | bytes | Deferred:
             self.nr += 1
             if self.nr == self.max_requests:
                 self.log.info("Autorestarting worker after current request.")
@@ -173,6 +177,7 @@ class Worker(BaseWorker):
 
     def _reopen(self) -> None:
         self.log.reopen_files()
+        self.engine.observing.reopen()
         dump_stacks(self.log)
 
     def _on_pipe(self, events: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from hypoll.message import FAILURES, Request, Response
-from hypoll.routing import check_hook, name_of
+from hypoll.routing import RouteError, check_hook, name_of
 
 MAX_CHECKS = 32
 """Checks an application may have."""
@@ -69,7 +69,8 @@ class Health:
         It runs on the loop, at most once a second, and everybody waits for it: look at what is known, don't go and ask.
         Raises `ValueError` for one check too many, `hypoll.RouteError` for what can't be called so.
         """
-        check_hook("on_ready_check", check)
+        if check_hook("on_ready_check", check):
+            raise RouteError(f"the on_ready_check hook {name_of(check)} must be a def: it is asked on the loop")
         if len(self._checks) >= MAX_CHECKS:
             raise ValueError(f"there are {MAX_CHECKS} readiness checks already: let one check several things")
         name = name_of(check)

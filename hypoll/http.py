@@ -132,6 +132,7 @@ class RequestParser:
         "received",
         "state",
         "streaming",
+        "used",
     )
 
     def __init__(self, settings: Settings, peer: Peer = NOBODY, sections: dict[bytes, Section] | None = None) -> None:
@@ -141,6 +142,8 @@ class RequestParser:
         """The request whose body is being received."""
         self.received = 0
         """Bytes of its body so far, decoded."""
+        self.used = 0
+        """Bytes used so far, but for requests that were whole in one `feed` by themselves."""
         self.streaming = False
         """Whether that body is taken in pieces, by `take`, rather than kept for the request; until it is whole."""
         self._settings = settings
@@ -192,7 +195,9 @@ class RequestParser:
         while self._at < len(self.pending):
             if self.state == State.DONE:
                 break
+            at = self._at
             request = self._step_body() if self.state == State.BODY else self._step_head()
+            self.used += self._at - at
             if request is not None:
                 if self._at == len(self.pending):
                     self._forget()

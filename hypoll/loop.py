@@ -133,6 +133,8 @@ class Loop:
         self._tick_callbacks: list[Callback] = []
         self.now = clock()
         self._next_tick = self.now + TICK
+        self.lag = 0.0
+        """Seconds by which the last tick came late."""
         self.wake_at = self.now
         """When a timer or a tick is due, by `time`; infinity when none is planned."""
         self.stopping = False
@@ -404,6 +406,7 @@ class Loop:
             if timer.callback is not None:
                 _run(timer.callback, *timer.args)
         if self._tick_callbacks and self.now >= self._next_tick:
+            self.lag = self.now - self._next_tick
             self._next_tick = self.now + TICK
             for callback in list(self._tick_callbacks):
                 if callback in self._tick_callbacks:

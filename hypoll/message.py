@@ -173,6 +173,7 @@ class Request:
     minor: the minor version: 1 of HTTP/1.1, 0 of HTTP/1.0.
     expects_continue: whether the client waits for 100 (Continue) before it sends the content (RFC 9110, 10.1.1).
     authority: host and port of an absolute-form target, else None.
+    called, returned: when its handler was called and came back, by the loop's clock, where the server is observed.
 
     Attributes of your own may be set: they last as long as the request.
     """
@@ -182,6 +183,8 @@ class Request:
     expects_continue: bool = False
     authority: str | None = None
     minor: int = 1
+    called: float = 0.0
+    returned: float = 0.0
     _params: dict[str, Any] | None = None
     _headers: Headers | None = None
     _query: MultiDict | None = None

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from hypoll.ledger import Account, Counts, Key, Ledger, LedgerFullError, add_up
-from hypoll.observe import End, Exchange, Gauges, Observer, Timeout
+from hypoll.observe import End, Gauges, Observer, Record, Timeout
 
 BOUNDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
@@ -74,11 +74,11 @@ class Metrics(Observer):
         self._series: dict[tuple[str, str, int], tuple[int, int]] = {}
         self._counts: dict[Key, int] = {}
 
-    def on_exchanges(self, exchanges: list[Exchange]) -> None:
+    def on_exchanges(self, exchanges: list[Record]) -> None:
         """Count the requests of a turn, those of one method, route and status together."""
         durations: dict[tuple[str, str, int], list[float]] = {}
         all_received = all_sent = 0
-        for request, _, _, status, route, received, sent, began, _, _, ended, end in exchanges:
+        for request, _, _, status, route, received, sent, began, _, _, ended, end, _ in exchanges:
             key = ("" if request is None else request.method, route, status)
             try:
                 durations[key].append(ended - began)

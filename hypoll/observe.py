@@ -47,7 +47,7 @@ class Timeout(StrEnum):
     LINGER = "linger"
 
 
-class Exchange(NamedTuple):
+class Record(NamedTuple):
     """A request and what became of it: the one record of it, made when the last byte of its answer was sent.
 
     request: the request; None: it was refused before its head was whole.
@@ -62,6 +62,7 @@ class Exchange(NamedTuple):
     returned: when it returned.
     ended: when the last byte was given to the kernel. All four are readings of the loop's clock, in seconds.
     end: why the connection ends with it.
+    head: bytes of the answer's head; the rest of `sent` is its content, with the framing of chunks.
     """
 
     request: Request | None
@@ -76,6 +77,7 @@ class Exchange(NamedTuple):
     returned: float
     ended: float
     end: End = End.KEPT
+    head: int = 0
 
 
 class Gauges(NamedTuple):
@@ -90,8 +92,8 @@ class Gauges(NamedTuple):
     threads: int = 0
 
 
-make_exchange: Callable[[tuple[Any, ...]], Exchange] = partial(tuple.__new__, Exchange)
-"""An `Exchange` of a tuple of all its fields, in half the time a call of the class takes."""
+make_record: Callable[[tuple[Any, ...]], Record] = partial(tuple.__new__, Record)
+"""An `Record` of a tuple of all its fields, in half the time a call of the class takes."""
 
 
 class Observer:
@@ -103,7 +105,7 @@ class Observer:
     def on_request(self, request: Request) -> None:
         """Note that a request is whole and its handler is called next."""
 
-    def on_exchanges(self, exchanges: list[Exchange]) -> None:
+    def on_exchanges(self, exchanges: list[Record]) -> None:
         """Note what came of the requests of one turn, and of the refusals of such: each is told once."""
 
     def on_shed(self, reason: str) -> None:
@@ -153,9 +155,9 @@ class Hub:
         self._on_exchanges = _telling(found, "on_exchanges")
         self._on_stop = _telling(found, "on_stop")
         self._call_soon = loop.call_soon
-        self._exchanges: list[Exchange] = []
+        self._exchanges: list[Record] = []
 
-    def on_exchange(self, exchange: Exchange) -> None:
+    def on_exchange(self, exchange: Record) -> None:
         """Take what came of a request; the observers are told at the end of the turn."""
         if not self._exchanges:
             self._call_soon(self._flush)

@@ -7,10 +7,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from hypoll.loop import Loop
+from hypoll.observe import Observer
+from hypoll.observing import Observing
 from hypoll.server import Server, Service, Status
 from hypoll.settings import Settings
 from hypoll.tasks import IDLE_CODE, Tasks
@@ -63,12 +65,12 @@ def serve(routes: Service, settings: Settings, on_start: Callable[[Server], Any]
     """`run` for ready `Settings`."""
     engine = Engine(routes, settings)
     try:
-        server = engine.server()
-        server.start()
+        server = engine.start()
         try:
             stopping = _Stopping(server)
-            engine.loop.add_signal_handler(signal.SIGTERM, server.drain, stopping.on_term)
+            engine.loop.add_signal_handler(signal.SIGTERM, engine.leave, stopping.on_term)
             engine.loop.add_signal_handler(signal.SIGINT, server.drain, stopping.on_interrupt)
+            engine.loop.add_signal_handler(signal.SIGUSR1, engine.observing.reopen)
             if on_start is not None:
                 on_start(server)
             engine.run()
@@ -81,25 +83,74 @@ def serve(routes: Service, settings: Settings, on_start: Callable[[Server], Any]
 
 
 class Engine:
-    """What turns: a `Loop`, run by itself, or by asyncio where the application has anything async."""
+    """What turns, and what is around the application: a `Loop`, run by itself, or by asyncio where the application has
+    anything async; the observers and the server's own paths that the settings ask for.
 
-    def __init__(self, application: Service, settings: Settings) -> None:
-        self.application = application
+    directory: of the counters that several processes share; see `hypoll.observing`.
+    observers: further ones.
+
+    Raises as `Observing` does.
+    """
+
+    def __init__(
+        self,
+        application: Service,
+        settings: Settings,
+        *,
+        directory: str | None = None,
+        observers: Iterable[Observer] = (),
+    ) -> None:
         self.settings = settings
         self.loop = Loop()
+        try:
+            checks = getattr(application, "ready_checks", ())
+            self.observing = Observing(settings, self.loop, directory, checks=checks, more=observers)
+        except BaseException:
+            self.loop.close()
+            raise
+        self.application = self.observing.around(application)
         asynchronous = getattr(application, "asynchronous", False)
         self.tasks = Tasks(self.loop, uvloop=settings.uvloop) if asynchronous else None
+        self._server: Server | None = None
+        self._leaving = False
 
-    def server(self, listeners: list[socket.socket] | None = None) -> Server:
-        """A server for the application on this loop, which it stops when it has stopped."""
-        return Server(
+    def server(
+        self, listeners: list[socket.socket] | None = None, *, shared: bool = False, own: bool = False
+    ) -> Server:
+        """The server of the application on this loop, which it stops when it has stopped.
+
+        listeners, shared, own: see `Server`.
+        """
+        self._server = Server(
             self.application,
             self.settings,
             self.loop,
             tasks=self.tasks,
             listeners=listeners,
+            shared=shared,
+            own=own,
+            hub=self.observing.hub,
             on_stopped=self.loop.stop,
         )
+        return self._server
+
+    def start(self) -> Server:
+        """Start the server, and say that it is ready. Raises as `Server.start` does."""
+        server = self._server or self.server()
+        server.start()
+        self.observing.health.start()
+        return server
+
+    def leave(self) -> None:
+        """Drain, after `drain_wait` in which readiness tells that no more is wanted; at once when asked again."""
+        assert self._server is not None
+        self.observing.health.drain()
+        if self._leaving or not self.settings.drain_wait:
+            self._server.drain()
+        else:
+            self._leaving = True
+            log.info("draining in %g s: readiness tells already", self.settings.drain_wait)
+            self.loop.call_later(self.settings.drain_wait, self._server.drain)
 
     def run(self) -> None:
         """Turn until the loop is stopped; what holds it meanwhile is named in the log."""

@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import socket
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from enum import Enum
 from typing import Any, Protocol
@@ -17,8 +18,10 @@ from hypoll.files import FILES, OPEN_FILES
 from hypoll.http import HTTPError, Peer, refresh_date
 from hypoll.listen import address_of, listen, prepare, refuse_new
 from hypoll.loop import IN, Loop, Timer
+from hypoll.observe import Gauges, Hub
 from hypoll.settings import Settings
 from hypoll.tasks import Tasks
+from hypoll.telling import TellingConnection, Told
 
 ACCEPTS_PER_TURN = 64
 """Connections accepted from one listener before the others have their turn."""
@@ -190,6 +193,8 @@ class Server:
     tasks: what runs the loop from asyncio, where the application has anything async.
     listeners: sockets to serve instead of binding `settings.bind`.
     shared: whether other processes serve these listeners, too.
+    own: whether they end with this process, so that a drain may close their queues for good.
+    hub: is told what the server does; None: nobody wants to know.
     on_stopped: called once when the last connection of a drain is gone, or on `stop`.
     """
 
@@ -202,6 +207,8 @@ class Server:
         tasks: Tasks | None = None,
         listeners: list[socket.socket] | None = None,
         shared: bool = False,
+        own: bool = False,
+        hub: Hub | None = None,
         on_stopped: Callable[[], object] = lambda: None,
     ) -> None:
         self.application = application
@@ -211,6 +218,12 @@ class Server:
         self.tasks = tasks
         self.shared = Shared(loop, application, settings, tasks)
         self.shared.on_close = self._on_close
+        self.hub = hub
+        self._make_connection: Callable[[Shared, socket.socket, Peer], Connection] = Connection
+        if hub is not None:
+            Told(self.shared, hub)
+            self._make_connection = TellingConnection
+            self.shared.threads.on_wait = hub.on_wait
         self.threads = self.shared.threads
         self.threads.on_idle = self._stop_when_drained
         if tasks is not None:
@@ -219,6 +232,7 @@ class Server:
         self.listeners: list[Listener] = []
         self._given = listeners
         self._shared = shared
+        self._owned = own
         self._on_stopped = on_stopped
         self._paths: list[str] = []
         self._giving_up: Timer | None = None
@@ -302,6 +316,8 @@ class Server:
             connection.close()
         self.loop.off_tick(self._tick)
         self.threads.close()
+        if self.hub is not None:
+            self.hub.on_stop()
         try:
             if self.tasks is None:
                 self.application.shutdown(self._complete)
@@ -322,19 +338,25 @@ class Server:
         sock.setblocking(False)
         client = (address[0], address[1]) if isinstance(address, tuple) else ("", 0)
         try:
-            connection = Connection(self.shared, sock, Peer(client))
+            connection = self._make_connection(self.shared, sock, Peer(client))
         except (OSError, MemoryError) as error:
             self.loop.forget(sock.fileno())
             sock.close()
+            self._tell_shed("resources")
             log.warning("a connection was shed: %s", str(error) or "out of memory")
             return
         if len(self.connections) - len(self._refused) > self._limit:
             self._refused.add(connection)
+            self._tell_shed("full")
             connection.refuse(
                 HTTPError(503, "too many connections: try again later", {"Retry-After": str(RETRY_AFTER)})
             )
         elif self.status is Status.DRAINING:
             connection.drain()  # there was no room for it in the queue's first emptying
+
+    def _tell_shed(self, reason: str) -> None:
+        if self.hub is not None:
+            self.hub.on_shed(reason)
 
     def _bind(self) -> list[Listener]:
         listeners: list[Listener] = []
@@ -352,8 +374,7 @@ class Server:
         return listeners
 
     def _take(self, sockets: list[socket.socket]) -> list[Listener]:
-        shared = self._shared
-        return [Listener(self, prepare(sock), shared=shared, own=not shared) for sock in sockets]
+        return [Listener(self, prepare(sock), shared=self._shared, own=self._owned) for sock in sockets]
 
     def _close_listeners(self) -> None:
         for listener in self.listeners:
@@ -375,6 +396,9 @@ class Server:
         for connection in [connection for connection in self.connections if connection.deadline <= now]:
             connection.on_deadline()
         self._feed_starved()
+        if self.hub is not None:
+            phases = Counter(connection.phase.name.lower() for connection in self.connections)
+            self.hub.on_tick(self.loop.lag, Gauges(phases, self.threads.waiting, self.threads.busy))
 
     def _feed_starved(self) -> None:
         for listener in self.listeners:
@@ -398,6 +422,6 @@ class Server:
 
     def _stop_when_drained(self) -> None:
         # What works for a client that has gone is waited for, too: it may be in the middle of a transaction.
-        working = self.threads.unfinished or (self.tasks is not None and self.tasks.count)
+        working = self.threads.unfinished or self.tasks
         if self.status is Status.DRAINING and not (self.connections or self.listeners or working):
             self.stop()

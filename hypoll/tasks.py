@@ -62,6 +62,10 @@ class Tasks:
         self.asyncio.add_reader(loop.fileno(), self._turn)
         loop.on_work = self._plan
 
+    def __len__(self) -> int:
+        """Tasks under way."""
+        return self.count
+
     def complete(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end before or after `run`."""
         return self.asyncio.run_until_complete(coroutine)

@@ -36,7 +36,7 @@ class TestClient(requests.Session):
         super().__init__()
         self.trust_env = False  # a proxy of the environment has no business here
         self._routes = routes
-        self._settings = Settings(**{**settings, "bind": ("127.0.0.1:0",)})
+        self._settings = Settings(**{"access_log": "off", **settings, "bind": ("127.0.0.1:0",)})
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -80,8 +80,7 @@ class TestClient(requests.Session):
         engine = Engine(self._routes, self._settings)
         self._loop = engine.loop
         try:
-            self._server = engine.server()
-            self._server.start()
+            self._server = engine.start()
         except BaseException as error:
             self._failure = error
         self._ready.set()

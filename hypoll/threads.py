@@ -88,8 +88,8 @@ class Threads:
         self.on_idle = on_idle
         self.unfinished = 0
         """Jobs whose `done` has not been called, cancelled ones that run included."""
-        self.waited = 0.0
-        """Seconds that all jobs together waited for a thread."""
+        self.on_wait: Callable[[float], object] | None = None
+        """Called with the seconds that a job waited for a thread."""
         self._loop = loop
         self._jobs: deque[Job] = deque()
         self._finished: deque[Job] = deque()
@@ -105,6 +105,11 @@ class Threads:
     def waiting(self) -> int:
         """Jobs no thread has taken yet."""
         return len(self._jobs)
+
+    @property
+    def busy(self) -> int:
+        """Threads at work."""
+        return max(0, min(self.size, self.unfinished - len(self._jobs)))
 
     @property
     def full(self) -> bool:
@@ -228,7 +233,8 @@ class Threads:
         self._collecting = False  # before the look at the queue, as above
         for _ in range(len(self._finished)):
             job = self._finished.popleft()
-            self.waited += job.waited
+            if self.on_wait is not None:
+                self.on_wait(job.waited)
             try:
                 job.finish()
             except Exception:

@@ -23,7 +23,7 @@ from hypoll.accesslog import (
     text_render,
 )
 from hypoll.message import Peer, Request, Section
-from hypoll.observe import End, Exchange, Gauges
+from hypoll.observe import End, Gauges, Record
 from hypoll.outlet import Outlet, OutletError, Sink
 from hypoll.settings import Settings
 
@@ -41,18 +41,18 @@ def request(target: str = "/", *fields: tuple[str, str], method: str = "GET") ->
     return made
 
 
-def exchange(of: Request | None = None, client: str = "192.0.2.7", **values: Any) -> Exchange:
+def exchange(of: Request | None = None, client: str = "192.0.2.7", **values: Any) -> Record:
     known = {"status": 200, "route": "/", "received": 40, "sent": 150, "began": 5.0, "called": 5.001}
     known |= {"returned": 5.0035, "ended": 5.004123}
-    return Exchange(of, Peer((client, 1234)), None, **{**known, **values})
+    return Record(of, Peer((client, 1234)), None, **{**known, **values})
 
 
-def text(of: Exchange) -> str:
+def text(of: Record) -> str:
     (line,) = text_render(lambda: TIME)([of])
     return line.decode()
 
 
-def document(of: Exchange) -> dict[str, Any]:
+def document(of: Record) -> dict[str, Any]:
     (line,) = json_render(lambda: TIME)([of])
     assert line.endswith(b"}\n")
     assert line.count(b"\n") == 1

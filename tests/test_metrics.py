@@ -12,7 +12,7 @@ from hypoll import metrics as module
 from hypoll.ledger import Ledger, LedgerFullError, make_directory, remove_directory
 from hypoll.message import NOBODY, Request, Section
 from hypoll.metrics import BOUNDS, Histogram, Metrics
-from hypoll.observe import End, Exchange, Gauges, Timeout
+from hypoll.observe import End, Gauges, Record, Timeout
 from hypoll.prometheus import Scrape
 from hypoll.version import __version__
 
@@ -22,11 +22,11 @@ def metrics() -> Metrics:
     return Metrics()
 
 
-def exchange(method: str | None = "GET", **values: Any) -> Exchange:
+def exchange(method: str | None = "GET", **values: Any) -> Record:
     request = None if method is None else Request(method, b"/raw/17?a=b")
     known = {"status": 200, "route": "/raw/{id}", "received": 40, "sent": 150, "began": 5.0, "called": 5.001}
     known |= {"returned": 5.0035, "ended": 5.004}
-    return Exchange(request, NOBODY, None, **{**known, **values})
+    return Record(request, NOBODY, None, **{**known, **values})
 
 
 def samples(metrics: Metrics, accept: str = "") -> dict[tuple[str, tuple[str, ...]], float]:

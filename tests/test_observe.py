@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from hypoll.message import NOBODY, Request
-from hypoll.observe import End, Exchange, Gauges, Hub, Observer, Timeout, combine, make_exchange
+from hypoll.observe import End, Gauges, Hub, Observer, Record, Timeout, combine, make_record
 
-FIELDS = (None, NOBODY, None, 400, "", 1, 2, 0.0, 0.0, 0.0, 1.0, End.REFUSED)
+FIELDS = (None, NOBODY, None, 400, "", 1, 2, 0.0, 0.0, 0.0, 1.0, End.REFUSED, 130)
 
 CALLS = {
     "on_open": (),
@@ -20,7 +20,7 @@ CALLS = {
     "on_close": (End.CLIENT,),
     "on_wait": (0.5,),
     "on_tick": (0.0, Gauges({"idle": 1})),
-    "on_exchanges": ([Exchange(*FIELDS)],),
+    "on_exchanges": ([Record(*FIELDS)],),
     "on_stop": (),
 }
 
@@ -54,7 +54,7 @@ def hub_of(turn: Turn, *observers: Observer) -> Hub:
 def tell_all(hub: Hub, turn: Turn) -> None:
     for name, arguments in CALLS.items():
         if name == "on_exchanges":
-            hub.on_exchange(Exchange(*FIELDS))
+            hub.on_exchange(Record(*FIELDS))
             turn.end()
         else:
             getattr(hub, name)(*arguments)
@@ -85,7 +85,7 @@ class Keeper(Observer):
     def __init__(self) -> None:
         self.told: list[object] = []
 
-    def on_exchanges(self, exchanges: list[Exchange]) -> None:
+    def on_exchanges(self, exchanges: list[Record]) -> None:
         self.told.append([exchange.status for exchange in exchanges])
 
     def on_stop(self) -> None:
@@ -97,7 +97,7 @@ def test_the_exchanges_of_a_turn_are_told_together_at_its_end(turn):
     hub = hub_of(turn, keeper)
     for statuses in ([200, 404], [500]):
         for status in statuses:
-            hub.on_exchange(Exchange(*FIELDS)._replace(status=status))
+            hub.on_exchange(Record(*FIELDS)._replace(status=status))
         assert len(turn.calls) == 1
         turn.end()
     turn.end()
@@ -107,7 +107,7 @@ def test_the_exchanges_of_a_turn_are_told_together_at_its_end(turn):
 def test_those_of_the_last_turn_are_told_before_the_end(turn):
     keeper = Keeper()
     hub = hub_of(turn, keeper)
-    hub.on_exchange(Exchange(*FIELDS))
+    hub.on_exchange(Record(*FIELDS))
     hub.on_stop()
     turn.end()
     assert keeper.told == [[400], "stop"]
@@ -132,6 +132,6 @@ def test_one_that_raises_is_logged_and_the_next_is_told(turn, caplog):
 
 
 def test_a_record_is_made_of_its_fields():
-    made = make_exchange(FIELDS)
-    assert made == Exchange(*FIELDS)
-    assert type(made) is Exchange
+    made = make_record(FIELDS)
+    assert made == Record(*FIELDS)
+    assert type(made) is Record

@@ -38,9 +38,12 @@ class Driven:
             try:
                 await coroutine
             finally:
-                self.tasks.done()
+                self.tasks.count -= 1
+                if not self.tasks.count:
+                    self.tasks.on_idle()
 
-        return self.tasks.start(counted())
+        self.tasks.count += 1
+        return self.tasks.new(counted())
 
     def run(self) -> None:
         """Run until someone stops it; not for ever."""

@@ -1,0 +1,296 @@
+"""A connection that is observed: the same, and tells a hub what it does. Without a hub there is no such connection, so
+that observing costs nothing when it is off.
+
+Its laws:
+
+- A request is told once, when the last byte of its answer was given to the kernel, or will never be.
+- Why a connection ends is what was marked first.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from hypoll.bodies import FileSource, Pull, Source
+from hypoll.connection import _IDLE, _PLAIN_EDGE, READ_SIZE, Connection, Phase, Rule, Shared
+from hypoll.encode import encode_json, encode_plain
+from hypoll.http import Deferred, HTTPError, Kind, Peer, PeerError, Request, Response, Rest, State
+from hypoll.observe import End, Hub, Timeout, make_record
+
+GIVEN_UP = 499
+"""The status that is told of a request whose client left before there was an answer: none was sent."""
+
+TIMEOUTS = {
+    Phase.NEW: Timeout.IDLE,
+    Phase.IDLE: Timeout.IDLE,
+    Phase.HEAD: Timeout.HEAD,
+    Phase.BODY: Timeout.BODY,
+    Phase.SKIPPING: Timeout.BODY,
+    Phase.SENDING: Timeout.WRITE,
+    Phase.FINISHING: Timeout.WRITE,
+    Phase.LINGERING: Timeout.LINGER,
+}
+
+
+class _Draft(NamedTuple):
+    """What is known of a request once its answer is encoded."""
+
+    request: Request | None
+    response: Response | None
+    status: int
+    received: int
+    size: int
+    head: int
+    began: float
+    called: float
+    returned: float
+
+
+class Told:
+    """What the observed connections of one server have in common.
+
+    Has the times of each handler's call noted on its request, where the hot path doesn't note them itself.
+    """
+
+    def __init__(self, shared: Shared, hub: Hub) -> None:
+        self.hub = hub
+        self.clock = shared.loop.time
+        self.pattern: Callable[[Request], str | None] = getattr(shared.application, "pattern", lambda request: None)
+        self.answer = shared.answer
+        shared.answer = self._timed
+        shared.told = self
+
+    def _timed(self, request: Request) -> Response | bytes | Deferred:
+        request.called = self.clock()
+        try:
+            return self.answer(request)
+        finally:
+            request.returned = self.clock()
+
+
+class TellingConnection(Connection):
+    """See the module."""
+
+    __slots__ = ("began", "drafts", "end", "last_read", "streamed", "told", "used")
+
+    def __init__(self, shared: Shared, sock: socket.socket, peer: Peer) -> None:
+        told = shared.told
+        assert told is not None
+        self.told: Told = told
+        self.began: float | None = None
+        self.drafts: list[_Draft] = []
+        self.end: End | None = None
+        self.last_read = 0
+        self.streamed = 0
+        self.used = 0
+        super().__init__(shared, sock, peer)
+        told.hub.on_open()
+
+    def on_events(self, events: int) -> None:
+        """The hot path of `Connection.on_events`, observed; what is different goes the same ways as there."""
+        if events != _PLAIN_EDGE or self.phase is not _IDLE:
+            super().on_events(events)
+            return
+        try:
+            self._serve()
+        except Exception as error:
+            self._on_failure(error)
+
+    def _serve(self) -> None:
+        shared, told = self.shared, self.told
+        data = self.sock.recv(READ_SIZE)
+        request = self.parser.feed(data)
+        size = len(data)
+        if request is None or not request.plain or self.parser.pending or size == READ_SIZE or shared.draining:
+            self._on_request(data, request)
+            self.pump()
+            return
+        called = told.clock()
+        answer = told.answer(request)
+        returned = told.clock()
+        payload, response, content = None, None, 0
+        if isinstance(answer, bytes):
+            payload, content = encode_json(answer), len(answer)
+        elif isinstance(answer, Response):
+            payload, response = encode_plain(answer), answer
+            content = 0 if payload is None else len(answer.body)  # type: ignore[arg-type]
+        if payload is None:
+            request.called, request.returned = called, returned
+            self.last_read = size
+            self._answer(request, answer)
+            self.pump()
+            return
+        try:
+            sent = self.sock.send(payload)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(payload):
+            self.drafts.append(
+                _Draft(
+                    request,
+                    response,
+                    200,
+                    size,
+                    len(payload),
+                    len(payload) - content,
+                    shared.loop.now,
+                    called,
+                    returned,
+                )
+            )
+            self.output.append(memoryview(payload)[sent:])
+            self._enter(Phase.SENDING)
+            return
+        self.deadline = shared.loop.now + shared.keep_alive
+        record = (
+            request, self.parser.peer, response, 200, told.pattern(request) or "", size, sent,
+            shared.loop.now, called, returned, told.clock(), End.KEPT, sent - content,
+        )  # fmt: skip
+        told.hub.on_exchange(make_record(record))
+
+    # what is noted
+
+    def mark(self, end: End) -> None:
+        """Note why the connection ends, if that isn't known yet."""
+        if self.end is None:
+            self.end = end
+
+    def _note_read(self, data: bytes) -> None:
+        self.last_read = len(data)
+        super()._note_read(data)
+
+    def _await_more(self) -> None:
+        if self.began is None and self.parser.state in (State.HEAD, State.BODY):
+            self.began = self.shared.loop.now
+        super()._await_more()
+
+    def _received(self) -> int:
+        """Bytes of the request that was parsed last. One that is a read of its own the parser doesn't count."""
+        before, self.used = self.used, self.parser.used
+        return self.used - before or self.last_read
+
+    def _draft(self, request: Request | None, response: Response | bytes, out: list[bytes]) -> None:
+        began, self.began = self.began, None
+        now = self.told.clock()
+        self.streamed = 0
+        self.drafts.append(
+            _Draft(
+                request,
+                response if isinstance(response, Response) else None,
+                int(out[0][9:12]),  # what is sent: a response that can't be is another's
+                self._received(),
+                sum(map(len, out)),
+                out[0].index(b"\r\n\r\n") + 4,
+                self.shared.loop.now if began is None else began,
+                getattr(request, "called", 0.0),
+                getattr(request, "returned", now),
+            )
+        )
+
+    def _encode(self, out: list[bytes], request: Request, response: Response | bytes, kind: Kind) -> Rest | None:
+        begin = len(out)
+        rest = super()._encode(out, request, response, kind)
+        self._draft(request, response, out[begin:])
+        return rest
+
+    def _encode_refusal(self, out: list[bytes], response: Response) -> None:
+        begin = len(out)
+        super()._encode_refusal(out, response)
+        self._draft(self.parser.incoming, response, out[begin:])
+
+    def respond(self, answer: Response | bytes) -> None:
+        """`Connection.respond`."""
+        if self.exchange is not None:
+            self.exchange.request.returned = self.told.clock()
+        super().respond(answer)
+
+    def _deliver(self, out: list[bytes], rest: Rest | None, kind: Kind) -> None:
+        if rest is not None and rest.close and self.drafts:
+            request = self.drafts[-1].request
+            if self.shared.draining:
+                self.mark(End.DRAIN)
+            elif request is not None and not request.keep_alive:
+                self.mark(End.CLIENT)
+            else:
+                self.mark(End.APPLICATION)
+        super()._deliver(out, rest, kind)
+
+    def _pull(self, source: Source) -> Pull:
+        pull = super()._pull(source)
+        if isinstance(source, FileSource):
+            self.streamed = source.sent
+        else:
+            self.streamed += sum(map(len, self.output))
+        if self.phase is Phase.CLOSED:
+            self.mark(End.FAILED)
+        return pull
+
+    # what is told
+
+    def _tell(self, end: End) -> None:
+        """All that was encoded is sent, or will never be."""
+        drafts, self.drafts = self.drafts, []
+        told, now = self.told, self.told.clock()
+        waiting = sum(map(len, self.output))
+        for at, draft in enumerate(drafts):
+            last = at == len(drafts) - 1
+            sent = max(0, draft.size + self.streamed - waiting) if last else draft.size
+            request = draft.request
+            pattern = "" if request is None else told.pattern(request) or ""
+            peer = self.parser.peer if request is None else request.peer
+            record = (
+                request, peer, draft.response, draft.status, pattern, draft.received, sent,
+                draft.began, draft.called, draft.returned, now, end if last else End.KEPT, draft.head,
+            )  # fmt: skip
+            told.hub.on_exchange(make_record(record))
+
+    def _go_on(self) -> None:
+        if self.drafts:
+            self._tell(End.KEPT)
+        super()._go_on()
+
+    def _on_sent(self) -> None:
+        if self.drafts and self.phase is Phase.FINISHING:
+            self._tell(self.end or End.APPLICATION)
+        super()._on_sent()
+
+    def _on_rule(self, rule: Rule | None) -> None:
+        self.told.hub.on_timeout(TIMEOUTS[self.phase])
+        self.mark(End.TIMEOUT)
+        super()._on_rule(rule)
+
+    def _starve_out(self) -> None:
+        self.told.hub.on_timeout(Timeout.BODY)
+        super()._starve_out()
+
+    def refuse(self, error: HTTPError, owed: Iterable[bytes] = ()) -> None:
+        """`Connection.refuse`."""
+        self.mark(End.REFUSED)
+        super().refuse(error, owed)
+
+    def _on_failure(self, error: Exception) -> None:
+        if not isinstance(error, (BlockingIOError, HTTPError)):
+            gone = isinstance(error, OSError)
+            self.mark(End.ABORTED if gone else End.REFUSED if isinstance(error, PeerError) else End.FAILED)
+        super()._on_failure(error)
+
+    def close(self) -> None:
+        """`Connection.close`."""
+        if self.phase is Phase.CLOSED:
+            return
+        busy = self.phase not in (Phase.NEW, Phase.IDLE)
+        end = self.end or (End.DRAIN if self.shared.draining else End.ABORTED if busy else End.CLIENT)
+        exchange = self.exchange
+        if exchange is not None and exchange.started and not self.drafts:
+            self.drafts.append(self._given_up(exchange.request))
+        if self.drafts:
+            self._tell(end)
+        super().close()
+        self.told.hub.on_close(end)
+
+    def _given_up(self, request: Request) -> _Draft:
+        now = self.told.clock()
+        called = getattr(request, "called", now)
+        return _Draft(request, None, GIVEN_UP, self._received(), 0, 0, called, called, now)
