@@ -38,6 +38,7 @@ def reset(sock: socket.socket) -> None:
 class Served:
     """`python -m hypoll` serving `app.py`, with a connection kept to ask it for its counts.
 
+    app: another module beside `app.py`.
     options: of the command line.
     descriptors: RLIMIT_NOFILE of the process, hard and soft.
     memory: its RLIMIT_AS in KiB.
@@ -45,15 +46,16 @@ class Served:
     The listener is bound here and inherited, so clients can connect at once.
     """
 
-    def __init__(self, *options: str, descriptors: int = 0, memory: int = 0) -> None:
+    def __init__(self, *options: str, app: str = "app", descriptors: int = 0, memory: int = 0) -> None:
         self.options = options
+        self.app = app
         self.limits = [f"ulimit -n {descriptors}"] * bool(descriptors) + [f"ulimit -v {memory}"] * bool(memory)
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
 
     def __enter__(self) -> Served:
         with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
             self.address: Address = listener.getsockname()
-            command = [sys.executable, "-m", "hypoll", "app:routes", "--app-dir", str(HERE)]
+            command = [sys.executable, "-m", "hypoll", f"{self.app}:routes", "--app-dir", str(HERE)]
             command += ["--bind", f"fd://{listener.fileno()}", *self.options]
             if self.limits:
                 command = ["sh", "-c", "; ".join([*self.limits, 'exec "$@"']), "sh", *command]
