@@ -102,8 +102,8 @@ class Exchange(Job):
         if deferred.stream:
             self._open_intake()
         if deferred.kind is _THREADED:
-            if means.threads.full:
-                self._respond(problem(busy()))
+            if means.threads.full and self.connection is not None:
+                self.connection.respond(problem(busy()))
             else:
                 means.threads.submit(self)
         elif means.tasks is None:
@@ -134,16 +134,12 @@ class Exchange(Job):
 
     # the handler
 
-    def _respond(self, answer: Response | bytes) -> None:
-        connection = self.connection
-        if connection is not None:
-            connection.respond(answer)
-        elif isinstance(answer, Response) and hasattr(answer.body, "close"):
-            self._drop(answer.body)
-
-    def _drop(self, body: Any) -> None:
+    def _drop(self, answer: Response | bytes) -> None:
         """Close the body of an answer that nobody will get."""
-        if self.deferred.handler is Kind.THREADED:
+        body: Any = b"" if isinstance(answer, bytes) else answer.body
+        if not hasattr(body, "close"):
+            return
+        if self.deferred.handler is _THREADED:
             self.means.threads.call(lambda: close_stream(body), _nothing)
         else:
             close_stream(body)
@@ -163,7 +159,11 @@ class Exchange(Job):
 
     def finish(self) -> None:
         """The handler has come back from its thread."""
-        self._respond(self._answer)
+        connection = self.connection
+        if connection is not None:
+            connection.respond(self._answer)
+        else:
+            self._drop(self._answer)
         self._answer = b""
 
     async def _run(self, tasks: Tasks) -> None:
@@ -188,6 +188,8 @@ class Exchange(Job):
             connection = self.connection
             if connection is not None:
                 connection.respond(answer)
+            else:
+                self._drop(answer)
             if type(answer) is not bytes:
                 await self._see_to_body(answer.body)  # type: ignore[union-attr]
         finally:
@@ -240,7 +242,7 @@ class Exchange(Job):
     def _make_intake(self, connection: Carrier) -> Intake:
         loop, demand = self.means.loop, connection.on_demand
         # Not at once for a task, either: one that reads from a fast client must let the others run.
-        if self.deferred.handler is Kind.THREADED:
+        if self.deferred.handler is _THREADED:
             return ThreadIntake(lambda: loop.call_soon_threadsafe(demand))
         return TaskIntake(lambda: loop.call_soon(demand))
 
