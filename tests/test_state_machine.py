@@ -74,6 +74,16 @@ def echo(request, n):
     return b"%d:" % n + request.body
 
 
+@routes.get("/thread/{n:int}", threaded=True)
+def thread(request, n):
+    return {"n": n}
+
+
+@routes.get("/flow/{n:int}", threaded=True)
+def flow(request, n):
+    return Response(piece for piece in (b"%d:" % n, b"f" * 100, b"", b"f" * 200))
+
+
 @routes.get("/fail/{n:int}")
 def fail(request, n):
     return Response("no", headers={"Bad\r\n": "name"})
@@ -106,9 +116,11 @@ def ask(kind: str, number: int, close: bool, content: bytes) -> Ask:
     name = b"%d:" % number
     answer = {
         "small": b'{"n":%d}' % number,
+        "thread": b'{"n":%d}' % number,
         "head": b"",
         "big": name + b"b" * BIG,
         "stream": name + b"s" * (BIG // PIECE * PIECE),
+        "flow": name + b"f" * 300,
         "echo": name + content,
     }.get(kind)
     wire = head + content if kind == "echo" else head
@@ -116,7 +128,7 @@ def ask(kind: str, number: int, close: bool, content: bytes) -> Ask:
     return Ask(wire, len(head), Owed(method.encode(), status, answer, close))
 
 
-KINDS = ["small", "big", "echo", "stream", "small", "echo", "head", "fail", "missing"]
+KINDS = ["small", "big", "echo", "stream", "thread", "flow", "small", "echo", "thread", "head", "fail", "missing"]
 asks = st.lists(
     st.tuples(st.sampled_from(KINDS), st.sampled_from([False] * 19 + [True]), st.binary(max_size=40)),
     min_size=1,
@@ -223,8 +235,11 @@ class ConnectionMachine(RuleBasedStateMachine):
     def settle(self) -> None:
         """Let the loop do all it has to do, and see what that makes of the connection."""
         for _ in range(TURNS):
-            if self.loop.timeout() != 0.0 and not select.select([self.loop.fileno()], [], [], 0)[0]:
+            working = self.server.threads.unfinished
+            if self.loop.timeout() != 0.0 and not working and not select.select([self.loop.fileno()], [], [], 0)[0]:
                 break
+            if working and self.loop.timeout() != 0.0:
+                select.select([self.loop.fileno()], [], [], 0.01)  # what a thread has done wakes the loop
             self.loop.poll_once(0)
         else:
             raise AssertionError("the loop spins")
