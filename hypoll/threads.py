@@ -23,6 +23,9 @@ from typing import Any
 
 from hypoll.loop import Loop
 
+START_AGAIN = 1.0
+"""Seconds after which the first thread is tried again when the system had none."""
+
 log = logging.getLogger("hypoll.error")
 
 
@@ -151,6 +154,10 @@ class Threads:
     def _hand_over(self) -> None:
         self._planned = False
         self._wake()
+        if self._jobs and not self._started:
+            # The system had no thread for the first of them, and none will come by later.
+            self._planned = True
+            self._loop.call_later(START_AGAIN, self._hand_over)
 
     def _wake(self) -> bool:
         """See that a thread looks at the queue soon. False: all are at work, and look again when they are done."""

@@ -279,6 +279,18 @@ def test_a_thread_that_cannot_be_started_leaves_it_to_the_others(it, monkeypatch
     assert pool._started == 1
 
 
+def test_the_first_thread_is_tried_again(it, monkeypatch, caplog):
+    monkeypatch.setattr("hypoll.threads.START_AGAIN", 0.01)
+    pool = it.make(4, queue=10)
+    done: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("can't start")))
+        pool.call(lambda: None, lambda call: done.append(1))
+        it.loop.poll_once(0)
+        assert "going on with 0" in caplog.text
+    it.until(lambda: done)
+
+
 def test_one_who_falls_asleep_while_another_looks_in_vain_is_woken(it):
     """The job that came in that moment was left to the one who looked, who goes off to a long job of its own."""
     pool = it.make(2, queue=10)
