@@ -14,9 +14,10 @@ import traceback
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from hypoll.app import Routes
-from hypoll.listen import BindError, activated, listen
+from hypoll.listen import BindError, listen, passed_addresses
 from hypoll.process import serve, set_up_logging
 from hypoll.reload import Reloader, command_of, watcher
 from hypoll.server import Server
@@ -213,9 +214,9 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
     sys.path.insert(0, directory)
     try:
         processes = Processes(**{option.name: values.pop(option.name) for option in options(Processes)})
-        settings = Settings(**values)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+    settings = _settings(values)
     ignored = [] if processes.workers else processes.ignored()
     if ignored:
         raise click.UsageError(f"{_flag(ignored[0])} has no meaning without --workers")
@@ -238,7 +239,6 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
 
 def _serve_alone(app: str, settings: Settings) -> None:
     routes = load(app)
-    settings = dataclasses.replace(settings, bind=activated() or settings.bind)
     try:
         serve(routes, settings, lambda server: _announce(app, server))
     except BindError:
@@ -255,7 +255,7 @@ def _reload(app: str, directory: str, log_level: str, settings: Settings, proces
         watcher()
     except ImportError as error:
         raise click.ClickException(str(error)) from None
-    addresses = activated() or settings.bind
+    addresses = settings.bind
     listeners = [] if settings.reuse_port else [listen(address, settings) for address in addresses]
     bind = tuple(f"fd://{listener.fileno()}" for listener in listeners) or addresses
     arguments = [app, "--app-dir", directory, "--log-level", log_level]
@@ -289,6 +289,19 @@ def _arguments(chosen: Settings | Processes) -> list[str]:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    """The settings of the command, on the sockets that were passed unless it says where to listen."""
+    if click.get_current_context().get_parameter_source("bind") is ParameterSource.DEFAULT:
+        try:
+            values = {**values, "bind": passed_addresses() or values["bind"]}
+        except BindError as error:
+            raise AppError(str(error)) from None
+    try:
+        return Settings(**values)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _announce(app: str, server: Server) -> None:

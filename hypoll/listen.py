@@ -27,6 +27,10 @@ UNSENT_SIZE = 128 * 1024
 these, not the megabytes its send buffer would grow to."""
 
 
+FIRST_PASSED = 3
+"""The first descriptor that a service manager passes (sd_listen_fds(3), SD_LISTEN_FDS_START)."""
+
+
 class BindError(Exception):
     """An address can't be listened on; the message says why and what to do."""
 
@@ -44,6 +48,21 @@ def listen(address: str, settings: Settings) -> socket.socket:
         return _listen_tcp(address, settings)
     except OSError as error:
         raise BindError(f"can't listen on {address}: {_advice(error, address)}") from error
+
+
+def passed_addresses() -> tuple[str, ...]:
+    """`fd://3`, `fd://4`, ... for the sockets a service manager has passed to this process (sd_listen_fds(3)), if any.
+
+    Takes the variables that tell of them out of the environment: they aren't for the children. Raises `BindError`.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return ()
+    count = os.environ.pop("LISTEN_FDS", "")
+    for name in ("LISTEN_PID", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    if not count.isdecimal() or int(count) > MAX_INT - FIRST_PASSED:
+        raise BindError(f"LISTEN_FDS is {count!r}: it must be the number of sockets passed (sd_listen_fds(3))")
+    return tuple(f"fd://{FIRST_PASSED + index}" for index in range(int(count)))
 
 
 def _advice(error: OSError, address: str) -> str:
@@ -152,19 +171,8 @@ def _inherit(number: str) -> socket.socket:
     if listener.type != socket.SOCK_STREAM or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         listener.detach()
         raise BindError(f"descriptor {number} is not a listening stream socket")
+    listener.set_inheritable(False)
     return prepare(listener)
-
-
-def activated() -> tuple[str, ...]:
-    """The addresses of the sockets that socket activation has handed to this process (sd_listen_fds(3)), once."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return ()
-    count = int(os.environ.get("LISTEN_FDS", "0"))
-    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
-        os.environ.pop(name, None)
-    for fd in range(FIRST_ACTIVATED, FIRST_ACTIVATED + count):
-        os.set_inheritable(fd, False)
-    return tuple(f"fd://{fd}" for fd in range(FIRST_ACTIVATED, FIRST_ACTIVATED + count))
 
 
 def prepare(listener: socket.socket) -> socket.socket:

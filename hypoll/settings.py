@@ -114,7 +114,8 @@ class Settings:
 
     bind: tuple[str, ...] = _option(
         ("127.0.0.1:8000",),
-        "Where to listen: HOST:PORT, [::1]:PORT, unix:/PATH or fd://N. May be repeated.",
+        "Where to listen: HOST:PORT, [::1]:PORT, unix:/PATH or fd://N. May be repeated. Not given, sockets that "
+        "systemd passes are taken.",
         metavar="ADDRESS",
         least=1,
         check=_check_addresses,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -358,6 +359,52 @@ def test_an_inherited_socket_is_served_and_quietly_when_asked(start):
     assert process.rest() == []
 
 
+PASS_SOCKETS = """
+import os, sys
+given = sys.argv[1].split(",")
+for index, number in enumerate(given):
+    os.dup2(int(number), 3 + index)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(given))}
+os.execv(sys.executable, [sys.executable, "-m", "hypoll", *sys.argv[2:]])
+"""
+
+
+@contextlib.contextmanager
+def passed_sockets(count: int) -> Iterator[tuple[list[socket.socket], str, tuple[int, ...]]]:
+    """Sockets of a service manager: they, their numbers as a word, and as descriptors to pass."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        # Away from the low numbers, which the receiver puts them at.
+        numbers = tuple(fcntl.fcntl(listener, fcntl.F_DUPFD, 100) for listener in listeners)
+        for number in numbers:
+            stack.callback(os.close, number)
+        yield listeners, ",".join(map(str, numbers)), numbers
+
+
+def url_of(listener: socket.socket) -> str:
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_the_sockets_that_systemd_passes_are_served_one_process_after_the_other(start):
+    with passed_sockets(2) as (listeners, word, numbers):
+        for _ in range(2):
+            process = start("app:routes", command=("-c", PASS_SOCKETS, word), pass_fds=numbers)
+            process.started()
+            assert process.addresses == [url_of(listener) for listener in listeners]
+            assert [requests.get(url, timeout=TIMEOUT).text for url in process.addresses] == ["here", "here"]
+            process.signal(signal.SIGTERM)
+            assert process.wait() == 0
+            # The queue is the manager's: who connects between two processes is served by the second.
+            socket.create_connection(listeners[0].getsockname(), timeout=1.0).close()
+
+
+def test_bind_comes_before_the_sockets_that_systemd_passes(start):
+    with passed_sockets(1) as (listeners, word, numbers):
+        process = start("app:routes", "--bind", "127.0.0.1:0", command=("-c", PASS_SOCKETS, word), pass_fds=numbers)
+        process.started()
+        assert process.addresses != [url_of(listeners[0])]
+
+
 def test_two_may_share_a_port_when_both_say_so(start):
     first = serve(start, "--reuse-port")
     second = start("app:routes", "--bind", first.url.removeprefix("http://"), variables={"HYPOLL_REUSE_PORT": "1"})
@@ -527,9 +574,9 @@ def test_check_warns_of_what_is_likely_not_meant(directory):
     )
     ended = hypoll_says(directory, "two:routes", "--check")
     assert ended.returncode == 0
-    assert ended.stderr == "warning: /users and /users/ are different paths: a client may mean either\n"
+    assert "warning: /users and /users/ are different paths: a client may mean either" in ended.stderr.splitlines()
     empty = hypoll_says(directory, "two:none", "--check")
-    assert empty.stderr == "warning: there are no routes: every request will be answered with 404\n"
+    assert "warning: there are no routes: every request will be answered with 404" in empty.stderr.splitlines()
     assert empty.stdout == "two:none has 0 routes and can be served\n"
     assert hypoll_says(directory, "two:one", "--check").stdout.endswith("two:one has 1 route and can be served\n")
 

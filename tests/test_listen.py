@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from hypoll.listen import BindError, address_of, listen, refuse_new
+from hypoll.listen import BindError, address_of, listen, passed_addresses
 from hypoll.settings import Settings
 
 
@@ -253,6 +254,33 @@ def test_a_listening_socket_of_packets_is_not_a_stream(bind, tmp_path):
         sock.listen()
         with pytest.raises(BindError, match="not a listening stream socket"):
             bind(f"fd://{sock.fileno()}")
+@pytest.mark.parametrize(
+    ("variables", "addresses"),
+    [
+        ({}, ()),
+        ({"LISTEN_FDS": "2"}, ()),
+        ({"LISTEN_PID": "1", "LISTEN_FDS": "2"}, ()),
+        ({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0"}, ()),
+        ({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}, ("fd://3",)),
+        ({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_FDNAMES": "a:b"}, ("fd://3", "fd://4")),
+    ],
+)
+def test_passed_sockets(monkeypatch, variables, addresses):
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert passed_addresses() == addresses
+    if addresses:
+        assert not [name for name in os.environ if name.startswith("LISTEN_")], "they aren't for the children"
+
+
+@pytest.mark.parametrize("count", ["", "x", "-1", "2147483647"])
+def test_what_is_no_number_of_passed_sockets(monkeypatch, count):
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", count)
+    with pytest.raises(BindError, match=f"LISTEN_FDS is '{count}'"):
+        passed_addresses()
 
 
 def test_nothing_stays_open_when_binding_fails(bind):
