@@ -19,6 +19,7 @@ from click.core import ParameterSource
 from hypoll.app import Routes
 from hypoll.listen import BindError, listen, passed_addresses
 from hypoll.process import serve, set_up_logging
+from hypoll.reaper import leave_pid_1
 from hypoll.reload import Reloader, command_of, watcher
 from hypoll.server import Server
 from hypoll.settings import Option, Processes, Settings, format_size, options, parse_size, variable
@@ -220,6 +221,8 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
     ignored = [] if processes.workers else processes.ignored()
     if ignored:
         raise click.UsageError(f"{_flag(ignored[0])} has no meaning without --workers")
+    if not check:
+        leave_pid_1()
     if check:
         _check(app, load(app))
         return

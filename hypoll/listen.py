@@ -19,9 +19,6 @@ SO_ATTACH_FILTER = 26
 MAX_INT = 2**31 - 1
 """Of C: the greatest descriptor and the longest queue."""
 
-FIRST_ACTIVATED = 3
-"""SD_LISTEN_FDS_START."""
-
 UNSENT_SIZE = 128 * 1024
 """Bytes the kernel takes beyond what the peer has room for (tcp(7), TCP_NOTSENT_LOWAT): a peer that doesn't read holds
 these, not the megabytes its send buffer would grow to."""
