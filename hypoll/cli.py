@@ -16,6 +16,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from hypoll.affinity import cpu_count
 from hypoll.app import Routes
 from hypoll.listen import BindError, listen, passed_addresses
 from hypoll.process import serve, set_up_logging
@@ -23,6 +24,7 @@ from hypoll.reaper import leave_pid_1
 from hypoll.reload import Reloader, command_of, watcher
 from hypoll.server import Server
 from hypoll.settings import Option, Processes, Settings, format_size, options, parse_size, variable
+from hypoll.surroundings import Plan, advice, look
 from hypoll.version import __version__
 
 RELOAD_PATIENCE = 5.0
@@ -196,7 +198,7 @@ def main_command() -> click.Command:
             is_flag=True,
             envvar="HYPOLL_CHECK",
             show_envvar=True,
-            help="Load the application, print its routes, and exit.",
+            help="Load the application, print its routes and what would hurt it here, and exit.",
         ),
     ]
     command = click.Command(
@@ -224,7 +226,8 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
     if not check:
         leave_pid_1()
     if check:
-        _check(app, load(app))
+        workers = _worker_count(processes)
+        _check(app, load(app), Plan(settings=settings, log_level=log_level, workers=workers))
         return
     try:
         if processes.reload:
@@ -294,6 +297,13 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def _worker_count(processes: Processes) -> int:
+    """How many processes will serve."""
+    if processes.workers == "auto":
+        return cpu_count()
+    return int(processes.workers) or 1
+
+
 def _settings(values: dict[str, Any]) -> Settings:
     """The settings of the command, on the sockets that were passed unless it says where to listen."""
     if click.get_current_context().get_parameter_source("bind") is ParameterSource.DEFAULT:
@@ -311,13 +321,13 @@ def _announce(app: str, server: Server) -> None:
     log.info("hypoll %s serves %s on %s, pid %d", __version__, app, ", ".join(server.addresses), os.getpid())
 
 
-def _check(app: str, routes: Routes) -> None:
+def _check(app: str, routes: Routes, plan: Plan) -> None:
     table = routes.table()
     rows = [("/".join(route.methods), route.path, route.name) for route in table]
     methods, paths = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
     for method, path, name in rows:
         click.echo(f"{method:{methods}}  {path:{paths}}  {name}")
-    for warning in warnings_of(routes):
+    for warning in warnings_of(routes) + advice(look(), plan):
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{app} has {len(table)} route{'s' if len(table) != 1 else ''} and can be served")
 

@@ -86,6 +86,15 @@ def raise_descriptor_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+def connections_for(descriptors: int) -> int:
+    """How many connections are served at once when `max_connections` doesn't say: what is left of the descriptors."""
+    return max(1, descriptors - _refusals_for(descriptors) - min(RESERVED_DESCRIPTORS, descriptors // 4))
+
+
+def _refusals_for(descriptors: int) -> int:
+    return min(REFUSALS, descriptors // 4)
+
+
 class Listener:
     """One listening socket on the loop.
 
@@ -259,10 +268,9 @@ class Server:
     def start(self) -> None:
         """Bind, run the application's startup, listen. Raises `hypoll.listen.BindError`, or what the startup raises."""
         descriptors = raise_descriptor_limit()
-        self._refusals = min(REFUSALS, descriptors // 4)
+        self._refusals = _refusals_for(descriptors)
         FILES.limit = min(OPEN_FILES, descriptors // 8)
-        reserved = self._refusals + min(RESERVED_DESCRIPTORS + OPEN_FILES, descriptors // 4)
-        self._limit = self.settings.max_connections or max(1, descriptors - reserved)
+        self._limit = self.settings.max_connections or connections_for(descriptors)
         self.listeners += self._bind() if self._given is None else self._take(self._given)
         try:
             self.application.startup(self._complete)

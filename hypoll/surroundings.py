@@ -1,0 +1,259 @@
+"""What the machine, the container and the environment would do to a server: read once, told in plain words.
+
+`look` reads, and knows no opinion; the functions of `RULES` judge, and read nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from hypoll.server import connections_for
+from hypoll.settings import GIB, KIB, MIB, Settings, format_size
+
+BALANCER_IDLE = 60.0
+"""Seconds for which common load balancers keep idle connections to a server: AWS's application load balancer and nginx
+by default."""
+
+FEW_CONNECTIONS = 1000
+"""Fewer than this, by the descriptor limit alone, is rarely meant."""
+
+UNLIMITED = 2**62
+"""Bytes from which on a version 1 memory limit means none: the kernel's largest, rounded to pages."""
+
+SHELLS = {"sh", "ash", "bash", "busybox", "dash", "ksh", "zsh"}
+
+Limit = TypeVar("Limit", int, float)
+
+_SLOWING = {
+    "PYTHONASYNCIODEBUG": "asyncio checks and times each call",
+    "PYTHONDEVMODE": "Python runs its development mode's checks",
+    "PYTHONTRACEMALLOC": "Python traces each allocation",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What was found. None: there is no such limit, or the system doesn't tell.
+
+    descriptors: the hard limit of open ones, which hypoll raises its own to.
+    somaxconn, tcp_migrate_req: the kernel's settings net.core.somaxconn and net.ipv4.tcp_migrate_req.
+    first_process: the command line of PID 1.
+    processors: how many this process may run on.
+    cpu_quota: how many of them at a time the control group allows, as 0.5.
+    memory: bytes that the control group allows.
+    debugging: what is on, and what it does.
+    """
+
+    descriptors: int
+    processors: int
+    somaxconn: int | None = None
+    tcp_migrate_req: int | None = None
+    first_process: tuple[str, ...] = ()
+    cpu_quota: float | None = None
+    memory: int | None = None
+    debugging: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to run in them."""
+
+    settings: Settings
+    workers: int = 1
+    log_level: str = "info"
+
+
+def advice(found: Surroundings, plan: Plan) -> list[str]:
+    """What would hurt, and what to set instead: a sentence or two each."""
+    return [sentence for rule in RULES for sentence in rule(found, plan)]
+
+
+# reading
+
+
+def look(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Surroundings:
+    """Read the surroundings. root: where /proc and /sys are found."""
+    groups = _ControlGroups(root)
+    kernel = root / "proc/sys/net"
+    return Surroundings(
+        descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+        processors=len(os.sched_getaffinity(0)),
+        somaxconn=_number(kernel / "core/somaxconn"),
+        tcp_migrate_req=_number(kernel / "ipv4/tcp_migrate_req"),
+        first_process=tuple(_text(root / "proc/1/cmdline").rstrip("\0").split("\0")),
+        cpu_quota=groups.least("cpu", _cpu_quota),
+        memory=groups.least("memory", _memory_limit),
+        debugging=tuple(_debugging(environ)),
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text.isdecimal() else None
+
+
+class _ControlGroups:
+    """The control groups of this process, version 1 and 2 (cgroups(7)): a limit of any group above holds, too."""
+
+    def __init__(self, root: Path) -> None:
+        self._mount = root / "sys/fs/cgroup"
+        lines = [line.split(":", 2) for line in _text(root / "proc/self/cgroup").splitlines()]
+        self._groups = [(controllers.split(","), path) for _, controllers, path in lines]
+
+    def least(self, controller: str, read: Callable[[Path], Limit | None]) -> Limit | None:
+        """The least limit that `read` finds for a controller in the directories of the groups."""
+        limits = [limit for directory in self._directories(controller) if (limit := read(directory)) is not None]
+        return min(limits, default=None)
+
+    def _directories(self, controller: str) -> Iterator[Path]:
+        for controllers, path in self._groups:
+            if controllers == [""]:
+                mount = self._mount
+            elif controller in controllers:
+                mount = self._mount / controller
+            else:
+                continue
+            # In a container the path may be the host's, and not there: the mount is then the container's own group.
+            for group in (PurePosixPath(path), *PurePosixPath(path).parents):
+                yield mount / group.relative_to("/")
+
+
+def _cpu_quota(group: Path) -> float | None:
+    quota, _, period = _text(group / "cpu.max").partition(" ")
+    if not period:
+        quota, period = _text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us")
+    if not quota.isdecimal() or not period.isdecimal():
+        return None  # max, and -1 in version 1: no limit
+    return int(quota) / int(period)
+
+
+def _memory_limit(group: Path) -> int | None:
+    limit = _number(group / "memory.max") or _number(group / "memory.limit_in_bytes")
+    return limit if limit and limit < UNLIMITED else None
+
+
+def _debugging(environ: Mapping[str, str]) -> Iterator[str]:
+    if sys.flags.dev_mode and not environ.get("PYTHONDEVMODE"):
+        yield f"-X dev is given: {_SLOWING['PYTHONDEVMODE']}"
+    for name, effect in _SLOWING.items():
+        if environ.get(name):
+            yield f"{name} is set: {effect}"
+    if environ.get("PYTHONMALLOC", "").endswith("debug"):
+        yield "PYTHONMALLOC asks for the debugging allocator: Python checks each allocation"
+
+
+# judging
+
+
+def _descriptors(found: Surroundings, plan: Plan) -> Iterator[str]:
+    room, asked = connections_for(found.descriptors), plan.settings.max_connections
+    how = "Raise it: LimitNOFILE= in systemd, --ulimit nofile=65536 in Docker, ulimit -Hn in a shell"
+    limit = f"the hard limit of open descriptors is {found.descriptors}"
+    if asked > room:
+        yield f"{limit}, which has room for {room} connections, but --max-connections is {asked}. {how}"
+    elif not asked and room < FEW_CONNECTIONS:
+        yield f"{limit}: {room} connections are served at once, and no more. {how}"
+
+
+def _backlog(found: Surroundings, plan: Plan) -> Iterator[str]:
+    backlog = plan.settings.backlog
+    if found.somaxconn is not None and found.somaxconn < backlog:
+        yield (
+            f"net.core.somaxconn is {found.somaxconn}: the kernel queues no more than that, though --backlog is "
+            f"{backlog}. Set net.core.somaxconn={backlog} with sysctl, or docker run --sysctl"
+        )
+
+
+def _migration(found: Surroundings, plan: Plan) -> Iterator[str]:
+    if plan.settings.reuse_port and not found.tcp_migrate_req:
+        state = "isn't there (it came with Linux 5.14)" if found.tcp_migrate_req is None else "is 0"
+        yield (
+            f"net.ipv4.tcp_migrate_req {state}: with --reuse-port, connections that wait in the queue of a process "
+            "that stops are lost. Set it to 1 with sysctl, or leave --reuse-port out"
+        )
+
+
+def _keep_alive(found: Surroundings, plan: Plan) -> Iterator[str]:
+    keep_alive = plan.settings.keep_alive
+    if keep_alive <= BALANCER_IDLE:
+        yield (
+            f"--keep-alive {keep_alive:g} is not longer than the {BALANCER_IDLE:g} s for which load balancers keep "
+            "idle connections: one may send a request just when hypoll closes, and answer 502. Set it some "
+            "seconds longer than the balancer's, as 75"
+        )
+
+
+def _first_process(found: Surroundings, plan: Plan) -> Iterator[str]:
+    command = found.first_process
+    if command and os.path.basename(command[0]).removeprefix("-") in SHELLS:
+        yield (
+            f"PID 1 is a shell ({' '.join(command[:2])}): a TERM ends with it, and hypoll is killed without a drain. "
+            'Use the exec form in the Dockerfile, ENTRYPOINT ["hypoll"], or exec hypoll in the script'
+        )
+
+
+def _processors(found: Surroundings, plan: Plan) -> Iterator[str]:
+    quota = found.cpu_quota
+    available = found.processors if quota is None else min(quota, found.processors)
+    if plan.workers > math.ceil(available):
+        yield (
+            f"{plan.workers} workers share {available:g} CPUs: they take turns, which makes all of them slower. "
+            f"Set --workers {max(1, int(available))}, or give the container {plan.workers} CPUs"
+        )
+    elif quota is not None and quota < 1:
+        yield (
+            f"the control group allows {quota:g} of a CPU: what is used up is waited for, up to "
+            f"{(1 - quota) * 100:.0f} ms of every 100 ms. Allow a whole one, or request CPU without limiting it"
+        )
+
+
+def _memory(found: Surroundings, plan: Plan) -> Iterator[str]:
+    body = plan.settings.max_body
+    connections = plan.workers * (plan.settings.max_connections or connections_for(found.descriptors))
+    if found.memory is not None and connections * body > found.memory:
+        # Half, since the interpreter, the application and the answers want room, too.
+        fitting = found.memory // 2 // body
+        yield (
+            f"the control group allows {_rounded(found.memory)} of memory, but {connections} connections may each send "
+            f"a body of {format_size(body)}, {_rounded(connections * body)} in all, and the kernel kills what takes "
+            f"more. Half of it has room for {fitting} such bodies: lower --max-connections to that, or --max-body"
+        )
+
+
+def _debug(found: Surroundings, plan: Plan) -> Iterator[str]:
+    for sentence in found.debugging:
+        yield f"{sentence}, which costs much of the speed. Leave it out in production"
+    if plan.log_level == "debug":
+        yield "--log-level debug writes a line for each mistake of a client: a scanner can fill the disk. Use info"
+
+
+def _rounded(size: int) -> str:
+    """For reading: one digit after the point, at most."""
+    unit, name = next((pair for pair in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")) if size >= pair[0]), (1, "bytes"))
+    return f"{round(size / unit, 1):g} {name}"
+
+
+RULES: tuple[Callable[[Surroundings, Plan], Iterator[str]], ...] = (
+    _descriptors,
+    _backlog,
+    _migration,
+    _keep_alive,
+    _first_process,
+    _processors,
+    _memory,
+    _debug,
+)
