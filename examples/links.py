@@ -44,11 +44,21 @@ db: sqlite3.Connection
 def open_database() -> None:
     """Connect once. Handlers run one after another on one thread, so that one connection is all they need."""
     global db
-    db = sqlite3.connect(os.environ.get("LINKS_DB", "links.db"), isolation_level=None)
-    db.row_factory = sqlite3.Row
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")  # a commit doesn't wait for the disk
-    db.execute(SCHEMA)
+    path = os.environ.get("LINKS_DB", "links.db")
+    try:
+        db = connected(path)
+    except sqlite3.OperationalError as error:
+        where = f"{os.path.abspath(path)!r}: {error}. User {os.getuid()} must be able to write there"
+        raise OSError(f"LINKS_DB can't be opened at {where}") from error
+
+
+def connected(path: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")  # a commit doesn't wait for the disk
+    connection.execute(SCHEMA)
+    return connection
 
 
 @routes.on_stop

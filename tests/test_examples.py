@@ -54,6 +54,12 @@ def client(links: ModuleType) -> Iterator[TestClient]:
         yield client
 
 
+def test_a_database_that_cannot_be_opened_is_named(links, database):
+    database.mkdir()
+    with pytest.raises(OSError, match=f"LINKS_DB can't be opened at '{database}': .*User [0-9]+ must be able"):
+        links.routes.startup()
+
+
 def made(client: TestClient, url: str = URL, **more: Any) -> dict[str, Any]:
     answer = client.post("/links", json={"url": url, **more})
     assert answer.status_code == 201, answer.text
