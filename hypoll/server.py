@@ -88,7 +88,7 @@ def raise_descriptor_limit() -> int:
 
 def connections_for(descriptors: int) -> int:
     """How many connections are served at once when `max_connections` doesn't say: what is left of the descriptors."""
-    return max(1, descriptors - _refusals_for(descriptors) - min(RESERVED_DESCRIPTORS, descriptors // 4))
+    return max(1, descriptors - _refusals_for(descriptors) - min(RESERVED_DESCRIPTORS + OPEN_FILES, descriptors // 4))
 
 
 def _refusals_for(descriptors: int) -> int:
