@@ -18,7 +18,7 @@ from click.core import ParameterSource
 
 from hypoll.affinity import cpu_count
 from hypoll.app import Routes
-from hypoll.listen import BindError, listen, passed_addresses
+from hypoll.listen import BindError, activated, listen
 from hypoll.process import serve, set_up_logging
 from hypoll.reaper import leave_pid_1
 from hypoll.reload import Reloader, command_of, watcher
@@ -308,7 +308,7 @@ def _settings(values: dict[str, Any]) -> Settings:
     """The settings of the command, on the sockets that were passed unless it says where to listen."""
     if click.get_current_context().get_parameter_source("bind") is ParameterSource.DEFAULT:
         try:
-            values = {**values, "bind": passed_addresses() or values["bind"]}
+            values = {**values, "bind": activated() or values["bind"]}
         except BindError as error:
             raise AppError(str(error)) from None
     try:

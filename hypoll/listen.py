@@ -24,7 +24,7 @@ UNSENT_SIZE = 128 * 1024
 these, not the megabytes its send buffer would grow to."""
 
 
-FIRST_PASSED = 3
+FIRST_ACTIVATED = 3
 """The first descriptor that a service manager passes (sd_listen_fds(3), SD_LISTEN_FDS_START)."""
 
 
@@ -47,19 +47,6 @@ def listen(address: str, settings: Settings) -> socket.socket:
         raise BindError(f"can't listen on {address}: {_advice(error, address)}") from error
 
 
-def passed_addresses() -> tuple[str, ...]:
-    """`fd://3`, `fd://4`, ... for the sockets a service manager has passed to this process (sd_listen_fds(3)), if any.
-
-    Takes the variables that tell of them out of the environment: they aren't for the children. Raises `BindError`.
-    """
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return ()
-    count = os.environ.pop("LISTEN_FDS", "")
-    for name in ("LISTEN_PID", "LISTEN_FDNAMES"):
-        os.environ.pop(name, None)
-    if not count.isdecimal() or int(count) > MAX_INT - FIRST_PASSED:
-        raise BindError(f"LISTEN_FDS is {count!r}: it must be the number of sockets passed (sd_listen_fds(3))")
-    return tuple(f"fd://{FIRST_PASSED + index}" for index in range(int(count)))
 
 
 def _advice(error: OSError, address: str) -> str:
@@ -170,6 +157,21 @@ def _inherit(number: str) -> socket.socket:
         raise BindError(f"descriptor {number} is not a listening stream socket")
     listener.set_inheritable(False)
     return prepare(listener)
+
+
+def activated() -> tuple[str, ...]:
+    """The addresses of the sockets that socket activation has handed to this process (sd_listen_fds(3)), once.
+
+    The variables that tell of them are taken out of the environment: they aren't for the children. Raises `BindError`.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return ()
+    count = os.environ.pop("LISTEN_FDS", "")
+    for name in ("LISTEN_PID", "LISTEN_FDNAMES"):
+        os.environ.pop(name, None)
+    if not count.isdecimal() or int(count) > MAX_INT - FIRST_ACTIVATED:
+        raise BindError(f"LISTEN_FDS is {count!r}: it must be the number of sockets passed (sd_listen_fds(3))")
+    return tuple(f"fd://{FIRST_ACTIVATED + index}" for index in range(int(count)))
 
 
 def prepare(listener: socket.socket) -> socket.socket:

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from hypoll.listen import BindError, address_of, listen, refuse_new
-from hypoll.listen import BindError, address_of, listen, passed_addresses
+from hypoll.listen import BindError, activated, address_of, listen, refuse_new
 from hypoll.settings import Settings
 
 
@@ -270,7 +269,7 @@ def test_passed_sockets(monkeypatch, variables, addresses):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert passed_addresses() == addresses
+    assert activated() == addresses
     if addresses:
         assert not [name for name in os.environ if name.startswith("LISTEN_")], "they aren't for the children"
 
@@ -280,7 +279,7 @@ def test_what_is_no_number_of_passed_sockets(monkeypatch, count):
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     monkeypatch.setenv("LISTEN_FDS", count)
     with pytest.raises(BindError, match=f"LISTEN_FDS is '{count}'"):
-        passed_addresses()
+        activated()
 
 
 def test_nothing_stays_open_when_binding_fails(bind):
