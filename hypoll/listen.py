@@ -23,7 +23,6 @@ UNSENT_SIZE = 128 * 1024
 """Bytes the kernel takes beyond what the peer has room for (tcp(7), TCP_NOTSENT_LOWAT): a peer that doesn't read holds
 these, not the megabytes its send buffer would grow to."""
 
-
 FIRST_ACTIVATED = 3
 """The first descriptor that a service manager passes (sd_listen_fds(3), SD_LISTEN_FDS_START)."""
 
