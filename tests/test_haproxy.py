@@ -76,20 +76,19 @@ class Backend:
 class Client(threading.Thread):
     """Sends requests on a connection of its own until told to stop."""
 
-    def __init__(self, port: int, stopping: threading.Event) -> None:
+    def __init__(self, port: int, methods: tuple[str, ...], stopping: threading.Event) -> None:
         super().__init__()
         self.port = port
+        self.methods = methods
         self.stopping = stopping
         self.answers: list[int] = []
         self.failures: list[str] = []
 
     def run(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        # Without word of the readiness HAProxy learns of an end by failing, and only a GET may be sent twice.
-        methods = ("GET", "POST") if READINESS else ("GET",)
         while not self.stopping.wait(PACE):
             try:
-                self.ask(connection, methods[len(self.answers) % len(methods)])
+                self.ask(connection, self.methods[len(self.answers) % len(self.methods)])
             except (OSError, http.client.HTTPException) as error:
                 self.failures.append(repr(error))
                 connection.close()
@@ -103,6 +102,38 @@ class Client(threading.Thread):
             self.answers.append(int(body))
         else:
             self.failures.append(f"{method}: {response.status}")
+
+
+class Crowd:
+    """Clients that ask as long as the block lasts; then none of them may have failed."""
+
+    def __init__(self, port: int, *methods: str) -> None:
+        self.stopping = threading.Event()
+        self.clients = [Client(port, methods, self.stopping) for _ in range(CLIENTS)]
+
+    def __enter__(self) -> Crowd:
+        for client in self.clients:
+            client.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stopping.set()
+        for client in self.clients:
+            client.join()
+        if exception[0] is None:
+            assert [failure for client in self.clients for failure in client.failures[:3]] == []
+
+    @property
+    def answers(self) -> list[int]:
+        """The process of each answer."""
+        return [pid for client in self.clients for pid in client.answers]
+
+    def until_answered_by(self, backend: Backend) -> None:
+        until(lambda: backend.popen.pid in self.answers)
+
+    def until_answered_more(self, count: int) -> None:
+        enough = len(self.answers) + count
+        until(lambda: len(self.answers) >= enough)
 
 
 @pytest.fixture
@@ -149,25 +180,24 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+# Without word of the readiness HAProxy learns of an end by failing, and only a GET may be sent twice.
+PLANNED = ("GET", "POST") if READINESS else ("GET",)
+
+
 def test_no_request_fails_while_one_after_the_other_is_replaced(backends, haproxy):
-    stopping = threading.Event()
-    clients = [Client(haproxy, stopping) for _ in range(CLIENTS)]
-
-    def is_asked(backend: Backend) -> Callable[[], bool]:
-        return lambda: any(backend.popen.pid in client.answers[-100:] for client in clients)
-
-    try:
-        for client in clients:
-            client.start()
+    with Crowd(haproxy, *PLANNED) as crowd:
         for backend in backends:
-            until(is_asked(backend))
+            crowd.until_answered_by(backend)
         for backend in backends:
             assert backend.end() == 0
             backend.start()
-            until(is_asked(backend))
-    finally:
-        stopping.set()
-        for client in clients:
-            client.join()
-    assert [failure for client in clients for failure in client.failures[:3]] == []
-    assert len({pid for client in clients for pid in client.answers}) == 6
+            crowd.until_answered_by(backend)
+    assert len(set(crowd.answers)) == 6
+
+
+def test_no_get_fails_when_one_dies(backends, haproxy):
+    with Crowd(haproxy, "GET") as crowd:
+        for backend in backends:
+            crowd.until_answered_by(backend)
+        backends[0].popen.kill()
+        crowd.until_answered_more(200)
