@@ -11,9 +11,9 @@ import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from pathlib import Path
 
+from hypoll.cgroups import cpu_quota, memory_limit
 from hypoll.server import connections_for
 from hypoll.settings import GIB, KIB, MIB, Settings, format_size
 
@@ -24,12 +24,7 @@ by default."""
 FEW_CONNECTIONS = 1000
 """Fewer than this, by the descriptor limit alone, is rarely meant."""
 
-UNLIMITED = 2**62
-"""Bytes from which on a version 1 memory limit means none: the kernel's largest, rounded to pages."""
-
 SHELLS = {"sh", "ash", "bash", "busybox", "dash", "ksh", "zsh"}
-
-Limit = TypeVar("Limit", int, float)
 
 _SLOWING = {
     "PYTHONASYNCIODEBUG": "asyncio checks and times each call",
@@ -80,7 +75,6 @@ def advice(found: Surroundings, plan: Plan) -> list[str]:
 
 def look(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Surroundings:
     """Read the surroundings. root: where /proc and /sys are found."""
-    groups = _ControlGroups(root)
     kernel = root / "proc/sys/net"
     return Surroundings(
         descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[1],
@@ -88,8 +82,8 @@ def look(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Sur
         somaxconn=_number(kernel / "core/somaxconn"),
         tcp_migrate_req=_number(kernel / "ipv4/tcp_migrate_req"),
         first_process=tuple(_text(root / "proc/1/cmdline").rstrip("\0").split("\0")),
-        cpu_quota=groups.least("cpu", _cpu_quota),
-        memory=groups.least("memory", _memory_limit),
+        cpu_quota=cpu_quota(root),
+        memory=memory_limit(root),
         debugging=tuple(_debugging(environ)),
     )
 
@@ -104,46 +98,6 @@ def _text(path: Path) -> str:
 def _number(path: Path) -> int | None:
     text = _text(path)
     return int(text) if text.isdecimal() else None
-
-
-class _ControlGroups:
-    """The control groups of this process, version 1 and 2 (cgroups(7)): a limit of any group above holds, too."""
-
-    def __init__(self, root: Path) -> None:
-        self._mount = root / "sys/fs/cgroup"
-        lines = [line.split(":", 2) for line in _text(root / "proc/self/cgroup").splitlines()]
-        self._groups = [(controllers.split(","), path) for _, controllers, path in lines]
-
-    def least(self, controller: str, read: Callable[[Path], Limit | None]) -> Limit | None:
-        """The least limit that `read` finds for a controller in the directories of the groups."""
-        limits = [limit for directory in self._directories(controller) if (limit := read(directory)) is not None]
-        return min(limits, default=None)
-
-    def _directories(self, controller: str) -> Iterator[Path]:
-        for controllers, path in self._groups:
-            if controllers == [""]:
-                mount = self._mount
-            elif controller in controllers:
-                mount = self._mount / controller
-            else:
-                continue
-            # In a container the path may be the host's, and not there: the mount is then the container's own group.
-            for group in (PurePosixPath(path), *PurePosixPath(path).parents):
-                yield mount / group.relative_to("/")
-
-
-def _cpu_quota(group: Path) -> float | None:
-    quota, _, period = _text(group / "cpu.max").partition(" ")
-    if not period:
-        quota, period = _text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us")
-    if not quota.isdecimal() or not period.isdecimal():
-        return None  # max, and -1 in version 1: no limit
-    return int(quota) / int(period)
-
-
-def _memory_limit(group: Path) -> int | None:
-    limit = _number(group / "memory.max") or _number(group / "memory.limit_in_bytes")
-    return limit if limit and limit < UNLIMITED else None
 
 
 def _debugging(environ: Mapping[str, str]) -> Iterator[str]:
