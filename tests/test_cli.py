@@ -260,7 +260,8 @@ def test_a_second_int_stops_at_once(start):
         with contextlib.suppress(ConnectionResetError):
             assert busy.recv(1) == b""
     assert process.wait() == 0
-    assert re.search(r"interrupted again: closing [12] connections$", process.line()), "the idle one may be closing"
+    # The idle one has been told, but may still be counted, when the second comes.
+    assert re.search("interrupted again: closing [12] connections", process.line())
 
 
 def test_what_outlasts_graceful_timeout_is_closed(start):
