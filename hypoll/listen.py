@@ -46,8 +46,6 @@ def listen(address: str, settings: Settings) -> socket.socket:
         raise BindError(f"can't listen on {address}: {_advice(error, address)}") from error
 
 
-
-
 def _advice(error: OSError, address: str) -> str:
     match error.errno:
         case errno.EADDRINUSE if address.startswith("unix:") and not _is_socket(_path(address)):

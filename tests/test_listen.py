@@ -253,6 +253,8 @@ def test_a_listening_socket_of_packets_is_not_a_stream(bind, tmp_path):
         sock.listen()
         with pytest.raises(BindError, match="not a listening stream socket"):
             bind(f"fd://{sock.fileno()}")
+
+
 @pytest.mark.parametrize(
     ("variables", "addresses"),
     [
