@@ -160,15 +160,6 @@ def test_a_change_is_served_on_the_same_port_and_a_broken_one_waited_out(start, 
     assert master.wait() == 0
 
 
-def test_socket_activation_without_workers(start):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        code = f"import os, sys; os.dup2({listener.fileno()}, 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
-        prefix = (sys.executable, "-c", code + "os.execv(sys.argv[1], sys.argv[1:])")
-        master = start(prefix=prefix, pass_fds=(listener.fileno(),), env={"LISTEN_FDS": "1"})
-        assert master.port == listener.getsockname()[1]
-        assert master.get()[0] == 200
-
-
 # gunicorn's settings
 
 

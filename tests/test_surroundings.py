@@ -139,9 +139,9 @@ def test_nothing_is_said_when_nothing_hurts():
         (
             {"descriptors": 1024, "memory": None},
             {"max_connections": 0},
-            "hard limit of open descriptors is 1024: 704 connections are .*LimitNOFILE=.*--ulimit nofile=65536",
+            "hard limit of open descriptors is 1024: 576 connections are .*LimitNOFILE=.*--ulimit nofile=65536",
         ),
-        ({"descriptors": 1024}, {}, "is 1024, which has room for 704 connections, but --max-connections is 1000"),
+        ({"descriptors": 1024}, {}, "is 1024, which has room for 576 connections, but --max-connections is 1000"),
         ({"somaxconn": 128}, {}, "somaxconn is 128: .* --backlog is 4096. Set net.core.somaxconn=4096"),
         ({"tcp_migrate_req": 0}, {"reuse_port": True}, "tcp_migrate_req is 0: with --reuse-port.*Set it to 1"),
         ({"tcp_migrate_req": None}, {"reuse_port": True}, "tcp_migrate_req isn't there .*Linux 5.14"),
