@@ -425,7 +425,7 @@ def _entry(handler: Handler, kind: Kind, stream: bool) -> Handler:
         params = request._params
         return handler(request, **params) if params else handler(request)
 
-    deferred = Deferred(kind, call, _settle, failure, stream)
+    deferred = Deferred(kind, call, _settle, failure, stream, direct=handler)
     return lambda request, **params: deferred
 
 

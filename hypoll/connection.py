@@ -267,7 +267,7 @@ class Connection:
             if kind is bytes:
                 payload = encode_json(response)  # type: ignore[arg-type]
             elif kind is Deferred:
-                self._hand_over(request, response)  # type: ignore[arg-type]
+                self._hand_over(request, response, plain=True)  # type: ignore[arg-type]
                 return
             else:
                 payload = encode_plain(response)  # type: ignore[arg-type]
@@ -569,9 +569,10 @@ class Connection:
 
     # a handler that works elsewhere
 
-    def _hand_over(self, request: Request, deferred: Deferred) -> None:
+    def _hand_over(self, request: Request, deferred: Deferred, plain: bool = False) -> None:
         """Have a request handled elsewhere. Until it is answered nothing else is handled."""
         exchange = self.exchange = Exchange(self, self.shared, request, deferred)
+        exchange.plain = plain
         self.phase = _WAITING
         self.deadline = _NEVER
         exchange.start()
@@ -588,46 +589,45 @@ class Connection:
 
     def respond(self, answer: Response | bytes) -> None:
         """Send the answer of a handler that worked elsewhere. A connection that fails at it is closed."""
-        exchange, shared, parser = self.exchange, self.shared, self.parser
+        exchange, shared = self.exchange, self.shared
         if exchange is None:
             return
         try:
-            if self.disarmed:
-                self._rearm()
-            request = exchange.request
             payload = None
-            if request.plain and not (exchange.intake or shared.draining or self.output or parser.state or shared.told):
+            if exchange.plain and not (self.readable or self.output or shared.draining):
                 payload = encode_json(answer) if type(answer) is bytes else encode_plain(answer)  # type: ignore[arg-type]
             if payload is None:
-                self._respond_with_care(exchange, request, answer)
+                self._respond_with_care(exchange, answer)
+                return
+            # The hot path of its kind: what `on_events` does after the handler.
+            exchange.connection = self.exchange = None
+            try:
+                sent = self.sock.send(payload)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(payload):
+                self.phase = _IDLE
+                self.deadline = shared.loop.now + shared.keep_alive
             else:
-                # The hot path of its kind: what `on_events` does after the handler.
-                exchange.connection = self.exchange = None
-                try:
-                    sent = self.sock.send(payload)
-                except BlockingIOError:
-                    sent = 0
-                if sent == len(payload):
-                    self.phase = _IDLE
-                    self.deadline = shared.loop.now + shared.keep_alive
-                else:
-                    self.output.append(memoryview(payload)[sent:])
-                    self._enter(Phase.SENDING)
-            if self.readable or parser.pending:
-                # Not now: requests that came together must not be nested in each other.
-                self._come_back()
+                self.output.append(memoryview(payload)[sent:])
+                self._enter(Phase.SENDING)
         except Exception as error:
             self._on_failure(error)
 
-    def _respond_with_care(self, exchange: Exchange, request: Request, answer: Response | bytes) -> None:
+    def _respond_with_care(self, exchange: Exchange, answer: Response | bytes) -> None:
+        if self.disarmed:
+            self._rearm()
         body = b"" if isinstance(answer, bytes) else answer.body
         if self._lacks_body(exchange) and isinstance(body, (bytes, str, bytearray, memoryview)):
             exchange.end_connection()
         out: list[bytes] = []
-        rest = self._encode(out, request, answer, exchange.deferred.kind)
+        rest = self._encode(out, exchange.request, answer, exchange.deferred.kind)
         if rest is None and self._lacks_body(exchange):
             rest = Rest(None, close=True)
         self._deliver(out, rest, exchange.deferred.handler)
+        if self.readable or self.parser.pending:
+            # Not now: requests that came together must not be nested in each other.
+            self._come_back()
 
     def _rearm(self) -> None:
         """Take edges again. What is ready by now is told."""

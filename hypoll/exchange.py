@@ -76,8 +76,10 @@ class Exchange(Job):
 
     intake: the body, while the connection has more of it to read.
     source: the async iterator that is the response's body.
+    plain: whether its connection has nothing else to see to, so that a plain answer can be sent in the plainest way.
     """
 
+    plain = False
     intake: Intake | None = None
     source: TaskSource | None = None
     started = False
@@ -106,12 +108,12 @@ class Exchange(Job):
                 self.connection.respond(problem(busy()))
             else:
                 means.threads.submit(self)
-        elif means.tasks is None:
+            return
+        tasks = means.tasks
+        if tasks is None:
             raise RuntimeError("an async handler needs a server that runs on asyncio")
-        else:
-            tasks = means.tasks
-            tasks.count += 1
-            self._task = tasks.new(self._run(tasks))
+        tasks.count += 1
+        self._task = tasks.new(self._run(tasks))
 
     def abandon(self) -> None:
         """The client has gone."""
@@ -151,7 +153,8 @@ class Exchange(Job):
         deferred, request = self.deferred, self.request
         try:
             try:
-                self._answer = deferred.settle(deferred.call(request, None))
+                direct = None if request._params else deferred.direct
+                self._answer = deferred.settle(deferred.call(request, None) if direct is None else direct(request))
             except FAILURES as error:
                 self._answer = deferred.fail(request, error)
         except BaseException as error:
@@ -174,7 +177,9 @@ class Exchange(Job):
             if self.connection is None:
                 return  # the client has gone already: a task cancelled before it begins never comes to its end below
             try:
-                answer = deferred.settle(await deferred.call(request, self.means.in_thread))
+                direct = None if request._params else deferred.direct
+                result = deferred.call(request, self.means.in_thread) if direct is None else direct(request)
+                answer = deferred.settle(await result)
             except GeneratorExit:
                 raise
             except asyncio.CancelledError as error:

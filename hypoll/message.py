@@ -322,9 +322,10 @@ class Deferred:
     fail: `fail(request, error)` makes the answer of an exception.
     stream: whether the handler begins when the head is whole, and takes the body from `request.stream`.
     handler: the handler's own kind, where that is another than its hooks'; bodies, both ways, are of this kind.
+    direct: the same as `call`, of the request alone, for one without parameters: spares the hot path a call.
     """
 
-    __slots__ = ("call", "fail", "handler", "kind", "settle", "stream")
+    __slots__ = ("call", "direct", "fail", "handler", "kind", "settle", "stream")
 
     def __init__(
         self,
@@ -334,8 +335,10 @@ class Deferred:
         fail: Callable[[Request, BaseException], Response],
         stream: bool = False,
         handler: Kind | None = None,
+        direct: Callable[[Request], Any] | None = None,
     ) -> None:
         self.kind = kind
+        self.direct = direct
         self.handler = kind if handler is None else handler
         self.call = call
         self.settle = settle
