@@ -9,7 +9,7 @@ import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from types import CoroutineType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
@@ -27,6 +27,9 @@ from hypoll.http import (
 )
 from hypoll.routing import Handler, Route, RouteError, Table, check_handler, check_hook, kind_of, name_of, parse_path
 from hypoll.static import Static
+
+if TYPE_CHECKING:
+    from hypoll.wsgi_face import Face
 
 __all__ = ["RouteError", "Routes"]
 
@@ -71,6 +74,7 @@ class Routes:
         self._on_stop: list[Callable[[], Any]] = []
         self._ready_checks: list[Callable[[], Any]] = []
         self._mounted: list[Routes] = []
+        self._wsgi: Face | None = None
 
     # declaring
 
@@ -330,6 +334,15 @@ class Routes:
         except HTTPError:
             pass
         return None
+
+    @property
+    def wsgi(self) -> Face:
+        """These routes as a WSGI application (PEP 3333), for any server of such: `application = routes.wsgi`."""
+        if self._wsgi is None:
+            from hypoll.wsgi_face import Face  # it is built on this
+
+            self._wsgi = Face(self)
+        return self._wsgi
 
     def table(self) -> list[Route]:
         """Every route, sorted by path."""

@@ -22,10 +22,13 @@ from hypoll.listen import BindError, activated, listen
 from hypoll.process import serve, set_up_logging
 from hypoll.reaper import leave_pid_1
 from hypoll.reload import Reloader, command_of, watcher
+from hypoll.routing import Route
 from hypoll.server import Server
 from hypoll.settings import Option, Processes, Settings, format_size, options, parse_size, variable
 from hypoll.surroundings import Plan, advice, look
 from hypoll.version import __version__
+from hypoll.wsgi import WSGIApplication, misfit
+from hypoll.wsgi_face import Face
 
 RELOAD_PATIENCE = 5.0
 """Seconds beyond `graceful_timeout` after which --reload kills a server that hangs."""
@@ -84,7 +87,7 @@ class AppError(click.ClickException):
     exit_code = 2
 
 
-def load(reference: str) -> Routes:
+def load(reference: str) -> Routes | WSGIApplication:
     """Import `module:attribute`. Raises `AppError` that says in a sentence what is wrong and where."""
     module_name, _, attribute = reference.partition(":")
     if "/" in module_name or module_name.endswith(".py"):
@@ -100,11 +103,12 @@ def load(reference: str) -> Routes:
             where = f"{module_name} ({getattr(module, '__file__', None) or 'built-in'})"
             raise AppError(f"{where} has no attribute {attribute!r}; {_suggestion(module)}")
         target = getattr(target, name)
-    if not isinstance(target, Routes):
-        other = ", and WSGI and ASGI applications are not served" if callable(target) else ""
-        kind = type(target).__name__
-        raise AppError(f"{reference} is a {kind}, not a hypoll.Routes{other}; {_suggestion(module)}")
-    return target
+    if isinstance(target, Face):
+        return target.routes
+    fault = "" if isinstance(target, Routes) else misfit(target)
+    if fault:
+        raise AppError(f"{reference} {fault}; {_suggestion(module)}")
+    return target  # type: ignore[no-any-return]
 
 
 def _suggestion(module: Any) -> str:
@@ -205,7 +209,8 @@ def main_command() -> click.Command:
         "hypoll",
         callback=_main,
         params=[*own, *(_declaration(option) for option in (*options(Processes), *options()))],
-        help="Serve the Routes object ATTRIBUTE of MODULE, as in `hypoll app:routes`, until TERM or INT.",
+        help="Serve the Routes object or WSGI application ATTRIBUTE of MODULE, as in `hypoll app:routes`, until TERM "
+        "or INT.",
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     return click.version_option(__version__, prog_name="hypoll", message="%(prog)s %(version)s")(command)
@@ -321,15 +326,24 @@ def _announce(app: str, server: Server) -> None:
     log.info("hypoll %s serves %s on %s, pid %d", __version__, app, ", ".join(server.addresses), os.getpid())
 
 
-def _check(app: str, routes: Routes, plan: Plan) -> None:
-    table = routes.table()
+def _check(app: str, routes: Routes | WSGIApplication, plan: Plan) -> None:
+    warnings = advice(look(), plan)
+    what = "is a WSGI application"
+    if isinstance(routes, Routes):
+        table = routes.table()
+        _show(table)
+        warnings = warnings_of(routes) + warnings
+        what = f"has {len(table)} route{'s' if len(table) != 1 else ''}"
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(f"{app} {what} and can be served")
+
+
+def _show(table: list[Route]) -> None:
     rows = [("/".join(route.methods), route.path, route.name) for route in table]
     methods, paths = (max((len(row[column]) for row in rows), default=0) for column in (0, 1))
     for method, path, name in rows:
         click.echo(f"{method:{methods}}  {path:{paths}}  {name}")
-    for warning in warnings_of(routes) + advice(look(), plan):
-        click.echo(f"warning: {warning}", err=True)
-    click.echo(f"{app} has {len(table)} route{'s' if len(table) != 1 else ''} and can be served")
 
 
 def warnings_of(routes: Routes) -> list[str]:

@@ -70,7 +70,7 @@ def encode_plain(response: Response) -> bytes | None:
 
     Rule 7 of the hot path: only the length is new. The benchmark's inline row holds it.
     """
-    if response.status == 200 and response.headers is None:
+    if response.status == 200 and response.headers is None and response.reason is None:
         body = response.body
         if type(body) is bytes and len(body) <= COPY_LIMIT:
             try:
@@ -116,8 +116,8 @@ def _encode_general(out: list[bytes], response: Response, request: Request, clos
     status = response.status
     if not isinstance(status, int) or not 200 <= status <= 599:
         raise ValueError(f"{status!r} is not the status of a final response, which is an int from 200 to 599")
-    fields, declared, asked = _inspect(response.headers)
-    body, content_type = _content(response)
+    fields, declared, asked = inspect_fields(response.headers)
+    body, content_type = content_of(response)
     if isinstance(body, Slice):
         declared = body.count
     has_content = status not in CONTENTLESS and request.method != "HEAD"
@@ -127,10 +127,10 @@ def _encode_general(out: list[bytes], response: Response, request: Request, clos
     close = close or asked or not request.keep_alive or framing is Framing.CLOSE
     head = b"HTTP/1.1 %d %b\r\n%b" % (
         status,
-        reason(status).encode(),
+        (reason(status) if response.reason is None else _checked_reason(response.reason)).encode("latin-1"),
         _field_lines(fields, None if status in BODILESS else content_type),
     )
-    if request.plain and not close and response.headers is None and status == 200 and framing is Framing.LENGTH:
+    if request.plain and not close and _is_simple(response) and framing is Framing.LENGTH:
         _remember(content_type, head)
     length = 0 if status == 205 else len(body) if declared is None and isinstance(body, bytes) else declared
     out.append(head + _framing_lines(framing, length, close, request.minor))
@@ -165,8 +165,12 @@ def encode_file(request: Request, response: Response) -> OpenFile | None:
     return None
 
 
+def _is_simple(response: Response) -> bool:
+    return response.status == 200 and response.headers is None and response.reason is None
+
+
 def _is_bare(response: Response) -> bool:
-    return response.status == 200 and response.headers is None and response.content_type is None
+    return _is_simple(response) and response.content_type is None
 
 
 def _encode_file(out: list[bytes], file: OpenFile) -> Rest | None:
@@ -225,25 +229,31 @@ def _framing(body: Body, declared: int | None, minor: int, has_content: bool) ->
     return Framing.CHUNKED if minor else Framing.CLOSE
 
 
-def _content(response: Response) -> tuple[Body, str | None]:
+def content_of(response: Response) -> tuple[Body, str | None]:
     """The body as bytes or an iterator, and its Content-Type."""
     body, content_type = response.body, response.content_type
     if isinstance(body, str):
-        return body.encode(), content_type or "text/plain; charset=utf-8"
+        return body.encode(), "text/plain; charset=utf-8" if content_type is None else content_type
     if isinstance(body, (bytes, bytearray, memoryview)):
-        return bytes(body), content_type or ("application/octet-stream" if len(body) else None)
+        default = "application/octet-stream" if len(body) else None
+        return bytes(body), default if content_type is None else content_type
     if isinstance(body, Slice):
         return body, content_type
     try:
         if isinstance(body, Mapping):
             raise TypeError
         found = aiter(body) if isinstance(body, AsyncIterable) else iter(cast("Iterable[bytes]", body))
-        return found, content_type or "application/octet-stream"
+        return found, "application/octet-stream" if content_type is None else content_type
     except TypeError:
         raise TypeError(f"a response's body is bytes, str or an iterator of bytes, not {type(body).__name__}") from None
 
 
-def _inspect(headers: HeaderSource | None) -> tuple[list[tuple[str, str]], int | None, bool]:
+def _checked_reason(phrase: str) -> str:
+    check_field("reason", phrase)
+    return phrase
+
+
+def inspect_fields(headers: HeaderSource | None) -> tuple[list[tuple[str, str]], int | None, bool]:
     """The fields to send as they are, the declared Content-Length, and whether it asks to close.
 
     Raises `ValueError` or `TypeError`.
@@ -276,7 +286,7 @@ def _field_lines(fields: Iterable[tuple[str, str]], content_type: str | None) ->
         lines.append(b"Server: hypoll\r\n")
     if "date" not in names:
         lines.append(b"Date: %b\r\n" % _date)
-    if content_type is not None and "content-type" not in names:
+    if content_type and "content-type" not in names:
         check_field("Content-Type", content_type)
         lines.append(b"Content-Type: %b\r\n" % content_type.encode("latin-1"))
     lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in fields]

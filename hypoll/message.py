@@ -132,7 +132,19 @@ class Section:
     Requests with equal sections share one, so nothing of it may change but what is kept here to be found out once.
     """
 
-    __slots__ = ("asked", "bodiless", "chunked", "close", "expect", "fields", "host", "length", "persist", "plain")
+    __slots__ = (
+        "asked",
+        "bodiless",
+        "chunked",
+        "close",
+        "environ",
+        "expect",
+        "fields",
+        "host",
+        "length",
+        "persist",
+        "plain",
+    )
 
     def __init__(self, fields: tuple[tuple[str, str], ...] = ()) -> None:
         self.fields = fields
@@ -147,6 +159,8 @@ class Section:
         self.bodiless = False
         # What the request asks of a file: see `hypoll.files.asked`.
         self.asked: dict[str, str] | None = None
+        # Its fields as WSGI's variables: see `hypoll.wsgi`.
+        self.environ: dict[str, str] | None = None
 
 
 NO_FIELDS = Section()
@@ -395,11 +409,14 @@ class Response:
     status: the status code, 200 to 599.
     headers: a mapping, or pairs where names repeat; a list as a value makes a line of each item.
     content_type: the Content-Type. Default: `text/plain; charset=utf-8` for str, `application/octet-stream` for bytes
-    and iterators, none for an empty body.
+    and iterators, none for an empty body. "": none.
+    reason: to be set where the reason phrase isn't to be the registered one.
 
     Date, Server and the framing (Content-Length or chunked) are added when it is sent. A name or value that could
     break the framing is refused then: the client gets 500, the log the reason.
     """
+
+    reason: str | None = None
 
     def __init__(
         self,

@@ -18,18 +18,19 @@ from hypoll.settings import Settings
 from hypoll.tasks import IDLE_CODE, Tasks
 from hypoll.version import __version__
 from hypoll.watchdog import Watchdog
+from hypoll.wsgi import WSGIApplication, service_of
 
 log = logging.getLogger("hypoll.error")
 
 
 def run(
-    routes: Service,
+    routes: Service | WSGIApplication,
     bind: str | tuple[str, ...] = "127.0.0.1:8000",
     *,
     on_start: Callable[[Server], Any] | None = None,
     **settings: Any,
 ) -> None:
-    """Serve `routes` until TERM or INT, from a script's main thread.
+    """Serve `routes`, or a WSGI application, until TERM or INT, from a script's main thread.
 
     bind: one address or several: `HOST:PORT`, `[::1]:PORT`, `unix:/PATH`, `fd://N`.
     settings: the fields of `Settings`.
@@ -39,8 +40,8 @@ def run(
     stops at once. Logging is set up, to standard error, unless the script has done so. Raises `BindError` when an
     address can't be listened on, `ValueError` and `TypeError` for settings.
     """
-    if not hasattr(routes, "startup"):
-        raise TypeError(f"hypoll.run takes a Routes object, not {type(routes).__name__}")
+    chosen = Settings(bind=(bind,) if isinstance(bind, str) else tuple(bind), **settings)
+    service = service_of(routes, script_name=chosen.script_name)
     if not logging.getLogger().hasHandlers():
         set_up_logging("info")
 
@@ -49,8 +50,7 @@ def run(
         if on_start is not None:
             on_start(server)
 
-    addresses = (bind,) if isinstance(bind, str) else tuple(bind)
-    serve(routes, Settings(bind=addresses, **settings), announce)
+    serve(service, chosen, announce)
     log.info("stopped")
 
 
@@ -61,7 +61,9 @@ def set_up_logging(level: str) -> None:
     )
 
 
-def serve(routes: Service, settings: Settings, on_start: Callable[[Server], Any] | None = None) -> None:
+def serve(
+    routes: Service | WSGIApplication, settings: Settings, on_start: Callable[[Server], Any] | None = None
+) -> None:
     """`run` for ready `Settings`."""
     engine = Engine(routes, settings)
     try:
@@ -94,22 +96,23 @@ class Engine:
 
     def __init__(
         self,
-        application: Service,
+        application: Service | WSGIApplication,
         settings: Settings,
         *,
         directory: str | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
+        service = service_of(application, script_name=settings.script_name)
         self.settings = settings
         self.loop = Loop()
         try:
-            checks = getattr(application, "ready_checks", ())
+            checks = getattr(service, "ready_checks", ())
             self.observing = Observing(settings, self.loop, directory, checks=checks, more=observers)
         except BaseException:
             self.loop.close()
             raise
-        self.application = self.observing.around(application)
-        asynchronous = getattr(application, "asynchronous", False)
+        self.application = self.observing.around(service)
+        asynchronous = getattr(service, "asynchronous", False)
         self.tasks = Tasks(self.loop, uvloop=settings.uvloop) if asynchronous else None
         self._server: Server | None = None
         self._leaving = False

@@ -149,6 +149,12 @@ class Settings:
         0.1, "Log a handler that holds the loop for longer, with its stack. 0: don't look.", unit="s"
     )
     uvloop: bool = _option(True, "Run async handlers on uvloop when it is installed.")
+    script_name: str = _option(
+        "",
+        "The path that a WSGI application is below: SCRIPT_NAME. Without it the environment's SCRIPT_NAME is taken.",
+        metavar="PATH",
+        check=_check_path,
+    )
     access_log: str = _option(
         "auto",
         "A line for each request: text is the combined format and the duration; auto is text on a terminal, else off.",

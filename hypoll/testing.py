@@ -14,6 +14,7 @@ except ModuleNotFoundError as error:
 from hypoll.process import Engine
 from hypoll.server import Service
 from hypoll.settings import Settings
+from hypoll.wsgi import WSGIApplication
 
 START_TIMEOUT = 10.0
 """Seconds the application's startup may take."""
@@ -25,14 +26,14 @@ class TestClient(requests.Session):
         with TestClient(routes) as client:
             assert client.get("/users/7").json() == {"id": 7}
 
-    It may be entered again after it was left: that starts a new server.
+    A WSGI application may be given, too. It may be entered again after it was left: that starts a new server.
 
     settings: the fields of `hypoll.settings.Settings`; `bind` is always a free port of 127.0.0.1.
     """
 
     __test__ = False  # not a test of pytest's
 
-    def __init__(self, routes: Service, **settings: Any) -> None:
+    def __init__(self, routes: Service | WSGIApplication, **settings: Any) -> None:
         super().__init__()
         self.trust_env = False  # a proxy of the environment has no business here
         self._routes = routes

@@ -593,7 +593,7 @@ WRONG = {
     "broken_route.py": "from hypoll import Routes\nroutes = Routes()\n\nroutes.get('users')\n",
     "exits.py": "import sys\nsys.exit(3)\n",
     "named.py": "from hypoll import Routes\napi = Routes()\nother = Routes()\nnumber = 7\nclass holder: routes = api\n",
-    "wsgi.py": "def application(environ, start_response): return []\n",
+    "asgi.py": "async def application(scope, receive, send): pass\ndef handler(request): pass\n",
 }
 
 
@@ -627,11 +627,9 @@ def wrong(directory: Path) -> Path:
         ("exits:routes", "exits exits when it is imported: put what is for running it under __main__"),
         ("named:routes", "named ({directory}/named.py) has no attribute 'routes'; it has named:api and named:other"),
         ("named:holder.app", "has no attribute 'holder.app'; it has named:api"),
-        ("named:number", "named:number is a int, not a hypoll.Routes; it has named:api and named:other"),
-        (
-            "wsgi:application",
-            "application is a function, not a hypoll.Routes, and WSGI and ASGI applications are not served; it has no",
-        ),
+        ("named:number", "named:number is a int, neither a hypoll.Routes nor a WSGI application; it has named:api and "),
+        ("asgi:application", "asgi:application is an ASGI application; only WSGI applications and hypoll.Routes are"),
+        ("asgi:handler", "asgi:handler is no WSGI application: it can't be called with environ and start_response"),
     ],
 )
 def test_what_can_not_be_loaded_is_one_sentence_and_2(wrong, reference, words):

@@ -1,0 +1,306 @@
+"""`Routes` as a WSGI application (PEP 3333): so that they can be served by any server of such.
+
+An `async def` handler is run to its end on an event loop of its request's; a body that is an async iterator keeps that
+loop until it is closed. Everything runs on the thread that the server calls on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote, unquote_to_bytes
+
+from hypoll.app import failure
+from hypoll.encode import BODILESS, CONTENTLESS, content_of, inspect_fields
+from hypoll.files import Slice
+from hypoll.message import (
+    FAILURES,
+    ClientDisconnect,
+    Deferred,
+    HTTPError,
+    Kind,
+    Peer,
+    Request,
+    Response,
+    Section,
+    StreamedRequest,
+    json_response,
+    reason,
+)
+from hypoll.settings import Settings
+
+if TYPE_CHECKING:
+    from hypoll.app import Routes
+
+PIECE_SIZE = 64 * 1024
+"""Bytes of the body asked for at once."""
+
+MAX_BODY = Settings.max_body
+"""The largest body that is kept for a handler; one that takes it as `request.stream` has no limit here."""
+
+# What a path may have beside letters, digits and `_.-~` (RFC 3986, 3.3).
+_PATH = "/:@!$&'()*+,;="
+
+Environ = dict[str, Any]
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+
+
+log = logging.getLogger("hypoll.error")
+
+
+class Face:
+    """What `Routes.wsgi` is: called with `environ` and `start_response`.
+
+    routes: what answers. Their `on_start` hooks run before the first request, `on_stop` when the interpreter ends.
+    """
+
+    def __init__(self, routes: Routes) -> None:
+        self.routes = routes
+        self._starting = threading.Lock()
+        self._started = False
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request."""
+        if not self._started:
+            self._start()
+        request = request_of(environ)
+        call = _Call(self.routes, request, environ)
+        try:
+            return call.send(call.answer(), start_response)
+        except FAILURES as error:
+            call.close()
+            return call.send(failure(request, error), start_response)
+
+    def _start(self) -> None:
+        with self._starting:
+            if not self._started:
+                self.routes.startup()
+                atexit.register(self.routes.shutdown)
+                self._started = True
+
+
+class _Call:
+    """One request's way through the routes."""
+
+    def __init__(self, routes: Routes, request: Request, environ: Environ) -> None:
+        self._routes = routes
+        self._request = request
+        self._environ = environ
+        self._runner: asyncio.Runner | None = None
+
+    def answer(self) -> Response:
+        """The response, a file's chosen. Whatever the handler raises is its answer."""
+        request, routes = self._request, self._routes
+        try:
+            if not routes.streams(request) and routes.refuses(request) is None:
+                request.body = b"".join(_limited(_pieces(self._environ)))
+            answer = routes.answer(request)
+            if isinstance(answer, Deferred):
+                answer = self._make(answer)
+        except FAILURES as error:
+            answer = failure(request, error)
+        response = json_response(answer) if isinstance(answer, bytes) else answer
+        respond = getattr(response.body, "respond", None)
+        return response if respond is None else respond(request, response)
+
+    def _make(self, deferred: Deferred) -> Response | bytes:
+        request = self._request
+        if deferred.stream:
+            pieces = _pieces(self._environ)
+            request.__class__ = StreamedRequest
+            request.__dict__["stream"] = AsyncStream(pieces) if deferred.kind is Kind.ASYNC else Stream(pieces)
+        try:
+            result = deferred.call(request, asyncio.to_thread)
+            if deferred.kind is Kind.ASYNC:
+                self._runner = asyncio.Runner()
+                result = self._runner.run(result)
+            return deferred.settle(result)
+        except FAILURES as error:
+            return deferred.fail(request, error)
+
+    def send(self, response: Response, start_response: StartResponse) -> Iterable[bytes]:
+        """Give the head to the server, and the body. Raises `ValueError` or `TypeError` when they can't be sent."""
+        status = response.status
+        if not isinstance(status, int) or not 200 <= status <= 599:
+            raise ValueError(f"{status!r} is not the status of a final response, which is an int from 200 to 599")
+        fields, declared, _ = inspect_fields(response.headers)
+        body, content_type = content_of(response)
+        if status not in BODILESS:
+            if content_type and not any(name.lower() == "content-type" for name, _ in fields):
+                fields.insert(0, ("Content-Type", content_type))
+            length = _length(self._request, body, declared)
+            if length is not None:
+                fields.append(("Content-Length", str(0 if status == 205 else length)))
+        pulled = None if isinstance(body, bytes) else self._pulled(body)
+        phrase = reason(status) if response.reason is None else response.reason
+        start_response(f"{status} {phrase or 'Unknown'}", fields)
+        if self._request.method == "HEAD" or status in CONTENTLESS:
+            self._end(body)
+            return []
+        if pulled is None or isinstance(body, bytes):
+            self.close()
+            return [cast(bytes, body)]
+        return Body(pulled, lambda: self._end(body))
+
+    def _pulled(self, body: Iterator[bytes] | AsyncIterator[bytes] | Slice) -> Iterator[bytes]:
+        if not isinstance(body, AsyncIterator):
+            return iter(body)
+        if self._runner is None:
+            raise TypeError("a body that is an async iterator needs an async def handler")
+        return _run_through(self._runner, body)
+
+    def _end(self, body: Any) -> None:
+        """Nothing more of the body is wanted."""
+        try:
+            if hasattr(body, "close"):
+                body.close()
+            elif hasattr(body, "aclose") and self._runner is not None:
+                self._runner.run(body.aclose())
+        except Exception:
+            log.exception("closing a response's body failed")
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End the event loop, if there is one."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()
+
+
+class Body:
+    """A body in pieces, for the server to take and to close."""
+
+    def __init__(self, pieces: Iterator[bytes], close: Callable[[], object]) -> None:
+        self._pieces = pieces
+        self._close: Callable[[], object] | None = close
+
+    def __iter__(self) -> Body:
+        return self
+
+    def __next__(self) -> bytes:
+        return bytes(next(self._pieces))
+
+    def close(self) -> None:
+        """Close what gives the pieces; a second time does nothing."""
+        close, self._close = self._close, None
+        if close is not None:
+            close()
+
+
+class Stream:
+    """`request.stream` of a threaded handler."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
+
+    def read(self) -> bytes:
+        """All that is left of the body."""
+        return b"".join(self._pieces)
+
+
+class AsyncStream:
+    """`request.stream` of an `async def` handler; its reading blocks, as nothing else is on its event loop."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    def __aiter__(self) -> AsyncStream:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for piece in self._pieces:
+            return piece
+        raise StopAsyncIteration
+
+    async def read(self) -> bytes:
+        """All that is left of the body."""
+        return b"".join(self._pieces)
+
+
+def request_of(environ: Environ) -> Request:
+    """The request that an environment tells of, without its body."""
+    fields = tuple(
+        (name.removeprefix("HTTP_").replace("_", "-").lower(), value)
+        for name, value in environ.items()
+        if name.startswith("HTTP_") or (name in ("CONTENT_TYPE", "CONTENT_LENGTH") and value)
+    )
+    port = environ.get("REMOTE_PORT") or "0"
+    client = environ.get("REMOTE_ADDR") or "", int(port) if port.isdecimal() else 0
+    peer = Peer(client, environ["wsgi.url_scheme"])
+    request = Request(environ["REQUEST_METHOD"], _target(environ), Section(fields), peer)
+    request.minor = 0 if environ.get("SERVER_PROTOCOL") == "HTTP/1.0" else 1
+    return request
+
+
+def _target(environ: Environ) -> bytes:
+    """The request-target below SCRIPT_NAME: as it was sent where the server tells, else made anew of PATH_INFO."""
+    raw = (environ.get("RAW_URI") or environ.get("REQUEST_URI") or "").partition("?")[0]
+    info = environ.get("PATH_INFO") or ""
+    if raw == "*" and environ["REQUEST_METHOD"] == "OPTIONS":
+        return b"*"
+    if not raw.startswith("/") or unquote_to_bytes(raw.encode("latin-1", "replace")).decode("latin-1") != info:
+        raw = quote((info or "/").encode("latin-1"), safe=_PATH)
+    query = environ.get("QUERY_STRING") or ""
+    return (f"{raw}?{query}" if query else raw).encode("latin-1")
+
+
+def _pieces(environ: Environ) -> Iterator[bytes]:
+    """The body. Raises `HTTPError` 400 for a length that is none, `ClientDisconnect` when some of it is missing."""
+    stream = environ["wsgi.input"]
+    declared = environ.get("CONTENT_LENGTH") or ""
+    if declared and not (declared.isascii() and declared.isdecimal()):
+        raise HTTPError(400, "the Content-Length is not a decimal number")
+    # Without a length the end is the end of the input, if the server says that it has one.
+    left = int(declared) if declared else None if environ.get("wsgi.input_terminated") else 0
+    while left != 0:
+        try:
+            piece = stream.read(PIECE_SIZE if left is None else min(PIECE_SIZE, left))
+        except OSError as error:
+            raise ClientDisconnect(str(error)) from error
+        if not piece:
+            break
+        left = None if left is None else left - len(piece)
+        yield piece
+    if left:
+        raise ClientDisconnect("the connection ended before the request did")
+
+
+def _limited(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > MAX_BODY:
+            raise HTTPError(413, f"the body is larger than {MAX_BODY} bytes")
+        yield piece
+
+
+def _length(request: Request, body: object, declared: int | None) -> int | None:
+    """The Content-Length; None: nobody knows it. Raises `ValueError` when the declared one is wrong."""
+    if isinstance(body, Slice):
+        return body.count
+    if not isinstance(body, bytes):
+        return declared
+    if declared not in (None, len(body)) and (body or request.method != "HEAD"):
+        raise ValueError(f"the response declares Content-Length: {declared}, its body has {len(body)} bytes")
+    return len(body) if declared is None else declared
+
+
+def _run_through(runner: asyncio.Runner, body: AsyncIterator[bytes]) -> Iterator[bytes]:
+    """The pieces of an async iterator."""
+
+    async def step() -> bytes | None:
+        return await anext(body, None)
+
+    while (piece := runner.run(step())) is not None:
+        yield piece
