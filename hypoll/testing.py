@@ -14,7 +14,7 @@ except ModuleNotFoundError as error:
 from hypoll.process import Engine
 from hypoll.server import Service
 from hypoll.settings import Settings
-from hypoll.wsgi import WSGIApplication
+from hypoll.wsgi import WSGIApplication, service_of
 
 START_TIMEOUT = 10.0
 """Seconds the application's startup may take."""
@@ -36,8 +36,8 @@ class TestClient(requests.Session):
     def __init__(self, routes: Service | WSGIApplication, **settings: Any) -> None:
         super().__init__()
         self.trust_env = False  # a proxy of the environment has no business here
-        self._routes = routes
         self._settings = Settings(**{"access_log": "off", **settings, "bind": ("127.0.0.1:0",)})
+        self._routes = service_of(routes, script_name=self._settings.script_name)
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
