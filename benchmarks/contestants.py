@@ -60,6 +60,7 @@ CONTESTANTS = (
     Contestant(
         "worker", "JSON, as a gunicorn worker", gunicorn("benchmarks.app:hello", "-k", WORKER), "/json", limit=1.52
     ),
+    Contestant("wsgi", "JSON, from a WSGI application", hypoll("benchmarks.wsgi:app"), "/json"),
     Contestant("gthread", "JSON, by gunicorn's gthread", gunicorn("benchmarks.wsgi:app", "--threads", "4"), "/json"),
     Contestant("text", "text", hypoll("hello"), "/"),
     Contestant("params", "path parameters", hypoll("shop"), "/users/4711/orders/spring"),

@@ -20,6 +20,7 @@ from hypoll.listen import listen
 from hypoll.reload import command_of
 from hypoll.server import Service
 from hypoll.settings import Processes, Settings
+from hypoll.wsgi import WSGIApplication
 
 
 class ClusterWorker(Worker):
@@ -43,7 +44,7 @@ class ClusterWorker(Worker):
 class _Cluster(BaseApplication):
     """What gunicorn's arbiter runs."""
 
-    def __init__(self, load: Callable[[], Service], options: dict[str, Any]) -> None:
+    def __init__(self, load: Callable[[], Service | WSGIApplication], options: dict[str, Any]) -> None:
         self._load = load
         self._options = options
         super().__init__(prog="hypoll")
@@ -52,7 +53,7 @@ class _Cluster(BaseApplication):
         for name, value in self._options.items():
             self.cfg.set(name, value)
 
-    def load(self) -> Service:
+    def load(self) -> Service | WSGIApplication:
         return self._load()
 
     def run(self) -> None:
@@ -65,7 +66,13 @@ class _Cluster(BaseApplication):
             raise SystemExit(f"Error: {error}") from None
 
 
-def serve(name: str, load: Callable[[], Service], settings: Settings, processes: Processes, log_level: str) -> None:
+def serve(
+    name: str,
+    load: Callable[[], Service | WSGIApplication],
+    settings: Settings,
+    processes: Processes,
+    log_level: str,
+) -> None:
     """Serve with workers until TERM or INT; ends in `SystemExit`, as gunicorn does.
 
     name: of the application, for the processes' titles.
@@ -104,7 +111,7 @@ def bound(settings: Settings) -> list[str]:
     return [f"fd://{listen(address, settings).detach()}" for address in settings.bind]
 
 
-def _told(load: Callable[[], Service]) -> Callable[[], Service]:
+def _told(load: Callable[[], Service | WSGIApplication]) -> Callable[[], Service | WSGIApplication]:
     """`load`, telling gunicorn that it is the application that can't be loaded."""
 
     def load_or_tell() -> Service:

@@ -19,6 +19,7 @@ from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker as BaseWorker
 
+from hypoll import wsgi
 from hypoll.app import Routes
 from hypoll.connection import Answer, Shared
 from hypoll.gunicorn_config import check, translate
@@ -39,7 +40,7 @@ class _Abort(_Quit):
 
 
 class Worker(BaseWorker):
-    """Serves a `Routes` object in one process of gunicorn's."""
+    """Serves a `Routes` object, or a WSGI application, in one process of gunicorn's."""
 
     engine: Engine
     server: Server
@@ -65,7 +66,7 @@ class Worker(BaseWorker):
     def load_wsgi(self) -> None:
         """Load the application. What isn't one halts the master; while reloading, why is what is served."""
         try:
-            self.wsgi = service_of(self.app.wsgi())
+            self.wsgi = service_of(self.app.wsgi(), self.settings(self.cfg), multiprocess=self.cfg.workers > 1)
         except Exception as error:
             if self.reloader is None:
                 raise
@@ -188,13 +189,12 @@ class Worker(BaseWorker):
             self._drain()
 
 
-def service_of(application: Any) -> Service:
+def service_of(application: Any, settings: Settings, multiprocess: bool = False) -> Service:
     """What serves an application. Raises `AppImportError`, at which gunicorn's master halts."""
-    if isinstance(application, Routes):
-        return application
-    raise AppImportError(
-        f"the application is a {type(application).__name__}, not a hypoll.Routes: name one, as in app:routes"
-    )
+    try:
+        return wsgi.service_of(application, script_name=settings.script_name, multiprocess=multiprocess)
+    except TypeError as error:
+        raise AppImportError(str(error)) from None
 
 
 def failing(reason: str) -> Routes:

@@ -627,7 +627,7 @@ def wrong(directory: Path) -> Path:
         ("exits:routes", "exits exits when it is imported: put what is for running it under __main__"),
         ("named:routes", "named ({directory}/named.py) has no attribute 'routes'; it has named:api and named:other"),
         ("named:holder.app", "has no attribute 'holder.app'; it has named:api"),
-        ("named:number", "named:number is a int, neither a hypoll.Routes nor a WSGI application; it has named:api and "),
+        ("named:number", "named:number is a int, neither a hypoll.Routes nor a WSGI application; it has named"),
         ("asgi:application", "asgi:application is an ASGI application; only WSGI applications and hypoll.Routes are"),
         ("asgi:handler", "asgi:handler is no WSGI application: it can't be called with environ and start_response"),
     ],

@@ -336,7 +336,7 @@ def test_usr1_reopens_the_logs(start, tmp_path):
     [
         ("raise RuntimeError('at import')", 3, "RuntimeError: at import"),
         ("other = 1", 4, "Failed to find attribute 'routes' in 'app'"),
-        ("def routes(environ, start_response): pass", 4, "is a function, not a hypoll.Routes"),
+        ("async def routes(scope, receive, send): pass", 4, "routes is an ASGI application"),
         (APP + "\n@routes.on_start\ndef fail(): raise RuntimeError('at start')\n", 3, "RuntimeError: at start"),
     ],
     ids=["import", "attribute", "other", "on_start"],
