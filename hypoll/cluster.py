@@ -114,7 +114,7 @@ def bound(settings: Settings) -> list[str]:
 def _told(load: Callable[[], Service | WSGIApplication]) -> Callable[[], Service | WSGIApplication]:
     """`load`, telling gunicorn that it is the application that can't be loaded."""
 
-    def load_or_tell() -> Service:
+    def load_or_tell() -> Service | WSGIApplication:
         try:
             return load()
         except Exception as error:
