@@ -159,8 +159,8 @@ class Section:
         self.bodiless = False
         # What the request asks of a file: see `hypoll.files.asked`.
         self.asked: dict[str, str] | None = None
-        # Its fields as WSGI's variables: see `hypoll.wsgi`.
-        self.environ: dict[str, str] | None = None
+        # What it makes of WSGI's environment: see `hypoll.wsgi`.
+        self.environ: dict[str, Any] | None = None
 
 
 NO_FIELDS = Section()

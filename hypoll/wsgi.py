@@ -17,6 +17,7 @@ import logging
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from types import TracebackType
@@ -53,6 +54,9 @@ CONTENTLESS = (204, 205, 304)
 
 _STATUS = re.compile(r"([2-5][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*)")
 
+_OWNER = "hypoll.wsgi"
+"""The variable that holds the `WSGI` an environment was made by."""
+
 _UNKNOWN_HOSTS = {"http": ("localhost", "80"), "https": ("localhost", "443")}
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -79,7 +83,9 @@ class WSGI:
         self.application = application
         self.script_name = script_name.rstrip("/")
         self._base: Environ = {
+            _OWNER: self,
             "SCRIPT_NAME": self.script_name,
+            "SERVER_PROTOCOL": "HTTP/1.1",
             "SERVER_SOFTWARE": f"hypoll/{__version__}",
             "wsgi.version": (1, 0),
             "wsgi.errors": ErrorStream(),
@@ -133,35 +139,38 @@ class WSGI:
 
     def environ(self, request: Request) -> Environ:
         """The environment of a request. Raises `HTTPError` 404 when its path is not below `script_name`."""
-        section = request.section
-        variables = section.environ
-        if variables is None:
-            variables = section.environ = _variables(section)
-        environ = self._base | variables
-        path, _, query = request.target.partition(b"?")
-        client, scheme = request.client, request.scheme
-        host = section.host if request.authority is None else request.authority
-        if request.authority is not None:
-            environ["HTTP_HOST"] = host
+        peer, template = request.peer, request.section.environ
+        if template is None or template["wsgi.url_scheme"] != peer.scheme or template[_OWNER] is not self:
+            template = request.section.environ = self._template(request.section, peer.scheme)
+        environ = template.copy()
+        target = request.target.decode("latin-1")
+        path, _, query = target.partition("?")
+        if "%" in path:
+            path = unquote_to_bytes(path).decode("latin-1")  # bytes as characters: PEP 3333, "Unicode Issues"
         environ["REQUEST_METHOD"] = request.method
-        environ["PATH_INFO"] = self._path_info(path)
-        environ["QUERY_STRING"] = query.decode("latin-1")
-        environ["RAW_URI"] = environ["REQUEST_URI"] = request.target.decode("latin-1")
-        environ["SERVER_PROTOCOL"] = "HTTP/1.1" if request.minor else "HTTP/1.0"
-        environ["SERVER_NAME"], environ["SERVER_PORT"] = _server(host or "", scheme)
-        environ["REMOTE_ADDR"] = client[0]
-        environ["REMOTE_PORT"] = str(client[1])
-        environ["wsgi.url_scheme"] = scheme
+        environ["PATH_INFO"] = self._below(path) if self.script_name else path
+        environ["QUERY_STRING"] = query
+        environ["RAW_URI"] = environ["REQUEST_URI"] = target
+        environ["REMOTE_ADDR"], port = peer.client
+        environ["REMOTE_PORT"] = str(port)
         environ["wsgi.input"] = _input(request)
+        if request.authority is not None:
+            environ["HTTP_HOST"] = request.authority
+            environ["SERVER_NAME"], environ["SERVER_PORT"] = _server(request.authority, peer.scheme)
+        if not request.minor:
+            environ["SERVER_PROTOCOL"] = "HTTP/1.0"
         return environ
 
-    def _path_info(self, path: bytes) -> str:
-        # Bytes as latin-1 characters: PEP 3333, "Unicode Issues".
-        info = (unquote_to_bytes(path) if b"%" in path else path).decode("latin-1")
-        if not self.script_name:
-            return info
-        below = info.removeprefix(self.script_name)
-        if below == info or below[:1] not in ("", "/"):
+    def _template(self, section: Section, scheme: str) -> Environ:
+        """What the environments of requests with equal header sections have in common."""
+        template = self._base | _variables(section)
+        template["wsgi.url_scheme"] = scheme
+        template["SERVER_NAME"], template["SERVER_PORT"] = _server(section.host or "", scheme)
+        return template
+
+    def _below(self, path: str) -> str:
+        below = path.removeprefix(self.script_name)
+        if below == path or below[:1] not in ("", "/"):
             raise HTTPError(404, f"the application is below {self.script_name}")
         return below
 
@@ -290,23 +299,29 @@ class InputStream(io.RawIOBase):
             raise InputError(str(error)) from error
 
 
-class ErrorStream:
-    """`wsgi.errors`: what is written is a record of the error log, each call one."""
+class ErrorStream(threading.local):
+    """`wsgi.errors`: what a thread writes, up to the end of a line or a flush, is a record of the error log."""
+
+    _text = ""
 
     def write(self, text: str) -> int:
-        """Log text, if it is more than white space."""
+        """Take text."""
         if not isinstance(text, str):
             raise TypeError(f"wsgi.errors takes str, not {type(text).__name__}")
-        if text.strip():
-            log.error("%s", text.rstrip())
+        self._text += text
+        if text.endswith("\n"):
+            self.flush()
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Log lines together."""
+        """Take lines, together."""
         self.write("".join(lines))
 
     def flush(self) -> None:
-        """Do nothing: nothing waits."""
+        """Log what was written, if it is more than white space."""
+        text, self._text = self._text.rstrip(), ""
+        if text:
+            log.error("%s", text)
 
 
 # the answer
@@ -357,16 +372,13 @@ class Start:
     def _take(self, fields: list[tuple[str, str]]) -> None:
         declared = content_type = None
         for name, value in fields:
-            check_field(name, value)
-            lower = name.lower()
-            if lower == "content-length":
-                if declared is not None or not (value.isascii() and value.isdecimal()):
-                    raise ValueError(f"Content-Length: {value!r} is not one decimal number")
-                declared = int(value)
-            elif lower == "content-type":
-                content_type = value
-            elif lower in HOP_BY_HOP:
-                raise ValueError(f"{name} is a field of the connection: an application may not send it (PEP 3333)")
+            match _checked(name, value):
+                case "content-length":
+                    if declared is not None:
+                        raise ValueError("there is more than one Content-Length")
+                    declared = int(value)
+                case "content-type":
+                    content_type = value
         self.fields, self.declared = fields, declared
         self.content_type = content_type if len(fields) == (1 if declared is None else 2) else None
 
@@ -385,6 +397,18 @@ class Start:
         response = Response(body, self.status, self.fields, "")
         response.reason = self.phrase
         return response
+
+
+@lru_cache(512)
+def _checked(name: str, value: str) -> str:
+    """The lower-case name of a field that an application may send. Raises `ValueError`, `TypeError`."""
+    check_field(name, value)
+    lower = name.lower()
+    if lower in HOP_BY_HOP:
+        raise ValueError(f"{name} is a field of the connection: an application may not send it (PEP 3333)")
+    if lower == "content-length" and not (value.isascii() and value.isdecimal()):
+        raise ValueError(f"Content-Length: {value!r} is not a decimal number")
+    return lower
 
 
 @lru_cache(256)

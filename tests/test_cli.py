@@ -667,6 +667,19 @@ def test_a_module_hidden_by_another_of_its_name_is_told_by_the_file(directory):
     assert f"json ({json.__file__}) has no attribute 'routes'; it has no Routes object" in ended.stderr
 
 
+def test_a_wsgi_application_can_be_served(directory):
+    (directory / "flat.py").write_text(
+        "from hypoll import Routes\n"
+        "routes = Routes()\n"
+        "wsgi = routes.wsgi\n"
+        "def application(environ, start_response): return []\n"
+    )
+    told = hypoll_says(directory, "flat:application", "--check").stdout
+    assert told == "flat:application is a WSGI application and can be served\n"
+    told = hypoll_says(directory, "flat:wsgi", "--check").stdout  # served as what it is
+    assert told == "flat:wsgi has 0 routes and can be served\n"
+
+
 def test_routes_may_be_an_attribute_of_an_attribute(wrong):
     assert hypoll_says(wrong, "named:holder.routes", "--check").returncode == 0
 

@@ -354,6 +354,26 @@ def test_what_can_t_work_is_refused_before_a_worker_is_started(start, tmp_path):
     assert not any("Booting" in line for line in master.lines)
 
 
+WSGI = """
+import os
+
+def routes(environ, start_response):
+    print("an error of", environ["PATH_INFO"], file=environ["wsgi.errors"])
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    names = ("SCRIPT_NAME", "PATH_INFO", "REMOTE_ADDR", "wsgi.multiprocess", "wsgi.multithread")
+    return [" ".join(str(environ[name]) for name in names).encode()]
+"""
+
+
+def test_a_wsgi_application_is_served_and_logged(start):
+    arguments = ("-w", "2", "--access-logfile", "-", "--access-logformat", "%(s)s %(U)s %(B)s")
+    master = start(*arguments, app=WSGI, env={"SCRIPT_NAME": "/shop"})
+    assert master.get("/shop/a") == (200, b"/shop /a 127.0.0.1 True True")
+    assert master.get("/a")[0] == 404
+    master.says(r"^200 /shop/a 28$")
+    master.says(r"\[ERROR\] an error of /a")
+
+
 def test_preload_loads_the_application_once_in_the_master(start):
     master = start("--preload", "-w", "2")
     assert int(master.get("/booted")[1]) == master.popen.pid

@@ -182,10 +182,16 @@ def test_the_script_name_of_the_process_environment(monkeypatch):
 
 def test_wsgi_errors_are_records_of_the_log(caplog):
     stream = ErrorStream()
-    print("one\ntwo", file=stream)
+    print("one\ntwo", 3, file=stream)
+    print(file=stream)
     stream.writelines(["a\n", "b\n"])
+    stream.write("c")
+    other = threading.Thread(target=lambda: print("of another thread", file=stream))
+    other.start()
+    other.join()
     stream.flush()
-    assert [record.getMessage() for record in caplog.records] == ["one\ntwo", "a\nb"]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["one\ntwo 3", "a\nb", "of another thread", "c"]
     with pytest.raises(TypeError, match="takes str, not bytes"):
         stream.write(b"x")  # type: ignore[arg-type]
 
