@@ -568,3 +568,28 @@ def test_small_bodies_are_copied_and_large_ones_are_not() -> None:
     encode(out, Response(large), a_request(), False)
     assert len(out) == 2
     assert out[1] is large
+
+
+@pytest.mark.parametrize("body", [b"x", "x", iter([b"x"]), b""])
+def test_no_content_type_where_none_is_wanted(body):
+    assert "Content-Type" not in send(Response(body, content_type="")).fields
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "line"),
+    [(200, "Fine", "HTTP/1.1 200 Fine"), (404, "", "HTTP/1.1 404 "), (299, "\xe9", "HTTP/1.1 299 \xe9")],
+)
+def test_a_reason_of_its_own(status, reason, line):
+    response = Response(b"x", status, content_type="text/plain")
+    send(Response(b"x", content_type="text/plain"))  # a prebuilt head has another
+    response.reason = reason
+    assert send(response).line == line
+    assert send(Response(b"x", content_type="text/plain")).line == "HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize("reason", ["a\r\nX: y", "\u20ac"])
+def test_a_reason_that_would_break_the_head_is_refused(reason):
+    response = Response(b"x")
+    response.reason = reason
+    with pytest.raises(ValueError, match="the value of reason can't be sent"):
+        send(response)
