@@ -21,7 +21,8 @@ import requests
 from hypoll import Request, Routes
 from hypoll.message import NO_FIELDS, Peer, Section
 from hypoll.testing import TestClient
-from hypoll.wsgi import WSGI, ErrorStream, FilePart, Start, check_application, service_of
+from hypoll.wsgi import WSGI, ErrorStream, check_application, service_of
+from hypoll.wsgi_answer import FilePart, Start
 
 PLAIN = [("Content-Type", "text/plain")]
 COOKIES = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
@@ -194,6 +195,16 @@ def test_wsgi_errors_are_records_of_the_log(caplog):
     assert said == ["one\ntwo 3", "a\nb", "of another thread", "c"]
     with pytest.raises(TypeError, match="takes str, not bytes"):
         stream.write(b"x")  # type: ignore[arg-type]
+
+
+def test_what_was_written_of_a_line_is_logged_with_its_request(caplog):
+    def application(environ, start_response):
+        environ["wsgi.errors"].write("half a line")
+        return giving([b"ok"])(environ, start_response)
+
+    with served(application) as client:
+        client.get("/")
+        assert [record.getMessage() for record in caplog.records] == ["half a line"]
 
 
 # what is served
