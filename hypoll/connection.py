@@ -85,20 +85,22 @@ log = logging.getLogger("hypoll.error")
 class Phase(IntEnum):
     """What a connection is doing; each with a deadline in `RULES`. Up to SKIPPING it takes input, from WAITING on not.
 
+    HANDSHAKE: TLS is being agreed upon. A plain connection begins in NEW.
     SKIPPING: the rest of a body comes whose handler has answered without reading it.
     WAITING: a handler is at work on a thread or in a task, for as long as it likes.
     """
 
-    NEW = 0
-    IDLE = 1
-    HEAD = 2
-    BODY = 3
-    SKIPPING = 4
-    WAITING = 5
-    SENDING = 6
-    FINISHING = 7
-    LINGERING = 8
-    CLOSED = 9
+    HANDSHAKE = 0
+    NEW = 1
+    IDLE = 2
+    HEAD = 3
+    BODY = 4
+    SKIPPING = 5
+    WAITING = 6
+    SENDING = 7
+    FINISHING = 8
+    LINGERING = 9
+    CLOSED = 10
 
 
 class Rule(NamedTuple):
@@ -109,6 +111,7 @@ class Rule(NamedTuple):
 
 
 RULES = {
+    Phase.HANDSHAKE: Rule("header_timeout"),
     Phase.NEW: Rule("keep_alive"),
     Phase.IDLE: Rule("keep_alive"),
     Phase.HEAD: Rule("header_timeout", HTTPError(408, "the request head took too long")),
@@ -856,7 +859,11 @@ class Connection:
             return
         if self.phase is Phase.SENDING and not (self.exchange and self._lacks_body(self.exchange)):
             self._go_on()
-            return
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        """The answer that is the last is out: end, in a way that lets the peer read it."""
         self._end_exchange()
         if self.readable or self.parser.pending or self.parser.state is not State.DONE or self._owes_much():
             # More of the peer's is here, or, since the end is not the peer's own wish, may be under way.

@@ -12,7 +12,7 @@ import mimetypes
 import os
 import stat
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable
 from email.utils import formatdate
 
 from hypoll.conditional import CONDITIONS, Outcome, Validators, decide, parse_date
@@ -206,7 +206,7 @@ class Slice:
         self.count -= count
         return count
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Generator[bytes]:
         """What is left, in pieces, for whom an iterator of bytes is a body. Raises `TruncatedError`."""
         while self.count:
             yield self.read(PIECE_SIZE)

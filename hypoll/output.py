@@ -41,7 +41,7 @@ def flush(sock: socket.socket, output: Buffers, flags: int = 0) -> int:
             sent = sock.sendmsg(offered, (), flags)
         except BlockingIOError:
             break
-        _drop(output, sent)
+        drop(output, sent)
         total += sent
         if sent < sum(map(len, offered)):
             break  # the kernel is full
@@ -59,7 +59,7 @@ def _up_to(size: int, buffers: Buffers) -> Buffers:
     return chosen
 
 
-def _drop(buffers: Buffers, count: int) -> None:
+def drop(buffers: Buffers, count: int) -> None:
     """Take the first `count` bytes away."""
     whole = 0
     for buffer in buffers:

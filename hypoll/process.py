@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -118,11 +119,16 @@ class Engine:
         self._leaving = False
 
     def server(
-        self, listeners: list[socket.socket] | None = None, *, shared: bool = False, own: bool = False
+        self,
+        listeners: list[socket.socket] | None = None,
+        *,
+        shared: bool = False,
+        own: bool = False,
+        context: ssl.SSLContext | None = None,
     ) -> Server:
         """The server of the application on this loop, which it stops when it has stopped.
 
-        listeners, shared, own: see `Server`.
+        listeners, shared, own, context: see `Server`.
         """
         self._server = Server(
             self.application,
@@ -133,6 +139,7 @@ class Engine:
             shared=shared,
             own=own,
             hub=self.observing.hub,
+            context=context,
             on_stopped=self.loop.stop,
         )
         return self._server

@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from enum import Enum
@@ -19,9 +20,11 @@ from hypoll.http import HTTPError, Peer, refresh_date
 from hypoll.listen import address_of, listen, prepare, refuse_new
 from hypoll.loop import IN, Loop, Timer
 from hypoll.observe import Gauges, Hub
+from hypoll.secured import secured
 from hypoll.settings import Settings
 from hypoll.tasks import Tasks
 from hypoll.telling import TellingConnection, Told
+from hypoll.tls import TLSSocket, context_of
 
 ACCEPTS_PER_TURN = 64
 """Connections accepted from one listener before the others have their turn."""
@@ -204,6 +207,7 @@ class Server:
     shared: whether other processes serve these listeners, too.
     own: whether they end with this process, so that a drain may close their queues for good.
     hub: is told what the server does; None: nobody wants to know.
+    context: TLS for all listeners, in place of what the settings ask for.
     on_stopped: called once when the last connection of a drain is gone, or on `stop`.
     """
 
@@ -218,6 +222,7 @@ class Server:
         shared: bool = False,
         own: bool = False,
         hub: Hub | None = None,
+        context: ssl.SSLContext | None = None,
         on_stopped: Callable[[], object] = lambda: None,
     ) -> None:
         self.application = application
@@ -228,7 +233,7 @@ class Server:
         self.shared = Shared(loop, application, settings, tasks)
         self.shared.on_close = self._on_close
         self.hub = hub
-        self._make_connection: Callable[[Shared, socket.socket, Peer], Connection] = Connection
+        self._make_connection: type[Connection] = Connection
         if hub is not None:
             Told(self.shared, hub)
             self._make_connection = TellingConnection
@@ -239,6 +244,7 @@ class Server:
             tasks.on_idle = self._stop_when_drained
         self.connections = self.shared.connections
         self.listeners: list[Listener] = []
+        self.context = context
         self._given = listeners
         self._shared = shared
         self._owned = own
@@ -263,10 +269,22 @@ class Server:
     @property
     def addresses(self) -> list[str]:
         """Where it listens, as a client would write it."""
-        return [address_of(listener.sock) for listener in self.listeners]
+        return [address_of(listener.sock, self.scheme) for listener in self.listeners]
+
+    @property
+    def scheme(self) -> str:
+        """`https` when it speaks TLS, else `http`."""
+        return "http" if self.context is None else "https"
 
     def start(self) -> None:
-        """Bind, run the application's startup, listen. Raises `hypoll.listen.BindError`, or what the startup raises."""
+        """Bind, run the application's startup, listen.
+
+        Raises `hypoll.listen.BindError`, of which `hypoll.tls.TLSError` is one, or what the startup raises.
+        """
+        if self.context is None:
+            self.context = context_of(self.settings)
+        if self.context is not None:
+            self._make_connection = secured(self._make_connection)
         descriptors = raise_descriptor_limit()
         self._refusals = _refusals_for(descriptors)
         FILES.limit = min(OPEN_FILES, descriptors // 8)
@@ -346,7 +364,9 @@ class Server:
         sock.setblocking(False)
         client = (address[0], address[1]) if isinstance(address, tuple) else ("", 0)
         try:
-            connection = self._make_connection(self.shared, sock, Peer(client))
+            if self.context is not None:
+                sock = TLSSocket(sock, self.context)
+            connection = self._make_connection(self.shared, sock, Peer(client, self.scheme))
         except (OSError, MemoryError) as error:
             self.loop.forget(sock.fileno())
             sock.close()

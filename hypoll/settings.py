@@ -33,6 +33,9 @@ _UNITS = {
 }
 _SIZE = re.compile(r"([0-9]+)\s*([A-Za-z]*)")
 
+CERT_REQS = ("none", "optional", "required")
+"""Whether clients are asked for a certificate, and must have one."""
+
 
 def parse_size(text: str) -> int:
     """A number of bytes from text like `65536`, `64KiB` or `16M` (powers of 1024).
@@ -125,6 +128,13 @@ class Settings:
     max_connections: int = _option(
         0, "Connections served at once; one more is refused with 503. 0: the descriptor limit less a reserve."
     )
+    certfile: str = _option(
+        "", "Speak TLS, with the certificate in this PEM file and those between it and the root.", metavar="FILE"
+    )
+    keyfile: str = _option("", "The certificate's key in PEM form. Default: it is in --certfile, too.", metavar="FILE")
+    cert_reqs: str = _option("none", "Whether clients need a certificate of their own.", choices=CERT_REQS)
+    ca_certs: str = _option("", "The certificates that those of clients must lead to, in PEM form.", metavar="FILE")
+    ciphers: str = _option("", "The ciphers of TLS 1.2, as `openssl ciphers` takes them.", metavar="CIPHERS")
     keep_alive: float = _option(
         75.0, "How long a connection may be idle between requests. 0: each answer is its connection's last.", unit="s"
     )

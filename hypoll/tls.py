@@ -1,0 +1,353 @@
+"""TLS: a context that is safe, made of files, and a socket whose content is encrypted, as a connection wants it.
+
+Laws:
+
+- A `TLSSocket` keeps what edge-triggered epoll promises of a plain socket: a short read has drained it, the kernel's
+  buffer and all that TLS holds back alike; a short send waits for the writable edge, which will come.
+- TLS never touches the descriptor. It reads and writes memory (ssl.MemoryBIO); what goes to the kernel and what comes
+  from it is decided here. So a write never has to be repeated as it was, nor a read waits for a write.
+- What is encrypted and not yet taken by the kernel counts as not sent: its sender keeps it, offers it again, and its
+  deadline runs.
+- Who makes TLS work without sending content is cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from typing import Any
+
+from hypoll.listen import BindError
+from hypoll.output import SENDMSG_BUFFERS, Buffers, drop
+from hypoll.settings import CERT_REQS, Settings
+
+READ_SIZE = 64 * 1024
+"""Encrypted bytes asked for by one read."""
+
+CONTENT_SIZE = 16 * 1024
+"""The most content of one record (RFC 8446, 5.1)."""
+
+RECORD_SIZE = 5 + CONTENT_SIZE + 2048
+"""The longest record (RFC 5246, 6.2.3). TLS is given no more at once: its buffers never shrink."""
+
+RECORDS_PER_SEND = 4
+"""Records made for one call of the kernel. Those it doesn't take wait in memory."""
+
+FRUITLESS_SIZE = 256 * 1024
+"""Encrypted bytes in a row without content, after which a peer is cut off; and bytes of TLS's answers that may wait.
+OpenSSL takes a ClientHello of 131,396 bytes and certificates of 102,400; later there are only a few key updates."""
+
+_VERIFY = dict(zip(CERT_REQS, (ssl.CERT_NONE, ssl.CERT_OPTIONAL, ssl.CERT_REQUIRED), strict=True))
+
+
+class TLSError(BindError):
+    """TLS can't be offered; the message says why and what to do."""
+
+
+def context_of(settings: Settings) -> ssl.SSLContext | None:
+    """The context that the settings ask for; None: they ask for none. Raises `TLSError`."""
+    if not settings.certfile:
+        for name in ("keyfile", "ca_certs", "ciphers"):
+            if getattr(settings, name):
+                raise TLSError(f"{name} is given, but no certfile: TLS needs a certificate")
+        if settings.cert_reqs != "none":
+            raise TLSError("cert_reqs asks for clients' certificates, but there is no certfile: TLS needs one")
+        return None
+    if settings.ca_certs and settings.cert_reqs == "none":
+        raise TLSError("ca_certs is given, but cert_reqs is none: no client is asked for a certificate")
+    return make_context(
+        settings.certfile,
+        settings.keyfile or None,
+        ca_certs=settings.ca_certs or None,
+        cert_reqs=_VERIFY[settings.cert_reqs],
+        ciphers=settings.ciphers or None,
+    )
+
+
+def make_context(
+    certfile: str,
+    keyfile: str | None = None,
+    *,
+    ca_certs: str | None = None,
+    cert_reqs: int = ssl.CERT_NONE,
+    ciphers: str | None = None,
+) -> ssl.SSLContext:
+    """A server's context: TLS 1.2 and 1.3, HTTP/1.1 by ALPN (RFC 7301), no renegotiation.
+
+    certfile: the certificate in PEM form, with those between it and the root behind it.
+    keyfile: its key, not encrypted; None: it is in `certfile`, too.
+    ca_certs: the certificates, in PEM form, that those of clients must lead to.
+    cert_reqs: whether clients are asked for a certificate: ssl.CERT_NONE, CERT_OPTIONAL or CERT_REQUIRED.
+    ciphers: those of TLS 1.2, as `openssl ciphers` writes them. Default: Python's, with forward secrecy.
+
+    Raises `TLSError`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    _load_certificate(context, certfile, keyfile)
+    context.verify_mode = ssl.VerifyMode(cert_reqs)
+    if ca_certs is not None:
+        _load_authorities(context, ca_certs)
+    elif cert_reqs != ssl.CERT_NONE:
+        raise TLSError("cert_reqs asks for clients' certificates: name those they must lead to with ca_certs")
+    if ciphers is not None:
+        try:
+            context.set_ciphers(ciphers)
+        except ssl.SSLError:
+            raise TLSError(f"ciphers is {ciphers!r}: OpenSSL knows none of them, see `openssl ciphers`") from None
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, certfile: str, keyfile: str | None) -> None:
+    _check_pem(certfile, "CERTIFICATE", "certificate")
+    _check_pem(keyfile or certfile, "PRIVATE KEY", "key")
+    try:
+        # Without a function for it OpenSSL would ask on the terminal.
+        context.load_cert_chain(certfile, keyfile, _no_password(keyfile or certfile))
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            reason = f"the key in {keyfile or certfile} is not that of the certificate"
+        else:
+            reason = _reason(error)
+        raise TLSError(f"can't use the certificate {certfile}: {reason}") from error
+
+
+def _no_password(keyfile: str) -> Any:
+    def refuse() -> str:
+        raise TLSError(f"the key in {keyfile} is encrypted, and can't be used so: decrypt it with `openssl pkey`")
+
+    return refuse
+
+
+def _load_authorities(context: ssl.SSLContext, ca_certs: str) -> None:
+    _check_pem(ca_certs, "CERTIFICATE", "certificate")
+    try:
+        context.load_verify_locations(ca_certs)
+    except ssl.SSLError as error:
+        raise TLSError(f"can't use the certificates in {ca_certs}: {_reason(error)}") from error
+
+
+def _check_pem(path: str, label: str, name: str) -> None:
+    """Raise `TLSError` for a file that isn't there or has nothing of this label (RFC 7468): OpenSSL wouldn't say so."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise TLSError(f"can't read the {name} {path}: {error.strerror}") from error
+    if label.encode() + b"-----" not in content:
+        raise TLSError(f"{path} has no {name} in PEM form, which begins with BEGIN {label}")
+
+
+def _reason(error: ssl.SSLError) -> str:
+    """OpenSSL's word for it, as a person would write it."""
+    return (error.reason or str(error)).replace("_", " ").lower()
+
+
+class TLSSocket(socket.socket):
+    """An accepted socket that speaks TLS and doesn't block. It takes over `sock`, which is of no use any more.
+
+    `handshake` comes first. Then `recv`, `send` and `sendmsg` do what a plain socket's do, and fail as those do:
+    `BlockingIOError` when they would wait, `OSError`, which `ssl.SSLError` is, when the connection is of no use any
+    more. All else is a plain socket's; `recv_into` so gives what is encrypted, for who only wants to read it away.
+
+    secured: whether the handshake is over, and nothing has failed since.
+    ended: whether the peer will send nothing more, by its own word or by TCP's.
+    """
+
+    __slots__ = (
+        "_contents",
+        "_encrypted",
+        "_fruitless",
+        "_goodbye",
+        "_incoming",
+        "_left",
+        "_outgoing",
+        "_owed",
+        "_tls",
+        "_unsent",
+        "ended",
+        "secured",
+    )
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        super().__init__(sock.family, sock.type, sock.proto, sock.detach())
+        try:
+            self.setblocking(False)
+            self._incoming = ssl.MemoryBIO()
+            self._outgoing = ssl.MemoryBIO()
+            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        except BaseException:
+            self.close()
+            raise
+        # Received, and not yet given to TLS.
+        self._encrypted: bytes | memoryview = b""
+        # Records on their way to the kernel, and how much content each has.
+        self._unsent: Buffers = []
+        self._contents: list[int] = []
+        # Content that is encrypted and was not yet reported as sent: the next send begins with it.
+        self._owed = 0
+        # TLS may hold content that there was no room for.
+        self._left = False
+        self._fruitless = 0
+        self._goodbye = False
+        self.secured = False
+        self.ended = False
+
+    def handshake(self) -> bool:
+        """Go on with the handshake, as far as what has come allows it. True: it is over. Raises `OSError`."""
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._push()
+                if not self._feed():
+                    break
+            except ssl.SSLError:
+                self._say_why()
+                raise
+            else:
+                self.secured = True
+                # The last words of a handshake: the peer of TLS 1.2 waits for them.
+                return self._push()
+        if self.ended:
+            raise ConnectionResetError("the peer has gone before the handshake was over")
+        return False
+
+    # the way in
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Content, `size` bytes of it at most. Fewer: nothing more is here. b"": nor will there ever be."""
+        pieces: list[bytes] = []
+        room = size
+        while room:
+            if not (self._left or self._incoming.pending) and not self._feed():
+                break
+            piece = self._decrypt(min(room, CONTENT_SIZE))
+            if piece:
+                pieces.append(piece)
+                room -= len(piece)
+        # A record may have more than there was room for: it is in TLS already, and no edge tells of it.
+        self._left = not room
+        if self._outgoing.pending:
+            self._answer()
+        if len(pieces) == 1:
+            return pieces[0]
+        if not pieces and not self.ended:
+            raise BlockingIOError
+        return b"".join(pieces)
+
+    def _feed(self) -> bool:
+        """Give TLS more of what came. False: nothing more is here."""
+        if not self._encrypted:
+            if self.ended:
+                return False
+            try:
+                self._encrypted = super().recv(READ_SIZE)
+            except BlockingIOError:
+                return False
+            if not self._encrypted:
+                self.ended = True
+                return False
+        data = self._encrypted
+        if len(data) <= RECORD_SIZE:
+            self._encrypted = b""
+        else:
+            data = memoryview(data)
+            self._encrypted = data[RECORD_SIZE:]
+            data = data[:RECORD_SIZE]
+        self._fruitless += len(data)
+        if self._fruitless > FRUITLESS_SIZE:
+            raise ConnectionAbortedError("the peer sends nothing but what TLS needs for itself")
+        self._incoming.write(data)
+        return True
+
+    def _decrypt(self, size: int) -> bytes:
+        """Content of one record; b"": TLS wants more, or the peer has said that this was all."""
+        try:
+            content = self._tls.read(size)
+        except ssl.SSLWantReadError:
+            self._left = False
+            return b""
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+            self._left = False
+            self._encrypted = b""
+            self._incoming.read()
+            return b""
+        except ssl.SSLError:
+            self._say_why()
+            raise
+        self._fruitless = 0
+        return content
+
+    def _answer(self) -> None:
+        """Send what TLS itself has to say. It may wait for the next send, but not ever more of it."""
+        if not self._push() and sum(map(len, self._unsent)) > FRUITLESS_SIZE:
+            raise ConnectionAbortedError("the peer has TLS answer, and doesn't read it")
+
+    # the way out
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """Send content; give how much of it the kernel took. Not all: it is full, and an edge will tell when it isn't.
+
+        What isn't taken must be the beginning of the next send. flags: without effect.
+        """
+        at = self._owed
+        while self._push() and at < len(data):
+            at = self._encrypt(data, at)
+        self._owed = sum(self._contents)
+        if at == self._owed:
+            raise BlockingIOError
+        return at - self._owed
+
+    def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None) -> int:
+        """`send` of several buffers. ancdata, flags, address: without effect."""
+        # Joined, few records hold them, and copying costs less than encrypting does.
+        return self.send(buffers[0] if len(buffers) == 1 else b"".join(buffers))
+
+    def notify_close(self) -> bool:
+        """Tell the peer that this was all (RFC 8446, 6.1). False: it waits for the kernel; call again at the edge."""
+        if self.secured and not self._goodbye:
+            self._goodbye = True
+            with contextlib.suppress(ssl.SSLError):  # it asks for the peer's own goodbye, which nobody waits for
+                self._tls.unwrap()
+        return self._push()
+
+    def _encrypt(self, data: Any, at: int) -> int:
+        """Make records of content from `at` on, as many as one call of the kernel is given. Gives where they end."""
+        view = memoryview(data)
+        for _ in range(RECORDS_PER_SEND):
+            if at == len(view):
+                break
+            size = self._tls.write(view[at : at + CONTENT_SIZE])
+            self._unsent.append(self._outgoing.read())
+            self._contents.append(size)
+            at += size
+        return at
+
+    def _push(self) -> bool:
+        """Give the kernel what is encrypted. False: it is full, and some waits."""
+        unsent = self._unsent
+        if self._outgoing.pending:
+            unsent.append(self._outgoing.read())
+            self._contents.append(0)
+        while unsent:
+            offered = unsent[:SENDMSG_BUFFERS]
+            try:
+                taken = super().sendmsg(offered)
+            except BlockingIOError:
+                return False
+            drop(unsent, taken)
+            del self._contents[: len(self._contents) - len(unsent)]
+            if taken < sum(map(len, offered)):
+                return False
+        return True
+
+    def _say_why(self) -> None:
+        """TLS has failed: send its alert, if it has one."""
+        self.secured = False
+        with contextlib.suppress(OSError):
+            self._push()
