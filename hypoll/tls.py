@@ -142,8 +142,10 @@ def _check_pem(path: str, label: str, name: str) -> None:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    """OpenSSL's word for it, as a person would write it."""
-    return (error.reason or str(error)).replace("_", " ").lower()
+    """OpenSSL's word for it, as a person would write it; of what it can't parse it has none."""
+    if not error.reason or error.library == "PEM":
+        return "it is damaged, or of a kind OpenSSL doesn't know"
+    return error.reason.replace("_", " ").lower()
 
 
 class TLSSocket(socket.socket):
@@ -272,15 +274,16 @@ class TLSSocket(socket.socket):
             self._left = False
             return b""
         except ssl.SSLZeroReturnError:
-            self.ended = True
-            self._left = False
-            self._encrypted = b""
-            self._incoming.read()
-            return b""
+            content = b""  # as without the exception; which of both depends on whether we have said goodbye
         except ssl.SSLError:
             self._say_why()
             raise
         self._fruitless = 0
+        if not content:
+            self.ended = True
+            self._left = False
+            self._encrypted = b""
+            self._incoming.read()  # nothing counts that comes behind it
         return content
 
     def _answer(self) -> None:

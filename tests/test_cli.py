@@ -476,7 +476,7 @@ def parsed(*arguments: str) -> dict[str, object]:
         return dict(context.params)
 
 
-TEXTS = {"ADDRESS": "127.0.0.1:1", "NETWORK": "10.0.0.0/8", "PATH": "/a/path", "FILE": "a.log"}
+TEXTS = {"ADDRESS": "127.0.0.1:1", "NETWORK": "10.0.0.0/8", "PATH": "/a/path", "FILE": "a.log", "CIPHERS": "HIGH"}
 """A value of each kind of text."""
 
 
@@ -695,7 +695,7 @@ def test_modules_beside_the_application_are_found(directory):
     ("arguments", "words"),
     [
         ([], "Missing argument 'MODULE:ATTRIBUTE'"),
-        (["app:routes", "--keep-alve", "1"], "No such option '--keep-alve'. Did you mean '--keep-alive'?"),
+        (["app:routes", "--min-body-rat", "1"], "No such option '--min-body-rat'. Did you mean '--min-body-rate'?"),
         (
             ["app:routes", "--keep-alive", "-1"],
             "'--keep-alive' (env var: 'HYPOLL_KEEP_ALIVE'): -1.0 is not in the range x>=0",
