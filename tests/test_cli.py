@@ -695,7 +695,7 @@ def test_modules_beside_the_application_are_found(directory):
     ("arguments", "words"),
     [
         ([], "Missing argument 'MODULE:ATTRIBUTE'"),
-        (["app:routes", "--min-body-rat", "1"], "No such option '--min-body-rat'. Did you mean '--min-body-rate'?"),
+        (["app:routes", "--reuse-prt", "1"], "No such option '--reuse-prt'. Did you mean '--reuse-port'?"),
         (
             ["app:routes", "--keep-alive", "-1"],
             "'--keep-alive' (env var: 'HYPOLL_KEEP_ALIVE'): -1.0 is not in the range x>=0",
