@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import ssl
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,7 @@ from hypoll.listen import listen
 from hypoll.reload import command_of
 from hypoll.server import Service
 from hypoll.settings import Processes, Settings
+from hypoll.tls import context_of
 from hypoll.wsgi import WSGIApplication
 
 
@@ -33,6 +35,11 @@ class ClusterWorker(Worker):
     def settings(cls, cfg: Any) -> Settings:
         """The command's settings; of a drain's time the master keeps some."""
         return dataclasses.replace(cls.given, graceful_timeout=give_up_after(cfg.graceful_timeout))
+
+    @classmethod
+    def context(cls, cfg: Any) -> ssl.SSLContext | None:
+        """The command's."""
+        return context_of(cls.given)
 
     def init_process(self) -> None:
         """Go to its CPU before the application is loaded: memory is local to the CPU that touches it first."""
@@ -80,6 +87,7 @@ def serve(
 
     Raises `hypoll.listen.BindError`.
     """
+    context_of(settings)  # each worker makes its own; what can't be used is told before there are any
     options = {
         "default_proc_name": name,
         "bind": bound(settings),
@@ -87,6 +95,8 @@ def serve(
         "reuse_port": settings.reuse_port,
         "workers": cpu_count() if processes.workers == "auto" else processes.workers,
         "worker_class": type("hypoll", (ClusterWorker,), {"given": settings}),
+        "certfile": settings.certfile or None,
+        "keyfile": settings.keyfile or None,
         "timeout": processes.worker_timeout,
         "graceful_timeout": math.ceil(settings.graceful_timeout),
         "max_requests": processes.max_requests,

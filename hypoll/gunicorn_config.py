@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 from typing import Any
 
 from gunicorn.config import make_settings
 from gunicorn.glogging import Logger
 
 from hypoll.settings import Settings, from_environment
+from hypoll.tls import TLSError, make_context
 
 DEFAULT_FIELD_SIZE = 8190
 """Gunicorn's limit for a field when its setting says that there is none."""
@@ -33,10 +35,6 @@ UNSUPPORTED = (
     "protocol",
     "uwsgi_allow_ips",
     "ssl_version",
-    "cert_reqs",
-    "ca_certs",
-    "ciphers",
-    "ssl_context",
     "suppress_ragged_eofs",
     "do_handshake_on_connect",
     "http_protocols",
@@ -99,13 +97,28 @@ def give_up_after(graceful_timeout: float) -> float:
 
 def check(cfg: Any, log: Logger) -> None:
     """Raise `RuntimeError` for what can't work; warn, once, of the settings that aren't honoured."""
-    if cfg.is_ssl:
-        raise RuntimeError("certfile and keyfile: this worker has no TLS: let a proxy terminate it")
+    try:
+        tls_context(cfg)
+    except TLSError as error:
+        raise RuntimeError(str(error)) from None
     if cfg.reuse_port:
         check_reuse_port(cfg)
     ignored = unsupported(cfg)
     if ignored:
         log.warning("hypoll's worker doesn't honour these settings: %s", ", ".join(ignored))
+
+
+def tls_context(cfg: Any) -> ssl.SSLContext | None:
+    """What gunicorn's settings make of TLS, its hook `ssl_context` included; None: nothing. Raises `TLSError`."""
+
+    def make() -> ssl.SSLContext:
+        if not cfg.certfile:
+            raise TLSError("keyfile is given, but no certfile: TLS needs a certificate")
+        return make_context(
+            cfg.certfile, cfg.keyfile, ca_certs=cfg.ca_certs, cert_reqs=cfg.cert_reqs, ciphers=cfg.ciphers
+        )
+
+    return cfg.ssl_context(cfg, make) if cfg.is_ssl else None
 
 
 def unsupported(cfg: Any) -> list[str]:

@@ -10,6 +10,7 @@ import contextlib
 import faulthandler
 import os
 import signal
+import ssl
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from gunicorn.workers.base import Worker as BaseWorker
 from hypoll import wsgi
 from hypoll.app import Routes
 from hypoll.connection import Answer, Shared
-from hypoll.gunicorn_config import check, translate
+from hypoll.gunicorn_config import check, tls_context, translate
 from hypoll.gunicorn_log import before, dump_stacks, forward, is_used, observers_of
 from hypoll.http import Deferred, Request, Response
 from hypoll.loop import IN, TICK, Loop
@@ -53,6 +54,11 @@ class Worker(BaseWorker):
     def settings(cls, cfg: Any) -> Settings:
         """Gunicorn's settings as hypoll's. Raises `ValueError` for one that is out of range."""
         return translate(cfg)
+
+    @classmethod
+    def context(cls, cfg: Any) -> ssl.SSLContext | None:
+        """TLS, if gunicorn's settings ask for it. Raises `hypoll.tls.TLSError`."""
+        return tls_context(cfg)
 
     @classmethod
     def check_config(cls, cfg: Any, log: Logger) -> None:
@@ -98,7 +104,8 @@ class Worker(BaseWorker):
     def _serve(self) -> None:
         engine = self.engine
         alone = bool(self.cfg.reuse_port)
-        self.server = engine.server([listener.sock for listener in self.sockets], shared=not alone, own=alone)
+        sockets = [listener.sock for listener in self.sockets]
+        self.server = engine.server(sockets, shared=not alone, own=alone, context=self.context(self.cfg))
         engine.start()
         self.booted = True
         self._watch_requests(self.server.shared)

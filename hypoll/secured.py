@@ -80,13 +80,13 @@ class Secured(Connection):
             self.half_closed = True
         if not self.sock.handshake():
             return
+        given = self.deadline
         self._enter(Phase.NEW)
+        if self.shared.draining:
+            self.deadline = min(self.deadline, given)
         # What came with the handshake's last message brings no edge.
         self.readable = True
-        if self.shared.draining:
-            self.drain()
-        else:
-            self.pump()
+        self.pump()
 
     def _on_failure(self, error: Exception) -> None:
         if isinstance(error, OSError) and not isinstance(error, BlockingIOError):

@@ -23,7 +23,7 @@ GIVEN_UP = 499
 """The status that is told of a request whose client left before there was an answer: none was sent."""
 
 TIMEOUTS = {
-    Phase.HANDSHAKE: Timeout.IDLE,
+    Phase.HANDSHAKE: Timeout.HEAD,
     Phase.NEW: Timeout.IDLE,
     Phase.IDLE: Timeout.IDLE,
     Phase.HEAD: Timeout.HEAD,
