@@ -112,7 +112,7 @@ def _load_certificate(context: ssl.SSLContext, certfile: str, keyfile: str | Non
             reason = f"the key in {keyfile or certfile} is not that of the certificate"
         else:
             reason = _reason(error)
-        raise TLSError(f"can't use the certificate {certfile}: {reason}") from error
+        raise TLSError(f"can't use the certificate {certfile}: {reason}") from None
 
 
 def _no_password(keyfile: str) -> Any:
@@ -127,7 +127,7 @@ def _load_authorities(context: ssl.SSLContext, ca_certs: str) -> None:
     try:
         context.load_verify_locations(ca_certs)
     except ssl.SSLError as error:
-        raise TLSError(f"can't use the certificates in {ca_certs}: {_reason(error)}") from error
+        raise TLSError(f"can't use the certificates in {ca_certs}: {_reason(error)}") from None
 
 
 def _check_pem(path: str, label: str, name: str) -> None:

@@ -66,7 +66,7 @@ class Master:
     @property
     def port(self) -> int:
         """Where it listens; once this is known a worker may still be starting."""
-        return int(self.says(r"(?:Listening at: |serves .* on )http://127\.0\.0\.1:(\d+)")[1])
+        return int(self.says(r"(?:Listening at: |serves .* on )https?://127\.0\.0\.1:(\d+)")[1])
 
     def workers(self) -> list[int]:
         """Its workers' pids."""

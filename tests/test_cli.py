@@ -695,7 +695,7 @@ def test_modules_beside_the_application_are_found(directory):
     ("arguments", "words"),
     [
         ([], "Missing argument 'MODULE:ATTRIBUTE'"),
-        (["app:routes", "--reuse-prt", "1"], "No such option '--reuse-prt'. Did you mean '--reuse-port'?"),
+        (["app:routes", "--slow-calback", "1"], "No such option '--slow-calback'. Did you mean '--slow-callback'?"),
         (
             ["app:routes", "--keep-alive", "-1"],
             "'--keep-alive' (env var: 'HYPOLL_KEEP_ALIVE'): -1.0 is not in the range x>=0",

@@ -11,24 +11,28 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import requests
 import trustme
+from gunicorn.config import Config
 
 from hypoll import File, Request, Response, Routes
 from hypoll import tls as module
 from hypoll.connection import READ_SIZE, Connection, Phase
+from hypoll.gunicorn_config import tls_context
 from hypoll.loop import Loop
+from hypoll.observe import End, Hub, Observer, Record, Timeout, combine
 from hypoll.secured import Secured
 from hypoll.server import Server
 from hypoll.settings import Settings
 from hypoll.testing import TestClient
 from hypoll.tls import CONTENT_SIZE, TLSError, TLSSocket, context_of, make_context
 from tests.conftest import PATIENCE, Turner
+from tests.masters import GUNICORN, HYPOLL, Master
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -328,6 +332,100 @@ def test_clients_certificates(files, root, cert_reqs, certificate, served):
                 client.get("/")
 
 
+# several processes, and who observes
+
+APP = """
+from hypoll import Routes
+
+routes = Routes()
+
+@routes.get("/")
+def index(request):
+    return {"scheme": request.scheme}
+"""
+
+HOOK = """
+def ssl_context(config, make):
+    context = make()
+    context.maximum_version = context.minimum_version
+    return context
+"""
+
+
+@pytest.mark.parametrize("command", [GUNICORN, (*HYPOLL, "--workers", "1")], ids=["gunicorn", "hypoll"])
+def test_workers(files, tmp_path, command):
+    (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "gunicorn.conf.py").write_text(HOOK)
+    of_tls: tuple[str, ...] = ("--certfile", files.cert, "--keyfile", files.key)
+    if command is not GUNICORN:
+        of_tls += ("--cert-reqs", "required", "--ca-certs", files.ca)
+    master = Master(tmp_path, (*command, "--bind", "127.0.0.1:0", *of_tls))
+    try:
+        context = files.client_context(certificate=files.client)
+        with (
+            socket.create_connection(("127.0.0.1", master.port), timeout=PATIENCE) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as sock,
+        ):
+            assert sock.version() == ("TLSv1.2" if command is GUNICORN else "TLSv1.3")
+            sock.sendall(GET)
+            assert sock.recv(KIB).endswith(b'{"scheme":"https"}')
+    finally:
+        master.end()
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [(GUNICORN, 1), ((*HYPOLL, "--workers", "1"), 2)], ids=["gunicorn", "hypoll"]
+)
+def test_a_master_does_not_start_without_a_certificate(tmp_path, command, code):
+    (tmp_path / "app.py").write_text(APP)
+    master = Master(tmp_path, (*command, "--bind", "127.0.0.1:0", "--certfile", "app.py"))
+    try:
+        assert master.wait() == code
+    finally:
+        master.end()
+    words = "Error: app.py has no certificate in PEM form, which begins with BEGIN CERTIFICATE"
+    assert [line for line in master.lines if "Error" in line] == [words]
+
+
+def test_gunicorn_s_settings():
+    given = Config()
+    assert tls_context(given) is None
+    given.set("keyfile", "key.pem")
+    with pytest.raises(TLSError, match="no certfile"):
+        tls_context(given)
+
+
+class Seen(Observer):
+    """What an observer was told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def on_exchanges(self, records: Sequence[Record]) -> None:
+        self.told += [(record.status, record.sent, record.peer.scheme) for record in records]
+
+    def on_timeout(self, timeout: Timeout) -> None:
+        self.told.append(timeout)
+
+    def on_close(self, end: End) -> None:
+        self.told.append(end)
+
+
+def test_who_observes_is_told_the_same_as_of_plain_connections(serve, loop):
+    seen = Seen()
+    hub = combine([seen], loop)
+    wire, silent = serve(hub=hub), serve()
+    wire.shake()
+    wire.send(GET)
+    received = wire.await_answers(1)
+    wire.turner.after(11)
+    assert silent.phase is Phase.CLOSED
+    wire.put(wire.peer.farewell())
+    wire.await_phase(Phase.CLOSED)
+    wire.turner.settle()
+    assert seen.told == [(200, len(received), "https"), Timeout.HEAD, End.TIMEOUT, End.CLIENT]
+
+
 # a client in memory
 
 
@@ -457,11 +555,11 @@ def serve(loop: Loop, turner: Turner, tcp_pair: Any, files: Files, root: Path) -
     small_ones: list[socket.socket] = []
 
     def start(
-        routes: Routes | None = None, *, small: bool = False, version: ssl.TLSVersion | None = None, **settings: Any
+        *, small: bool = False, version: ssl.TLSVersion | None = None, hub: Hub | None = None, **settings: Any
     ) -> Wire:
-        if not servers or routes is not None or settings:
+        if not servers or settings:
             options = Settings(**files.settings, **settings)
-            servers.append(Server(routes or inline(), options, loop, listeners=[]))
+            servers.append(Server(inline(), options, loop, listeners=[], hub=hub))
             servers[-1].start()
         if small:
             # What a unix socket holds is its sender's buffer: there are no windows that open late.
