@@ -7,10 +7,12 @@ The standard library does: an image needs no curl.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import os
 import re
 import socket
+import ssl
 import sys
 from collections.abc import Sequence
 
@@ -29,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     health = asked.health.rstrip("/")
     method, path = ("GET", f"{health}/{asked.probe}") if health else ("OPTIONS", "*")
     try:
-        status = ask(asked.address, method, path, asked.timeout)
+        status = ask(asked.address, method, path, asked.timeout, tls=asked.tls)
     except ValueError as error:
         print(error)  # noqa: T201
         return 2
@@ -40,16 +42,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if 200 <= status < 300 else 1
 
 
-def ask(address: str, method: str, path: str, timeout: float) -> int:
+def ask(address: str, method: str, path: str, timeout: float, *, tls: bool = False) -> int:
     """The status that a server gives: at `HOST:PORT`, `[::1]:PORT` or `unix:/PATH`.
+
+    tls: it speaks TLS. Its certificate isn't looked at: it is the machine's own, and made for another name.
 
     Raises `ValueError` when it isn't such an address, `OSError` and `HTTPException` when there is no answer.
     """
-    with _connect(address, timeout) as sock:
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(_connect(address, timeout))
+        if tls:
+            sock = stack.enter_context(_unverified().wrap_socket(sock))
         connection = http.client.HTTPConnection("localhost", timeout=timeout)
         connection.sock = sock
         connection.request(method, path, headers={"Connection": "close", "User-Agent": "hypoll-healthcheck"})
         return connection.getresponse().status
+
+
+def _unverified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _connect(address: str, timeout: float) -> socket.socket:
@@ -99,6 +113,12 @@ def _parser() -> argparse.ArgumentParser:
         default="live",
         choices=("live", "ready"),
         help="live: whether it runs (default); ready: whether it wants requests, which it doesn't while it drains",
+    )
+    parser.add_argument(
+        "--tls",
+        action="store_true",
+        default=bool(os.environ.get("HYPOLL_CERTFILE")),
+        help="the server speaks TLS (default: if HYPOLL_CERTFILE is set)",
     )
     parser.add_argument("--timeout", type=float, default=TIMEOUT, help="seconds to wait (default: %(default)s)")
     return parser

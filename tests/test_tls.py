@@ -20,7 +20,7 @@ import requests
 import trustme
 from gunicorn.config import Config
 
-from hypoll import File, Request, Response, Routes
+from hypoll import File, Request, Response, Routes, healthcheck
 from hypoll import tls as module
 from hypoll.connection import READ_SIZE, Connection, Phase
 from hypoll.gunicorn_config import tls_context
@@ -190,6 +190,15 @@ def openssl(client: TestClient, said: bytes, *arguments: str) -> subprocess.Comp
 def test_the_address_and_the_requests_are_https(client):
     assert client.base_url.startswith("https://127.0.0.1:")
     assert client.get("/").json() == {"scheme": "https"}
+
+
+def test_the_health_check(client, files, capsys, monkeypatch):
+    address = client.base_url.removeprefix("https://")
+    assert healthcheck.main([address]) == 1
+    assert healthcheck.main([address, "--tls"]) == 0
+    monkeypatch.setenv("HYPOLL_CERTFILE", files.cert)
+    assert healthcheck.main([address]) == 0
+    assert capsys.readouterr().out.endswith("with 204\n")
 
 
 def test_curl(client, files):
