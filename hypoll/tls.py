@@ -161,6 +161,7 @@ class TLSSocket(socket.socket):
 
     __slots__ = (
         "_contents",
+        "_drained",
         "_encrypted",
         "_fruitless",
         "_goodbye",
@@ -186,6 +187,8 @@ class TLSSocket(socket.socket):
             raise
         # Received, and not yet given to TLS.
         self._encrypted: bytes | memoryview = b""
+        # The kernel had less than was asked for: there is no more (epoll(7)), and what comes later makes an edge.
+        self._drained = False
         # Records on their way to the kernel, and how much content each has.
         self._unsent: Buffers = []
         self._contents: list[int] = []
@@ -200,6 +203,7 @@ class TLSSocket(socket.socket):
 
     def handshake(self) -> bool:
         """Go on with the handshake, as far as what has come allows it. True: it is over. Raises `OSError`."""
+        self._drained = False
         while True:
             try:
                 self._tls.do_handshake()
@@ -224,6 +228,7 @@ class TLSSocket(socket.socket):
         """Content, `size` bytes of it at most. Fewer: nothing more is here. b"": nor will there ever be."""
         pieces: list[bytes] = []
         room = size
+        self._drained = False
         while room:
             if not (self._left or self._incoming.pending) and not self._feed():
                 break
@@ -244,12 +249,13 @@ class TLSSocket(socket.socket):
     def _feed(self) -> bool:
         """Give TLS more of what came. False: nothing more is here."""
         if not self._encrypted:
-            if self.ended:
+            if self._drained or self.ended:
                 return False
             try:
                 self._encrypted = super().recv(READ_SIZE)
             except BlockingIOError:
                 return False
+            self._drained = len(self._encrypted) < READ_SIZE
             if not self._encrypted:
                 self.ended = True
                 return False
@@ -299,8 +305,10 @@ class TLSSocket(socket.socket):
         What isn't taken must be the beginning of the next send. flags: without effect.
         """
         at = self._owed
-        while self._push() and at < len(data):
+        clear = not self._unsent or self._push()
+        while clear and at < len(data):
             at = self._encrypt(data, at)
+            clear = self._push()
         self._owed = sum(self._contents)
         if at == self._owed:
             raise BlockingIOError
@@ -340,7 +348,7 @@ class TLSSocket(socket.socket):
         while unsent:
             offered = unsent[:SENDMSG_BUFFERS]
             try:
-                taken = super().sendmsg(offered)
+                taken = super().send(offered[0]) if len(offered) == 1 else super().sendmsg(offered)
             except BlockingIOError:
                 return False
             drop(unsent, taken)

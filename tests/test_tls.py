@@ -688,12 +688,13 @@ def test_a_flight_the_kernel_does_not_take_at_once_goes_on_at_the_writable_edge(
     wire = serve()
     taken = []
 
-    def trickle(self: TLSSocket, buffers: list[bytes]) -> int:
-        data = bytes(buffers[0][:100])
+    def trickle(self: socket.socket, data: bytes) -> int:
+        if not isinstance(self, TLSSocket):
+            return self.sendmsg([data])
         taken.append(data)
-        return socket.socket.send(self, data)
+        return socket.socket.sendmsg(self, [data[:100]])
 
-    monkeypatch.setattr(socket.socket, "sendmsg", trickle)
+    monkeypatch.setattr(socket.socket, "send", trickle)
     with contextlib.suppress(ssl.SSLWantReadError):
         wire.peer.tls.do_handshake()
     wire.put(wire.peer.outgoing.read())
@@ -745,7 +746,7 @@ def test_pipelined_requests_byte_by_byte(wire):
     wire.await_answers(2)
 
 
-@pytest.mark.parametrize("size", [1, CONTENT_SIZE, READ_SIZE - 1, READ_SIZE, READ_SIZE + 1, 300_000, 2 * MIB])
+@pytest.mark.parametrize("size", [1, CONTENT_SIZE, READ_SIZE - 1, READ_SIZE, READ_SIZE + 1, 300_000, MIB])
 def test_a_body_larger_than_a_read_comes_without_another_edge(wire, size):
     wire.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size + pattern(size))
 
@@ -755,6 +756,28 @@ def test_a_body_larger_than_a_read_comes_without_another_edge(wire, size):
 
     wire.turner.until(came)
     assert wire.peer.received.partition(b"\r\n\r\n")[2] == pattern(size)
+
+
+def test_a_request_costs_one_recv_and_one_send(wire, monkeypatch):
+    wire.send(GET)
+    wire.await_answers(1)
+    calls: list[str] = []
+
+    def counted(name: str) -> Callable[..., Any]:
+        plain = getattr(socket.socket, name)
+
+        def call(self: socket.socket, *arguments: Any) -> Any:
+            if isinstance(self, TLSSocket):
+                calls.append(name)
+            return plain(self, *arguments)
+
+        return call
+
+    for name in ("recv", "send", "sendmsg"):
+        monkeypatch.setattr(socket.socket, name, counted(name))
+    wire.send(GET)
+    wire.await_answers(2)
+    assert calls == ["recv", "send"]
 
 
 @pytest.fixture
