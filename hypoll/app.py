@@ -260,15 +260,16 @@ class Routes:
         try:
             methods = self._static.get(request.target)
             route = methods.get(request.method) if methods is not None else None
-            if route is not None:
-                result = route.enter(request)
-            else:
+            if route is None:
                 route = self._find(request)
-                result = route.enter(request, **request.params)
-            kind = type(result)
-            if kind is dict:
-                return orjson.dumps(result)
-            return result if kind is Deferred else to_response(result)
+                if route.deferred is not None:
+                    return route.deferred
+                result = route.handler(request, **request.params)
+            elif route.deferred is not None:
+                return route.deferred
+            else:
+                result = route.handler(request)
+            return orjson.dumps(result) if type(result) is dict else to_response(result)
         except FAILURES as error:
             return failure(request, error)
 
@@ -359,7 +360,7 @@ class Routes:
         if stream and kind is Kind.INLINE:
             raise RouteError(f"{where}: stream=True needs a handler that may wait: threaded=True, or async def")
         check_handler(path, handler)
-        self._add(Route(path, methods, handler, (self,), kind, stream, _entry(handler, kind, stream)))
+        self._add(Route(path, methods, handler, (self,), kind, stream, _deferred(handler, kind, stream)))
 
     def _add(self, route: Route) -> None:
         self._table.add(route)
@@ -429,17 +430,15 @@ class Routes:
         return _at_once(passing(request))
 
 
-def _entry(handler: Handler, kind: Kind, stream: bool) -> Handler:
-    """What serving calls for a handler of this kind."""
+def _deferred(handler: Handler, kind: Kind, stream: bool) -> Deferred | None:
+    """How a handler of this kind is called, if not on the loop."""
     if kind is Kind.INLINE:
-        return handler
+        return None
 
     def call(request: Request, in_thread: InThread) -> Any:
-        params = request._params
-        return handler(request, **params) if params else handler(request)
+        return handler(request, **request.params)
 
-    deferred = Deferred(kind, call, _settle, failure, stream, direct=handler)
-    return lambda request, **params: deferred
+    return Deferred(kind, call, _settle, failure, stream, direct=handler)
 
 
 def _settle(result: Any) -> Response | bytes:
@@ -549,7 +548,7 @@ def _options_route(allow: str) -> Route:
     def answer(request: Request, **params: Any) -> Response:
         return Response(status=204, headers={"Allow": allow})
 
-    return Route("*", ("OPTIONS",), answer, enter=answer)
+    return Route("*", ("OPTIONS",), answer)
 
 
 def failure(request: Request, error: BaseException) -> Response:

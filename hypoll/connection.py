@@ -480,6 +480,7 @@ class Connection:
                 answer = shared.answer(request) if response is None else response
                 if isinstance(answer, Deferred):
                     self.exchange = Exchange(self, shared, request, answer)
+                    self.exchange.started = False  # not before the answers before its are sent
                     break
                 rest = self._encode(out, request, answer, Kind.INLINE)
                 room -= sum(map(len, out[begin:]))
@@ -584,6 +585,7 @@ class Connection:
 
     def _start_exchange(self, exchange: Exchange) -> None:
         """Let the handler begin that had to wait until the answers before its were sent."""
+        exchange.started = True
         self.phase = _WAITING
         self.deadline = _NEVER
         exchange.start()

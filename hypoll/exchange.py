@@ -31,7 +31,7 @@ from hypoll.http import (
 from hypoll.intake import Intake, TaskIntake, ThreadIntake
 from hypoll.loop import Loop
 from hypoll.settings import Settings
-from hypoll.tasks import Tasks
+from hypoll.tasks import EAGER, Tasks
 from hypoll.threads import Job, Threads
 
 RETRY_AFTER = 1
@@ -82,7 +82,7 @@ class Exchange(Job):
     plain = False
     intake: Intake | None = None
     source: TaskSource | None = None
-    started = False
+    started = True
     broken = False
     """Whether the request's body will never be whole: nothing can follow its answer."""
     _begun = False
@@ -100,7 +100,6 @@ class Exchange(Job):
     def start(self) -> None:
         """Have the handler run where it is to."""
         means, deferred = self.means, self.deferred
-        self.started = True
         if deferred.stream:
             self._open_intake()
         if deferred.kind is _THREADED:
@@ -113,7 +112,10 @@ class Exchange(Job):
         if tasks is None:
             raise RuntimeError("an async handler needs a server that runs on asyncio")
         tasks.count += 1
-        self._task = tasks.new(self._run(tasks))
+        if EAGER:
+            self._task = tasks.new(self._run(tasks))
+        else:
+            self._task = asyncio.Task(self._run(tasks), loop=tasks.asyncio)  # `tasks.new`, without a call
 
     def abandon(self) -> None:
         """The client has gone."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from hypoll.http import HTTPError, Kind
+from hypoll.http import Deferred, HTTPError, Kind
 
 Handler = Callable[..., Any]
 
@@ -58,7 +58,7 @@ class Route:
     scopes: the `Routes` it was reached through, outermost first.
     kind: where the handler runs.
     stream: whether it begins at the end of the head, and takes the body from `request.stream`.
-    enter: what serving calls: the handler itself, or what gives the `Deferred` of one that doesn't run on the loop.
+    deferred: how a handler that doesn't run on the loop is called; None: it does.
     """
 
     path: str
@@ -67,7 +67,7 @@ class Route:
     scopes: tuple[Any, ...] = ()
     kind: Kind = Kind.INLINE
     stream: bool = False
-    enter: Handler = dataclasses.field(default=lambda: None, repr=False, compare=False)
+    deferred: Deferred | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:

@@ -185,7 +185,7 @@ def _settle(future: asyncio.Future[Any], call: Call) -> None:
 IDLE_CODE = frozenset({selectors.EpollSelector.select.__code__, Tasks.run.__code__})
 """Where the thread rests while asyncio, or uvloop, whose own wait is no Python code, waits for events."""
 
-# Eager: the first step is taken at once, and a handler that never waits costs no turn of asyncio.
-_new_task: Callable[..., asyncio.Task[None]] = asyncio.Task
-if sys.version_info >= (3, 12):
-    _new_task = partial(asyncio.Task, eager_start=True)
+EAGER = sys.version_info >= (3, 12)
+"""Whether a task's first step is taken at once: a handler that never waits costs no turn of asyncio."""
+
+_new_task: Callable[..., asyncio.Task[None]] = partial(asyncio.Task, eager_start=True) if EAGER else asyncio.Task  # type: ignore[call-arg]

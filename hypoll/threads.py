@@ -210,7 +210,8 @@ class Threads:
                 # fight this thread for the interpreter: where another thread is coming, that one tells.
                 if not (jobs and (self._waking or self._wake())) and finished and not self._collecting:
                     self._collect_soon()
-                job.waited = clock() - job.since
+                if self.on_wait is not None:
+                    job.waited = clock() - job.since
                 job.run()
                 finished.append(job)
                 del job  # a sleeping thread keeps nothing of a request
@@ -238,15 +239,18 @@ class Threads:
     def _collect(self) -> None:
         """Finish the jobs that are done; on the loop's thread."""
         self._collecting = False  # before the look at the queue, as above
-        for _ in range(len(self._finished)):
-            job = self._finished.popleft()
-            if self.on_wait is not None:
-                self.on_wait(job.waited)
+        finished, on_wait = self._finished, self.on_wait
+        for _ in range(len(finished)):
+            job = finished.popleft()
+            if on_wait is not None:
+                on_wait(job.waited)
             try:
                 job.finish()
             except Exception:
                 log.exception("taking up what a thread did failed")
-            self._settle()
+            self.unfinished -= 1
+        if not self.unfinished:
+            self.on_idle()
 
     def _settle(self) -> None:
         self.unfinished -= 1
