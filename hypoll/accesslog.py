@@ -116,15 +116,15 @@ def text_render(clock: Callable[[], float] = time.time) -> Render:
     def render(exchanges: list[Record]) -> list[bytes]:
         lines = []
         moment = read()[0]
-        for request, peer, _, status, _, _, sent, began, _, _, ended, _, head in exchanges:
-            line, agent, referer, identity = "-", "", "", "-"
+        for record in exchanges:
+            request, _, _, status, _, _, sent, began, _, _, ended, _, head, _ = record
+            line, agent, referer = "-", "", ""
             if request is not None:
                 line = f"{request.method} {targets[request.target]} HTTP/1.{request.minor}"
                 agent, referer = agents[request.section], referers[request.section]
-                identity = _word(request.id)
             text = (
-                f'{_word(peer.client[0])} - - [{moment}] "{line}" {status} {max(0, sent - head)} '
-                f'"{referer or "-"}" "{agent or "-"}" {ended - began:.6f} {identity}\n'
+                f'{_word(record.client)} - - [{moment}] "{line}" {status} {max(0, sent - head)} '
+                f'"{referer or "-"}" "{agent or "-"}" {ended - began:.6f} {_word(record.id)}\n'
             )
             lines.append(text.encode())
         return lines
@@ -144,7 +144,8 @@ def json_render(clock: Callable[[], float] = time.time) -> Render:
         lines = []
         second, milliseconds = read()
         moment = f"{second}.{milliseconds:03d}Z"
-        for request, peer, _, status, route, received, sent, began, called, returned, ended, end, _ in exchanges:
+        for record in exchanges:
+            request, _, _, status, route, received, sent, began, called, returned, ended, end, _, _ = record
             document = {
                 "time": moment,
                 "method": None if request is None else request.method,
@@ -156,8 +157,8 @@ def json_render(clock: Callable[[], float] = time.time) -> Render:
                 # To microseconds: what follows is noise.
                 "handler_ms": int((returned - called) * 1e6 + 0.5) / 1000 if called else None,
                 "duration_ms": int((ended - began) * 1e6 + 0.5) / 1000,
-                "client": peer.client[0] or None,
-                "request_id": None if request is None else request.id,
+                "client": record.client or None,
+                "request_id": record.id or None,
                 "user_agent": None if request is None else agents[request.section] or None,
                 "close": None if end is _KEPT else end.value,
             }

@@ -555,14 +555,15 @@ def failure(request: Request, error: BaseException) -> Response:
     """What the client is told of an exception: an `HTTPError` as it is, anything else as 500, its traceback logged."""
     if isinstance(error, HTTPError):
         error.__traceback__ = None  # an application's constant would gather one more, and its request, with each raise
-        return problem(error)
+        return problem(error, request.id)
     if isinstance(error, ClientDisconnect):
         # Nobody's fault here. A half-closed client may still read it.
-        return problem(HTTPError(400, "the connection ended before the request did"))
+        return problem(HTTPError(400, "the connection ended before the request did"), request.id)
     if isinstance(error, KeyboardInterrupt):
         raise error
-    log.error("%s %s failed, request %s", request.method, request.raw_path, request.id, exc_info=error)
-    return problem(HTTPError(500, "the server failed to answer; the log has the reason under this id"), request.id)
+    where, name = f"{request.method} {request.raw_path}", request.id
+    log.error("%s failed, request %s", where, name, exc_info=error, extra={"request_id": name})
+    return problem(HTTPError(500, "the server failed to answer; the log has the reason under this id"), name)
 
 
 def to_response(result: Any) -> Response:

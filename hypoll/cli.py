@@ -16,10 +16,12 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from hypoll import errorlog
 from hypoll.affinity import cpu_count
 from hypoll.app import Routes
 from hypoll.listen import BindError, activated, listen
-from hypoll.process import serve, set_up_logging
+from hypoll.outlet import OutletError, occupy_standard_descriptors
+from hypoll.process import SetupError, serve
 from hypoll.reaper import leave_pid_1
 from hypoll.reload import Reloader, command_of, watcher
 from hypoll.routing import Route
@@ -217,7 +219,7 @@ def main_command() -> click.Command:
 
 
 def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) -> None:
-    set_up_logging(log_level)
+    occupy_standard_descriptors()  # first: what is opened before would get their numbers
     directory = os.path.abspath(app_dir)
     sys.path.insert(0, directory)
     try:
@@ -225,6 +227,7 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     settings = _settings(values)
+    errorlog.set_up(log_level, settings.log_format)
     ignored = [] if processes.workers else processes.ignored()
     if ignored:
         raise click.UsageError(f"{_flag(ignored[0])} has no meaning without --workers")
@@ -246,13 +249,15 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
     except BindError as error:
         # What the kernel refuses is a failure; what isn't an address is a mistake in the command.
         raise (click.ClickException if isinstance(error.__cause__, OSError) else AppError)(str(error)) from None
+    except SetupError as error:
+        raise (click.ClickException if isinstance(error.__cause__, OutletError) else AppError)(str(error)) from None
 
 
 def _serve_alone(app: str, settings: Settings) -> None:
     routes = load(app)
     try:
         serve(routes, settings, lambda server: _announce(app, server))
-    except BindError:
+    except (BindError, SetupError):
         raise
     except Exception as error:
         log.critical("%s failed", app, exc_info=error)

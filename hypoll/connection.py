@@ -51,6 +51,7 @@ from hypoll.output import JOIN_LIMIT, SEND_SIZE, Buffers, flush, send_one
 from hypoll.settings import Settings
 from hypoll.tasks import Tasks
 from hypoll.threads import Threads, default_size
+from hypoll.tracing import new_id
 
 READ_SIZE = 64 * 1024
 """Bytes asked for by one read. Fewer in the answer: the socket is drained."""
@@ -338,14 +339,17 @@ class Connection:
 
     def refuse(self, error: HTTPError, owed: Iterable[bytes] = ()) -> None:
         """Say why, and close: the one function that writes refusals. `owed`: the answers before it, encoded."""
-        log.debug("%s refused: %s", self.parser.peer.client, error)
+        # Of a request that wasn't whole nothing else has a name.
+        request = self.parser.incoming
+        name = new_id() if request is None else request.id
+        log.debug("%s refused: %s", self.parser.peer.client, error, extra={"request_id": name})
         error.__traceback__ = None  # its frames may hold the error, and the parser: a cycle
         if self.phase is Phase.SKIPPING:
             self.close()  # its request was answered: this would be taken for the answer to another
             return
         try:
             out = list(owed)
-            self._encode_refusal(out, problem(error))
+            self._encode_refusal(out, problem(error, name), name)
             self._enter(Phase.FINISHING)
             # More may come, and must be read away before closing, or the kernel resets the connection under the answer.
             self.readable = True
@@ -510,10 +514,10 @@ class Connection:
         except FAILURES:
             # ValueError and TypeError are encode's; a body's or a mapping's own code may raise anything.
             del out[begin:]
-            where = f"{request.method} {request.raw_path}"
-            log.exception("%s: the response can't be sent, request %s", where, request.id)
+            where, name = f"{request.method} {request.raw_path}", request.id
+            log.exception("%s: the response can't be sent, request %s", where, name, extra={"request_id": name})
             error = HTTPError(500, "the response could not be sent; the log has the reason under this id")
-            return encode(out, problem(error, request.id), request, self.shared.draining)
+            return encode(out, problem(error, name), request, self.shared.draining)
 
     def _answer_otherwise(self, request: Request, response: Response | bytes | Deferred) -> None:
         """Answer with what isn't a few bytes: a file, or what takes the general path."""
@@ -521,7 +525,7 @@ class Connection:
             self._answer(request, response)
             self.pump()
 
-    def _encode_refusal(self, out: list[bytes], response: Response) -> None:
+    def _encode_refusal(self, out: list[bytes], response: Response, name: str) -> None:
         encode(out, response, UNPARSED, True)
 
     def _await_more(self) -> None:

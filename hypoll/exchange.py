@@ -104,7 +104,7 @@ class Exchange(Job):
             self._open_intake()
         if deferred.kind is _THREADED:
             if means.threads.full and self.connection is not None:
-                self.connection.respond(problem(busy()))
+                self.connection.respond(problem(busy(), self.request.id))
             else:
                 means.threads.submit(self)
             return
@@ -226,8 +226,9 @@ class Exchange(Job):
     def _escaped(self, error: BaseException) -> Response:
         """Answer what came out of a handler and is no failure that its application answers."""
         request = self.request
-        log.error("%s %s failed, request %s", request.method, request.raw_path, request.id, exc_info=error)
-        return problem(HTTPError(500, "the server failed to answer; the log has the reason under this id"), request.id)
+        where, name = f"{request.method} {request.raw_path}", request.id
+        log.error("%s failed, request %s", where, name, exc_info=error, extra={"request_id": name})
+        return problem(HTTPError(500, "the server failed to answer; the log has the reason under this id"), name)
 
     # the body, as it comes
 

@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from hypoll.head import check_host
-from hypoll.message import HTTPError, Peer
+from hypoll.message import NOTHING, HTTPError, Origin, Peer
 from hypoll.networks import Networks, parse_address
 
 MAX_REMEMBERED = 256
@@ -42,17 +42,6 @@ _PAIR = re.compile(
 _NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?")
 _BACKSLASHED = re.compile(r"\\(.)")
 
-
-class Origin(NamedTuple):
-    """What proxies tell of a request. None: they don't."""
-
-    client: tuple[str, int] | None = None
-    """(address, port), the port 0 where it isn't told."""
-    scheme: str | None = None
-    host: str | None = None
-
-
-NOTHING = Origin()
 
 UNKNOWN = Origin(("unknown", 0))
 """Of a request that nothing is known of (RFC 7239, 6.2)."""

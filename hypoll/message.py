@@ -7,7 +7,6 @@ stay as they were received: decoded as latin-1 (RFC 9110, 5.5), never guessed at
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from http import HTTPStatus
@@ -15,6 +14,8 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
+
+from hypoll.tracing import given_id, new_id
 
 JSON = "application/json"
 
@@ -140,8 +141,10 @@ class Section:
         "environ",
         "expect",
         "fields",
+        "given",
         "host",
         "length",
+        "origin",
         "persist",
         "plain",
     )
@@ -161,16 +164,36 @@ class Section:
         self.asked: dict[str, str] | None = None
         # What it makes of WSGI's environment: see `hypoll.wsgi`.
         self.environ: dict[str, Any] | None = None
+        # The name it gives its request; empty: none. None: nobody has asked.
+        self.given: str | None = None
+        # What proxies tell in it, once a trusted one's was asked for: see `hypoll.forwarded`.
+        self.origin: Origin | None = None
 
 
 NO_FIELDS = Section()
 
 
+class Origin(NamedTuple):
+    """What proxies tell of a request. None: they don't."""
+
+    client: tuple[str, int] | None = None
+    """(address, port), the port 0 where it isn't told."""
+    scheme: str | None = None
+    host: str | None = None
+
+
+NOTHING = Origin()
+
+
 class Peer(NamedTuple):
-    """The other end of a connection, as its requests tell it."""
+    """The other end of a connection, as its requests tell it.
+
+    origin: what to believe of a header section that comes from there; None: nothing, it is no trusted proxy.
+    """
 
     client: tuple[str, int]
     scheme: str = "http"
+    origin: Callable[[Section], Origin] | None = None
 
 
 NOBODY = Peer(("", 0))
@@ -280,24 +303,50 @@ class Request:
 
     @property
     def host(self) -> str:
-        """Host and port as the client named them: the target's authority, or else the Host field (RFC 9112, 3.2.2)."""
+        """Host and port as the client named them: the target's authority, or else the Host field (RFC 9112, 3.2.2).
+
+        Behind a trusted proxy what it says that the client named.
+        """
+        told = self._origin.host
+        if told is not None:
+            return told
         return self.headers.get("host", "") if self.authority is None else self.authority
 
     @property
     def client(self) -> tuple[str, int]:
-        """(address, port) of the other end of the connection; ("", 0) over a unix socket."""
-        return self.peer.client
+        """(address, port) of the client: the other end of the connection, or whom a trusted proxy there speaks for.
+
+        ("", 0) over a unix socket, ("unknown", 0) when trusted proxies contradict each other.
+        """
+        return self._origin.client or self.peer.client
 
     @property
     def scheme(self) -> str:
-        """`http` or `https`."""
-        return self.peer.scheme
+        """`http` or `https`, by the word of a trusted proxy where there is one."""
+        return self._origin.scheme or self.peer.scheme
+
+    @property
+    def _origin(self) -> Origin:
+        """What is believed of the fields that proxies write; judged once for a header section."""
+        judge = self.peer.origin
+        if judge is None:
+            return NOTHING
+        section = self.section
+        if section.origin is None:
+            section.origin = judge(section)
+        return section.origin
 
     @property
     def id(self) -> str:
-        """A name for this request, to find it in the log: 16 hexadecimal digits."""
+        """A name for this request, to find it in the log: the one it came with, or 16 hexadecimal digits.
+
+        See `hypoll.tracing`.
+        """
         if self._id is None:
-            self._id = secrets.token_hex(8)
+            section = self.section
+            if section.given is None:
+                section.given = given_id(section.fields) or ""
+            self._id = section.given or new_id()
         return self._id
 
     def __repr__(self) -> str:

@@ -78,7 +78,7 @@ class Metrics(Observer):
         """Count the requests of a turn, those of one method, route and status together."""
         durations: dict[tuple[str, str, int], list[float]] = {}
         all_received = all_sent = 0
-        for request, _, _, status, route, received, sent, began, _, _, ended, end, _ in exchanges:
+        for request, _, _, status, route, received, sent, began, _, _, ended, end, _, _ in exchanges:
             key = ("" if request is None else request.method, route, status)
             try:
                 durations[key].append(ended - began)

@@ -63,6 +63,7 @@ class Record(NamedTuple):
     ended: when the last byte was given to the kernel. All four are readings of the loop's clock, in seconds.
     end: why the connection ends with it.
     head: bytes of the answer's head; the rest of `sent` is its content, with the framing of chunks.
+    name: the id of a refusal; empty: the request has it.
     """
 
     request: Request | None
@@ -78,6 +79,17 @@ class Record(NamedTuple):
     ended: float
     end: End = End.KEPT
     head: int = 0
+    name: str = ""
+
+    @property
+    def id(self) -> str:
+        """The id of the request, or of the refusal of what was none."""
+        return self.name or ("" if self.request is None else self.request.id)
+
+    @property
+    def client(self) -> str:
+        """Whom it is from, by the word of trusted proxies: the address; empty: a unix socket's."""
+        return (self.peer.client if self.request is None else self.request.client)[0]
 
 
 class Gauges(NamedTuple):

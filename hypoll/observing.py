@@ -48,7 +48,10 @@ class Observing:
         self.endpoints = _endpoints(settings, self.health, self.metrics)
         self.access_log: AccessLog | None = open_access_log(settings)
         own: tuple[Observer | None, ...] = (self.access_log, self.metrics)
-        self.hub: Hub | None = combine([*(observer for observer in own if observer is not None), *more], loop)
+        observers = [*(observer for observer in own if observer is not None), *more]
+        self.hub: Hub | None = combine(observers, loop)
+        if self.hub is None and settings.request_id:
+            self.hub = Hub(observers, loop)  # nobody is told, but the connections name the requests
 
     def around(self, application: Service) -> Service:
         """The application with the endpoints before it; itself when there are none."""

@@ -7,13 +7,14 @@ import os
 import signal
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from hypoll import errorlog
 from hypoll.loop import Loop
 from hypoll.observe import Observer
 from hypoll.observing import Observing
+from hypoll.outlet import OutletError, occupy_standard_descriptors
 from hypoll.server import Server, Service, Status
 from hypoll.settings import Settings
 from hypoll.tasks import IDLE_CODE, Tasks
@@ -22,6 +23,10 @@ from hypoll.watchdog import Watchdog
 from hypoll.wsgi import WSGIApplication, service_of
 
 log = logging.getLogger("hypoll.error")
+
+
+class SetupError(Exception):
+    """What the settings ask for can't be had, as a log file or metrics; the message says why, the cause is the kind."""
 
 
 def run(
@@ -39,12 +44,14 @@ def run(
 
     The first TERM or INT drains: requests under way are finished for up to `graceful_timeout` seconds. An INT after it
     stops at once. Logging is set up, to standard error, unless the script has done so. Raises `BindError` when an
-    address can't be listened on, `ValueError` and `TypeError` for settings.
+    address can't be listened on, `SetupError` when a log can't be written or metrics not be had, `ValueError` and
+    `TypeError` for settings.
     """
     chosen = Settings(bind=(bind,) if isinstance(bind, str) else tuple(bind), **settings)
     service = service_of(routes, script_name=chosen.script_name)
+    occupy_standard_descriptors()
     if not logging.getLogger().hasHandlers():
-        set_up_logging("info")
+        errorlog.set_up("info", chosen.log_format)
 
     def announce(server: Server) -> None:
         log.info("hypoll %s serves on %s, pid %d", __version__, ", ".join(server.addresses), os.getpid())
@@ -53,13 +60,6 @@ def run(
 
     serve(service, chosen, announce)
     log.info("stopped")
-
-
-def set_up_logging(level: str) -> None:
-    """Log to standard error, from `level` on."""
-    logging.basicConfig(
-        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", force=True
-    )
 
 
 def serve(
@@ -92,7 +92,7 @@ class Engine:
     directory: of the counters that several processes share; see `hypoll.observing`.
     observers: further ones.
 
-    Raises as `Observing` does.
+    Raises `SetupError`.
     """
 
     def __init__(
@@ -109,9 +109,9 @@ class Engine:
         try:
             checks = getattr(service, "ready_checks", ())
             self.observing = Observing(settings, self.loop, directory, checks=checks, more=observers)
-        except BaseException:
+        except (OutletError, ModuleNotFoundError, ValueError) as error:
             self.loop.close()
-            raise
+            raise SetupError(str(error)) from error
         self.application = self.observing.around(service)
         asynchronous = getattr(service, "asynchronous", False)
         self.tasks = Tasks(self.loop, uvloop=settings.uvloop) if asynchronous else None

@@ -47,16 +47,20 @@ class _Draft(NamedTuple):
     began: float
     called: float
     returned: float
+    name: str = ""
 
 
 class Told:
     """What the observed connections of one server have in common.
 
     Has the times of each handler's call noted on its request, where the hot path doesn't note them itself.
+
+    named: whether each answer tells its request's id.
     """
 
     def __init__(self, shared: Shared, hub: Hub) -> None:
         self.hub = hub
+        self.named = shared.settings.request_id
         self.clock = shared.loop.time
         self.pattern: Callable[[Request], str | None] = getattr(shared.application, "pattern", lambda request: None)
         self.answer = shared.answer
@@ -123,6 +127,8 @@ class TellingConnection(Connection):
             self._answer(request, answer)
             self.pump()
             return
+        if told.named:
+            payload = _insert(payload, len(payload) - content, request.id)
         try:
             sent = self.sock.send(payload)
         except BlockingIOError:
@@ -147,7 +153,7 @@ class TellingConnection(Connection):
         self.deadline = shared.loop.now + shared.keep_alive
         record = (
             request, self.parser.peer, response, 200, told.pattern(request) or "", size, sent,
-            shared.loop.now, called, returned, told.clock(), End.KEPT, sent - content,
+            shared.loop.now, called, returned, told.clock(), End.KEPT, sent - content, "",
         )  # fmt: skip
         told.hub.on_exchange(make_record(record))
 
@@ -172,7 +178,7 @@ class TellingConnection(Connection):
         before, self.used = self.used, self.parser.used
         return self.used - before or self.last_read
 
-    def _draft(self, request: Request | None, response: Response | bytes, out: list[bytes]) -> None:
+    def _draft(self, request: Request | None, response: Response | bytes, out: list[bytes], name: str = "") -> None:
         began, self.began = self.began, None
         now = self.told.clock()
         self.streamed = 0
@@ -187,19 +193,24 @@ class TellingConnection(Connection):
                 self.shared.loop.now if began is None else began,
                 getattr(request, "called", 0.0),
                 getattr(request, "returned", now),
+                name,
             )
         )
 
     def _encode(self, out: list[bytes], request: Request, response: Response | bytes, kind: Kind) -> Rest | None:
         begin = len(out)
         rest = super()._encode(out, request, response, kind)
+        if self.told.named:
+            out[begin] = named(out[begin], request.id)
         self._draft(request, response, out[begin:])
         return rest
 
-    def _encode_refusal(self, out: list[bytes], response: Response) -> None:
+    def _encode_refusal(self, out: list[bytes], response: Response, name: str) -> None:
         begin = len(out)
-        super()._encode_refusal(out, response)
-        self._draft(self.parser.incoming, response, out[begin:])
+        super()._encode_refusal(out, response, name)
+        if self.told.named:
+            out[begin] = named(out[begin], name)
+        self._draft(self.parser.incoming, response, out[begin:], name)
 
     def respond(self, answer: Response | bytes) -> None:
         """`Connection.respond`."""
@@ -243,7 +254,7 @@ class TellingConnection(Connection):
             peer = self.parser.peer if request is None else request.peer
             record = (
                 request, peer, draft.response, draft.status, pattern, draft.received, sent,
-                draft.began, draft.called, draft.returned, now, end if last else End.KEPT, draft.head,
+                draft.began, draft.called, draft.returned, now, end if last else End.KEPT, draft.head, draft.name,
             )  # fmt: skip
             told.hub.on_exchange(make_record(record))
 
@@ -295,3 +306,14 @@ class TellingConnection(Connection):
         now = self.told.clock()
         called = getattr(request, "called", now)
         return _Draft(request, None, GIVEN_UP, self._received(), 0, 0, called, called, now)
+
+
+def named(answer: bytes, name: str) -> bytes:
+    """The beginning of an answer, its head in it, with the field X-Request-Id unless the application has set one."""
+    end = answer.index(b"\r\n\r\n") + 4
+    return answer if b"\r\nx-request-id:" in answer[:end].lower() else _insert(answer, end, name)
+
+
+def _insert(answer: bytes, end: int, name: str) -> bytes:
+    """A field more at the end of the head, which has so many bytes."""
+    return b"%bX-Request-Id: %b\r\n%b" % (answer[: end - 2], name.encode(), answer[end - 2 :])

@@ -44,7 +44,10 @@ def request(target: str = "/", *fields: tuple[str, str], method: str = "GET") ->
 def exchange(of: Request | None = None, client: str = "192.0.2.7", **values: Any) -> Record:
     known = {"status": 200, "route": "/", "received": 40, "sent": 150, "began": 5.0, "called": 5.001}
     known |= {"returned": 5.0035, "ended": 5.004123}
-    return Record(of, Peer((client, 1234)), None, **{**known, **values})
+    peer = Peer((client, 1234))
+    if of is not None:
+        of.peer = peer
+    return Record(of, peer, None, **{**known, **values})
 
 
 def text(of: Record) -> str:
@@ -147,7 +150,7 @@ def test_nothing_a_client_sends_forges_a_line_or_a_field(field, value):
     elif field == "target":
         made.target = b"/" + value.encode("utf-8", "surrogatepass")
     elif field == "client":
-        record = record._replace(peer=Peer((value, 1)))
+        made.peer = Peer((value, 1))
     else:
         record = record._replace(route=value)
     line = text(record)

@@ -13,11 +13,13 @@ import json
 import logging
 import uuid
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 import hypoll
 from hypoll import HTTPError, Request, Response, RouteError, Routes
+from hypoll.message import Section
 from hypoll.testing import TestClient
 
 
@@ -159,6 +161,7 @@ def test_nothing_there_and_not_this_method(hooked):
         "title": "Not Found",
         "status": 404,
         "detail": "there is nothing at this path",
+        "id": ANY,
     }
     refused = ask(routes, "DELETE", "/x")
     assert refused.status == 405
@@ -359,6 +362,7 @@ def test_an_http_error_is_its_own_answer(caplog):
         "title": "Conflict",
         "status": 409,
         "detail": "taken already",
+        "id": ANY,
     }
     assert not caplog.records
 
@@ -370,7 +374,13 @@ def test_an_http_error_may_say_no_more_than_its_status():
     def handler(request):
         raise HTTPError(410)
 
-    assert problem(ask(routes, "GET", "/")) == {"type": "about:blank", "title": "Gone", "status": 410}
+    document = {"type": "about:blank", "title": "Gone", "status": 410, "id": ANY}
+    assert problem(ask(routes, "GET", "/")) == document
+
+
+def test_an_error_s_id_is_the_one_the_request_came_with():
+    request = Request("GET", b"/nothing", Section((("x-request-id", "my-own"),)))
+    assert problem(Routes()(request))["id"] == "my-own"
 
 
 @pytest.mark.parametrize("status", [200, 302, 399, 600, 0])

@@ -280,10 +280,10 @@ def test_a_handler_s_exception_is_in_the_log_with_the_id_of_the_answer(start):
     assert answer.status_code == 500
     assert process.line().endswith(f" ERROR GET /fails failed, request {answer.json()['id']}")
     lines = [process.line()]
-    while not lines[-1].startswith("RuntimeError"):
+    while not lines[-1].startswith("    | RuntimeError"):
         lines.append(process.line())
-    assert lines[0] == "Traceback (most recent call last):"
-    assert lines[-1] == "RuntimeError: the handler's own"
+    assert lines[0] == "    | Traceback (most recent call last):"
+    assert lines[-1] == "    | RuntimeError: the handler's own"
 
 
 def test_run_serves_from_a_script(start, directory):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hypoll import forwarded as module
-from hypoll.forwarded import NOTHING, UNKNOWN, Origin, apply, origin_of, secure_scheme
-from hypoll.message import HTTPError, Peer
+from hypoll.forwarded import UNKNOWN, apply, origin_of, secure_scheme
+from hypoll.message import NOTHING, HTTPError, Origin, Peer
 from hypoll.networks import Networks
 
 TRUSTED = Networks(["10.0.0.0/8", "2001:db8::/32", "unix"])

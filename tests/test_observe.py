@@ -10,7 +10,7 @@ import pytest
 from hypoll.message import NOBODY, Request
 from hypoll.observe import End, Gauges, Hub, Observer, Record, Timeout, combine, make_record
 
-FIELDS = (None, NOBODY, None, 400, "", 1, 2, 0.0, 0.0, 0.0, 1.0, End.REFUSED, 130)
+FIELDS = (None, NOBODY, None, 400, "", 1, 2, 0.0, 0.0, 0.0, 1.0, End.REFUSED, 130, "a")
 
 CALLS = {
     "on_open": (),
