@@ -19,7 +19,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from hypoll.head import check_host
-from hypoll.message import NOTHING, HTTPError, Origin, Peer
+from hypoll.message import NOTHING, HTTPError, Origin, Peer, Section
 from hypoll.networks import Networks, parse_address
 
 MAX_REMEMBERED = 256
@@ -55,13 +55,30 @@ class _Hop(NamedTuple):
     host: str | None = None
 
 
-def origin_of(fields: Fields, peer: str, trusted: Networks) -> Origin:
-    """Who the request is from, and what scheme and host it was sent to, by the word of trusted proxies.
+class Proxies:
+    """Whose word on the client is taken, and what it comes to.
 
-    peer: the address of the connection's other end, "" for a unix socket's.
+    allowed: the trusted ones, as `Networks` takes them.
+    secure: `FIELD=VALUE` of each further field by which they tell that the client came by https.
     """
-    if peer not in trusted:
-        return NOTHING
+
+    def __init__(self, allowed: Iterable[str], secure: Iterable[str] = ()) -> None:
+        self._trusted = Networks(allowed)
+        pairs = (text.partition("=") for text in secure)
+        self._secure = {name.lower(): value for name, _, value in pairs}
+
+    def peer(self, client: tuple[str, int], scheme: str) -> Peer:
+        """The peer of a connection, that says whether it is believed. client: ("", 0) for a unix socket's."""
+        return Peer(client, scheme, self._judge if client[0] in self._trusted else None)
+
+    def _judge(self, section: Section) -> Origin:
+        origin = origin_of(section.fields, self._trusted)
+        scheme = secure_scheme(section.fields, self._secure) if self._secure else None
+        return origin if scheme is None else origin._replace(scheme=scheme)
+
+
+def origin_of(fields: Fields, trusted: Networks) -> Origin:
+    """Who a trusted proxy's request is from, and what scheme and host it was sent to."""
     told = tuple([field for field in fields if field[0] in NAMES])
     if not told:
         return NOTHING
@@ -88,11 +105,6 @@ _remembered = lru_cache(maxsize=1024)(_weigh)
 
 def _same_client(one: Origin, other: Origin) -> bool:
     return (one.client or ("", 0))[0] == (other.client or ("", 0))[0]
-
-
-def apply(origin: Origin, peer: Peer) -> Peer:
-    """The peer as its proxies tell it."""
-    return Peer(origin.client or peer.client, origin.scheme or peer.scheme)
 
 
 def _walk(hops: Iterator[_Hop], trusted: Networks) -> Origin:
@@ -170,13 +182,10 @@ def _host(text: str) -> str | None:
 
 
 def secure_scheme(fields: Fields, secure_headers: Mapping[str, str]) -> str | None:
-    """The scheme by gunicorn's `secure_scheme_headers`: https when a named field has its value, else http.
+    """`https` when a named field has its value, else http; None: none of the fields is there.
 
-    secure_headers: names, in any case, and the values that mean https. To be asked for trusted peers only. None: none
-    of the fields is there. Raises `HTTPError` 400 when two of them contradict each other.
+    secure_headers: lower-case names, and the values that mean https. Of a trusted peer's fields only. Where two
+    contradict each other it is http: nobody is taken to be secure by half a word.
     """
-    wanted = {name.lower(): value for name, value in secure_headers.items()}
-    found = {"https" if value == wanted[name] else "http" for name, value in fields if name in wanted}
-    if len(found) > 1:
-        raise HTTPError(400, "the fields that tell the scheme contradict each other")
-    return found.pop() if found else None
+    found = {value == secure_headers[name] for name, value in fields if name in secure_headers}
+    return ("https" if False not in found else "http") if found else None

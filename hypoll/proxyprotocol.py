@@ -19,6 +19,9 @@ V1_MAX = 107
 
 _V2_HEAD = struct.Struct("!12sBBH")
 
+MAX_SIZE = _V2_HEAD.size + 0xFFFF
+"""Bytes a header may have."""
+
 _V1_TCP = re.compile(rb"PROXY TCP([46]) ([0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) (0|[1-9][0-9]{0,4}) (0|[1-9][0-9]{0,4})\r\n")
 _V1_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [^\r\n]*)?\r\n")
 
@@ -103,18 +106,3 @@ def _parse_v2(data: bytes | bytearray) -> Announced | None:
 
 def _address(packed: bytes) -> str:
     return str(ipaddress.ip_address(packed))
-
-
-class ProxyReceiver:
-    """Takes a header as it comes, in pieces. It never holds more than one header, of at most 64 KiB."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-
-    def feed(self, data: bytes) -> tuple[Announced, bytes] | None:
-        """The header and what came behind it; None: more is needed. Raises `ProxyError`."""
-        self._data += data
-        announced = parse(self._data)
-        if announced is None:
-            return None
-        return announced, bytes(self._data[announced.size :])

@@ -14,12 +14,16 @@ from collections.abc import Callable, Coroutine
 from enum import Enum
 from typing import Any, Protocol
 
-from hypoll.connection import Application, Connection, Shared
+from hypoll.connection import NEW_GRACE, Application, Connection, Shared
 from hypoll.files import FILES, OPEN_FILES
-from hypoll.http import HTTPError, Peer, refresh_date
+from hypoll.forwarded import Proxies
+from hypoll.greeting import Greeting
+from hypoll.http import HTTPError, refresh_date
 from hypoll.listen import address_of, listen, prepare, refuse_new
 from hypoll.loop import IN, Loop, Timer
-from hypoll.observe import Gauges, Hub
+from hypoll.networks import Networks
+from hypoll.observe import Gauges, Hub, Timeout
+from hypoll.proxyprotocol import Announced
 from hypoll.secured import secured
 from hypoll.settings import Settings
 from hypoll.tasks import Tasks
@@ -238,6 +242,11 @@ class Server:
             Told(self.shared, hub)
             self._make_connection = TellingConnection
             self.shared.threads.on_wait = hub.on_wait
+        self._proxies = Proxies(settings.forwarded_allow_ips, settings.secure_scheme_headers)
+        # Whose connections must begin with a PROXY protocol header, and are served. None: it isn't spoken.
+        speakers = settings.proxy_allow_ips or settings.forwarded_allow_ips
+        self._announced = Networks(speakers) if settings.proxy_protocol else None
+        self._greetings: set[Greeting] = set()
         self.threads = self.shared.threads
         self.threads.on_idle = self._stop_when_drained
         if tasks is not None:
@@ -259,12 +268,16 @@ class Server:
     @property
     def at_limit(self) -> bool:
         """Whether a connection more is one too many."""
-        return len(self.connections) >= self._limit
+        return self._open >= self._limit
 
     @property
     def full(self) -> bool:
         """Whether so many connections are open that not even a refusal is affordable."""
-        return len(self.connections) >= self._limit + self._refusals
+        return self._open >= self._limit + self._refusals
+
+    @property
+    def _open(self) -> int:
+        return len(self.connections) + len(self._greetings)
 
     @property
     def addresses(self) -> list[str]:
@@ -317,6 +330,8 @@ class Server:
         self._empty_queues()
         for connection in list(self.connections):
             connection.drain()
+        for greeting in self._greetings:
+            greeting.deadline = min(greeting.deadline, self.loop.now + NEW_GRACE)
         self._stop_when_drained()
 
     def _empty_queues(self) -> None:
@@ -340,6 +355,9 @@ class Server:
         self._close_listeners()
         for connection in list(self.connections):
             connection.close()
+        for greeting in self._greetings:
+            greeting.close()
+        self._greetings.clear()
         self.loop.off_tick(self._tick)
         self.threads.close()
         if self.hub is not None:
@@ -363,17 +381,43 @@ class Server:
         """Serve an accepted socket, or refuse it when there are too many."""
         sock.setblocking(False)
         client = (address[0], address[1]) if isinstance(address, tuple) else ("", 0)
+        if self._announced is None:
+            self._begin(sock, client)
+        elif client[0] in self._announced:
+            self._greet(sock, client)
+        else:
+            sock.close()
+            self._tell_shed("untrusted")
+            log.debug("%s refused: only those of proxy_allow_ips may connect", client)
+
+    def _greet(self, sock: socket.socket, client: tuple[str, int]) -> None:
+        """Wait for who the client is."""
+        try:
+            greeting = Greeting(self.loop, sock, client, self.settings.header_timeout, self._on_greeted)
+        except (OSError, MemoryError) as error:
+            self._shed(sock, error)
+        else:
+            self._greetings.add(greeting)
+
+    def _on_greeted(self, greeting: Greeting, announced: Announced | None, reason: str) -> None:
+        self._greetings.discard(greeting)
+        if announced is not None:
+            self._begin(greeting.sock, announced.client or greeting.client)
+            return
+        if reason == "timeout" and self.hub is not None:
+            self.hub.on_timeout(Timeout.HEAD)
+        self._tell_shed(reason)
+        self._on_left()
+
+    def _begin(self, sock: socket.socket, client: tuple[str, int]) -> None:
         try:
             if self.context is not None:
                 sock = TLSSocket(sock, self.context)
-            connection = self._make_connection(self.shared, sock, Peer(client, self.scheme))
+            connection = self._make_connection(self.shared, sock, self._proxies.peer(client, self.scheme))
         except (OSError, MemoryError) as error:
-            self.loop.forget(sock.fileno())
-            sock.close()
-            self._tell_shed("resources")
-            log.warning("a connection was shed: %s", str(error) or "out of memory")
+            self._shed(sock, error)
             return
-        if len(self.connections) - len(self._refused) > self._limit:
+        if self._open - len(self._refused) > self._limit:
             self._refused.add(connection)
             self._tell_shed("full")
             connection.refuse(
@@ -381,6 +425,12 @@ class Server:
             )
         elif self.status is Status.DRAINING:
             connection.drain()  # there was no room for it in the queue's first emptying
+
+    def _shed(self, sock: socket.socket, error: OSError | MemoryError) -> None:
+        self.loop.forget(sock.fileno())
+        sock.close()
+        self._tell_shed("resources")
+        log.warning("a connection was shed: %s", str(error) or "out of memory")
 
     def _tell_shed(self, reason: str) -> None:
         if self.hub is not None:
@@ -423,6 +473,8 @@ class Server:
         FILES.tick(now)
         for connection in [connection for connection in self.connections if connection.deadline <= now]:
             connection.on_deadline()
+        for greeting in [greeting for greeting in self._greetings if greeting.deadline <= now]:
+            greeting.on_deadline()
         self._feed_starved()
         if self.hub is not None:
             phases = Counter(connection.phase.name.lower() for connection in self.connections)
@@ -435,6 +487,10 @@ class Server:
 
     def _on_close(self, connection: Connection) -> None:
         self._refused.discard(connection)
+        self._on_left()
+
+    def _on_left(self) -> None:
+        """There is room for another connection."""
         if self.status is Status.SERVING:
             self._feed_starved()
         elif self.status is Status.DRAINING:
@@ -451,5 +507,5 @@ class Server:
     def _stop_when_drained(self) -> None:
         # What works for a client that has gone is waited for, too: it may be in the middle of a transaction.
         working = self.threads.unfinished or self.tasks
-        if self.status is Status.DRAINING and not (self.connections or self.listeners or working):
+        if self.status is Status.DRAINING and not (self._open or self.listeners or working):
             self.stop()

@@ -108,6 +108,12 @@ def _check_addresses(values: tuple[str, ...]) -> None:
             raise ValueError(f"{value} twice: a descriptor is served once")
 
 
+def _check_pairs(values: tuple[str, ...]) -> None:
+    for value in values:
+        if not re.fullmatch(r"[A-Za-z0-9-]+=.+", value):
+            raise ValueError("give a field's name and the value that means https, as X-Forwarded-Ssl=on")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The options of a server. Times are in seconds, sizes in bytes.
@@ -200,8 +206,22 @@ class Settings:
         metavar="NETWORK",
         check=Networks,
     )
+    secure_scheme_headers: tuple[str, ...] = _option(
+        (),
+        "A field, beside X-Forwarded-Proto and Forwarded, by whose value those proxies tell https, as "
+        "X-Forwarded-Ssl=on. May be repeated.",
+        metavar="FIELD=VALUE",
+        check=_check_pairs,
+    )
     proxy_protocol: bool = _option(
-        False, "Expect the PROXY protocol, v1 or v2, from the peers of --forwarded-allow-ips."
+        False, "Expect the PROXY protocol, v1 or v2, from every peer; serve those of --proxy-allow-ips only."
+    )
+    proxy_allow_ips: tuple[str, ...] = _option(
+        (),
+        "Who may speak the PROXY protocol: a network, unix or *. None: those of --forwarded-allow-ips. May be "
+        "repeated.",
+        metavar="NETWORK",
+        check=Networks,
     )
 
     def __post_init__(self) -> None:
