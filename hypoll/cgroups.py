@@ -28,10 +28,11 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        mount = root / "sys/fs/cgroup" / (controller if controllers else "")
-        # In a container the path may be the host's, and not there: the mount is then the container's own group.
-        for group in (PurePosixPath(path), *PurePosixPath(path).parents):
-            yield mount / group.relative_to("/")
+        # Version 1 mounts those that go together once, as cpu,cpuacct; that there are links by each name is usual.
+        for mount in {controllers, controller if controllers else ""}:
+            # In a container the path may be the host's, and not there: the mount is then the container's own group.
+            for group in (PurePosixPath(path), *PurePosixPath(path).parents):
+                yield root / "sys/fs/cgroup" / mount / group.relative_to("/")
 
 
 def _cpu_quota(group: Path) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
 import ssl
@@ -13,8 +14,10 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
+from gunicorn.glogging import Logger
 
 from hypoll.affinity import cpu_count, least_used, pin
+from hypoll.errorlog import OutletHandler, QuietStreamHandler, make_handler
 from hypoll.gunicorn_config import give_up_after
 from hypoll.gunicorn_worker import Worker
 from hypoll.listen import listen
@@ -23,6 +26,26 @@ from hypoll.server import Service
 from hypoll.settings import Processes, Settings
 from hypoll.tls import context_of
 from hypoll.wsgi import WSGIApplication
+
+MEMORY = "/dev/shm"  # noqa: S108 - the file system in memory of every Linux
+
+
+class ClusterLogger(Logger):
+    """Gunicorn's log, written as the error log of one process is."""
+
+    form: str
+
+    def setup(self, cfg: Any) -> None:
+        """Let gunicorn set it up, and take its stream's place."""
+        super().setup(cfg)
+        for handler in self.error_log.handlers[:]:
+            if type(handler) is logging.StreamHandler:
+                self.error_log.removeHandler(handler)
+        if not any(isinstance(handler, _OURS) for handler in self.error_log.handlers):
+            self.error_log.addHandler(make_handler(self.form, pids=True))
+
+
+_OURS = (OutletHandler, QuietStreamHandler)
 
 
 class ClusterWorker(Worker):
@@ -34,7 +57,8 @@ class ClusterWorker(Worker):
     @classmethod
     def settings(cls, cfg: Any) -> Settings:
         """The command's settings; of a drain's time the master keeps some."""
-        return dataclasses.replace(cls.given, graceful_timeout=give_up_after(cfg.graceful_timeout))
+        given = cls.given
+        return dataclasses.replace(given, graceful_timeout=give_up_after(cfg.graceful_timeout) - given.drain_wait)
 
     @classmethod
     def context(cls, cfg: Any) -> ssl.SSLContext | None:
@@ -98,10 +122,13 @@ def serve(
         "certfile": settings.certfile or None,
         "keyfile": settings.keyfile or None,
         "timeout": processes.worker_timeout,
-        "graceful_timeout": math.ceil(settings.graceful_timeout),
+        "graceful_timeout": math.ceil(settings.graceful_timeout + settings.drain_wait),
         "max_requests": processes.max_requests,
         "max_requests_jitter": processes.max_requests_jitter,
         "loglevel": log_level,
+        "logger_class": type("log", (ClusterLogger,), {"form": settings.log_format}),
+        # The workers' heartbeats are files: a slow disk would hold up the loop (and may be read-only).
+        "worker_tmp_dir": MEMORY if os.access(MEMORY, os.W_OK) else None,
         "pre_fork": _assign_cpu if processes.cpu_affinity == "auto" else None,
         # A socket in the user's directory, of which every cluster would have the same.
         "control_socket_disable": True,

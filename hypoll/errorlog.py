@@ -45,7 +45,14 @@ def _traceback(record: logging.LogRecord) -> list[str]:
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-31 12:00:00,000 ERROR message, request ID`, then the traceback, if there is one, behind a margin."""
+    """`2026-01-31 12:00:00,000 ERROR message, request ID`, then the traceback, if there is one, behind a margin.
+
+    pids: the process's id before the level, where several write.
+    """
+
+    def __init__(self, pids: bool = False) -> None:
+        super().__init__()
+        self._pids = pids
 
     def format(self, record: logging.LogRecord) -> str:
         """Give the lines, without the last one's end."""
@@ -53,12 +60,20 @@ class TextFormatter(logging.Formatter):
         identity = getattr(record, "request_id", None)
         if identity is not None and str(identity) not in message:
             message += f", request {printable(str(identity))}"
-        first = f"{self.formatTime(record)} {record.levelname} {message}"
+        process = f"[{record.process}] " if self._pids else ""
+        first = f"{self.formatTime(record)} {process}{record.levelname} {message}"
         return "\n".join([first, *(MARGIN + line for line in _traceback(record))])
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message; request_id and traceback where there are any."""
+    """One JSON object a line: time, level, logger, message; request_id and traceback where there are any.
+
+    pids: the process's id, too, where several write.
+    """
+
+    def __init__(self, pids: bool = False) -> None:
+        super().__init__()
+        self._pids = pids
 
     def format(self, record: logging.LogRecord) -> str:
         """Give the line, without its end."""
@@ -69,6 +84,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": printable(_message(record)),
         }
+        if self._pids:
+            document["pid"] = record.process
         identity = getattr(record, "request_id", None)
         if identity is not None:
             document["request_id"] = printable(str(identity))
@@ -78,7 +95,7 @@ class JsonFormatter(logging.Formatter):
         return orjson.dumps(document).decode()
 
 
-FORMATTERS: dict[str, type[logging.Formatter]] = {"text": TextFormatter, "json": JsonFormatter}
+FORMATTERS: dict[str, type[TextFormatter] | type[JsonFormatter]] = {"text": TextFormatter, "json": JsonFormatter}
 
 
 class OutletHandler(logging.Handler):
@@ -118,9 +135,12 @@ class QuietStreamHandler(logging.StreamHandler[Any]):
         """Let it go: printing why would fail the same way, for every record."""
 
 
-def make_handler(form: str) -> logging.Handler:
-    """The handler for standard error, or for what stands for it; `form` is `text` or `json`."""
-    formatter = FORMATTERS[form]()
+def make_handler(form: str, pids: bool = False) -> logging.Handler:
+    """The handler for standard error, or for what stands for it; `form` is `text` or `json`.
+
+    pids: whether each message tells which process it is from.
+    """
+    formatter = FORMATTERS[form](pids)
     handler: logging.Handler
     if sys.stderr is not sys.__stderr__:
         handler = QuietStreamHandler(sys.stderr)  # a test's, or a program's that collects what is said

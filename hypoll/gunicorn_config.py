@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import ssl
@@ -10,6 +11,7 @@ from typing import Any
 from gunicorn.config import make_settings
 from gunicorn.glogging import Logger
 
+from hypoll.networks import UNIX
 from hypoll.settings import Settings, from_environment
 from hypoll.tls import TLSError, make_context
 
@@ -26,12 +28,8 @@ STOP_MARGIN = 0.5
 the master kills, and the application's on_stop hooks would not run."""
 
 UNSUPPORTED = (
-    "forwarded_allow_ips",
-    "secure_scheme_headers",
     "forwarder_headers",
     "header_map",
-    "proxy_protocol",
-    "proxy_allow_ips",
     "protocol",
     "uwsgi_allow_ips",
     "ssl_version",
@@ -65,7 +63,13 @@ def translate(cfg: Any) -> Settings:
 
     Raises `ValueError` for a value that is out of range.
     """
-    return Settings(**{**from_environment(os.environ), **translated(cfg)})
+    found = Settings(**{**from_environment(os.environ), **translated(cfg)})
+    if found.drain_wait and found.drain_wait >= found.graceful_timeout:
+        raise ValueError(
+            f"drain_wait is {found.drain_wait:g}, and graceful_timeout, which it is a part of under gunicorn, "
+            f"{cfg.graceful_timeout}: give that more"
+        )
+    return dataclasses.replace(found, graceful_timeout=found.graceful_timeout - found.drain_wait)
 
 
 def translated(cfg: Any) -> dict[str, Any]:
@@ -84,6 +88,11 @@ def translated(cfg: Any) -> dict[str, Any]:
         "max_line": line,
         "max_field": field,
         "max_headers": min(cfg.limit_request_fields or MAX_FIELDS, MAX_FIELDS),
+        # Gunicorn trusts the peers of unix sockets in any case.
+        "forwarded_allow_ips": (*cfg.forwarded_allow_ips, UNIX),
+        "secure_scheme_headers": tuple(f"{name}={value}" for name, value in cfg.secure_scheme_headers.items()),
+        "proxy_protocol": cfg.proxy_protocol not in (False, "off"),
+        "proxy_allow_ips": (*cfg.proxy_allow_ips, UNIX),
         # Gunicorn has no limit for the head as a whole, but that of its parts: by default 800 KB. This is room for any
         # one line, and for as much again as a usual head has.
         "max_head": max(Settings.max_head, 2 * (line + field)),

@@ -33,7 +33,11 @@ class Forward(logging.Handler):
         """Log it as gunicorn would."""
         name = "exception" if record.exc_info else record.levelname.lower()
         write = getattr(self._log, name, self._log.info)
-        write("%s", record.getMessage(), **({"exc_info": record.exc_info} if record.exc_info else {}))
+        told: dict[str, Any] = {"exc_info": record.exc_info} if record.exc_info else {}
+        identity = getattr(record, "request_id", None)
+        if identity is not None:
+            told["extra"] = {"request_id": identity}
+        write("%s", record.getMessage(), **told)
 
 
 def forward(log: Logger) -> None:

@@ -6,8 +6,10 @@ server is the one of `hypoll app:routes`. All that belongs to a process is made 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
+import mmap
 import os
 import signal
 import ssl
@@ -26,7 +28,10 @@ from hypoll.connection import Answer, Shared
 from hypoll.gunicorn_config import check, tls_context, translate
 from hypoll.gunicorn_log import before, dump_stacks, forward, is_used, observers_of
 from hypoll.http import Deferred, Request, Response
+from hypoll.ledger import make_directory, remove_directory
 from hypoll.loop import IN, TICK, Loop
+from hypoll.observing import rehearse
+from hypoll.outlet import OutletError
 from hypoll.process import Engine
 from hypoll.server import Server, Service
 from hypoll.settings import Settings
@@ -40,15 +45,51 @@ class _Abort(_Quit):
     """The loop is stuck: nothing of the application is run any more."""
 
 
+class _Generations:
+    """How often the master has read its configuration, in memory that it shares with the workers.
+
+    A worker of an earlier generation than the newest is being replaced (HUP), and not the service ended.
+    """
+
+    def __init__(self) -> None:
+        self._shared = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
+        self._cfg: Any = None
+
+    def of(self, cfg: Any) -> int:
+        """The generation of a worker with this configuration. To be asked by the master."""
+        if cfg is not self._cfg:  # a reload makes another object
+            self._cfg = cfg
+            self._shared[0] += 1
+        return self._shared[0]
+
+    @property
+    def newest(self) -> int:
+        """The newest there is by now."""
+        return self._shared[0]
+
+
+_generations = _Generations()
+
+
+def _remove(directory: str, master: int) -> None:
+    """Remove the counters at the master's end; its children have its exit handlers, too."""
+    if os.getpid() == master:
+        remove_directory(directory)
+
+
 class Worker(BaseWorker):
     """Serves a `Routes` object, or a WSGI application, in one process of gunicorn's."""
 
     engine: Engine
     server: Server
     directory: str | None = None
-    """Of the counters that the workers share."""
+    """Of the counters that the workers share, made by the master."""
 
     _quitting = False
+
+    def __init__(self, age: int, ppid: int, sockets: Any, app: Any, timeout: float, cfg: Any, log: Logger) -> None:
+        super().__init__(age, ppid, sockets, app, timeout, cfg, log)  # still in the master
+        self._generation = _generations.of(cfg)
 
     @classmethod
     def settings(cls, cfg: Any) -> Settings:
@@ -65,9 +106,15 @@ class Worker(BaseWorker):
         """Called once by the master: refuse what can't work with `RuntimeError`, and name what isn't honoured."""
         check(cfg, log)
         try:
-            cls.settings(cfg)
-        except (ValueError, TypeError) as error:
+            settings = cls.settings(cfg)
+            rehearse(settings)
+            if settings.metrics or settings.status:
+                cls.directory = make_directory(cfg.uid, cfg.gid)
+                atexit.register(_remove, cls.directory, os.getpid())
+        except (ValueError, TypeError, OutletError, ModuleNotFoundError) as error:
             raise RuntimeError(str(error)) from None
+        except OSError as error:
+            log.warning("a scrape tells of one worker only: there is no place to count together: %s", error)
 
     def load_wsgi(self) -> None:
         """Load the application. What isn't one halts the master; while reloading, why is what is served."""
@@ -137,7 +184,7 @@ class Worker(BaseWorker):
         return count
 
     def _watch_signals(self, loop: Loop) -> None:
-        loop.add_signal_handler(signal.SIGTERM, self._drain)
+        loop.add_signal_handler(signal.SIGTERM, self._leave)
         loop.add_signal_handler(signal.SIGINT, self._drain, self._quit)
         loop.add_signal_handler(signal.SIGQUIT, self._drain, self._quit)
         faulthandler.disable()  # it would keep a handler of SIGABRT from before
@@ -160,6 +207,13 @@ class Worker(BaseWorker):
             self._drain()
         elif not self.alive:
             self._drain()
+
+    def _leave(self) -> None:
+        """TERM. Where the service ends, readiness tells so first; one whose successors are there goes at once."""
+        if _generations.newest > self._generation:
+            self._drain()
+        else:
+            self.engine.leave()
 
     def _drain(self) -> None:
         self.alive = False

@@ -63,6 +63,15 @@ class Observing:
             self.access_log.reopen()
 
 
+def rehearse(settings: Settings) -> None:
+    """Raise what `Observing` would, before processes are forked that all would fail."""
+    metrics = Metrics() if settings.metrics or settings.status else None
+    _endpoints(settings, Health(), metrics)
+    log = open_access_log(settings)
+    if log is not None:
+        log.on_stop()
+
+
 def _endpoints(settings: Settings, health: Health, metrics: Metrics | None) -> dict[str, Endpoint]:
     """What answers which path."""
     wanted: list[tuple[str, Endpoint]] = []

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from gunicorn.config import Config
 
-from hypoll import affinity
+from hypoll import affinity, cgroups
 from hypoll.cli import main
 from hypoll.gunicorn_config import check, translate
 from hypoll.gunicorn_worker import Worker
@@ -110,7 +110,7 @@ def test_the_successor_of_a_master_takes_its_sockets(start):
     master.says(r"Listening at: ", 2)
     master.signal(signal.SIGTERM)
     master.says("Shutting down: Master")
-    successor = int(master.says(r"\[(\d+)\] \[INFO\] Starting gunicorn", 2)[1])
+    successor = int(master.says(r"\[(\d+)\] INFO Starting gunicorn", 2)[1])
     try:
         until(lambda: master.get() != first)
     finally:
@@ -234,9 +234,9 @@ def test_settings_left_as_they_were_are_not_warned_of():
     log = Log()
     check(config(), log)
     assert log.warnings == []
-    check(config(proxy_protocol="v1", casefold_http_method=True), log)
+    check(config(header_map="refuse", casefold_http_method=True), log)
     (warning,) = log.warnings
-    assert warning.endswith(": proxy_protocol, casefold_http_method")
+    assert warning.endswith(": header_map, casefold_http_method")
 
 
 # the heartbeat
@@ -321,13 +321,15 @@ def test_a_value_of_another_kind_is_refused_with_the_variable_s_name(name, text,
 # CPUs
 
 
-def cgroup(directory: Path, own: str, **files: str) -> dict[str, Path]:
-    (directory / "own").write_text(own)
-    for name, text in files.items():
-        file = directory / "fs" / name
+def cgroup(root: Path, own: str, **files: str) -> Path:
+    for name, text in {
+        "proc/self/cgroup": own,
+        **{f"sys/fs/cgroup/{name}": text for name, text in files.items()},
+    }.items():
+        file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text + "\n")
-    return {"cgroups": directory / "fs", "own": directory / "own"}
+    return root
 
 
 @pytest.mark.parametrize(
@@ -347,15 +349,15 @@ def cgroup(directory: Path, own: str, **files: str) -> dict[str, Path]:
         ("", {}, float("inf")),
     ],
 )
-def test_the_cgroups_quota_is_the_least_on_the_way(tmp_path, own, files, expected):
-    places = cgroup(tmp_path, own, **files)
-    assert affinity.quota(**places) == expected
+def test_there_are_no_more_cpus_than_the_least_quota_on_the_way_pays_for(tmp_path, own, files, expected):
+    root = cgroup(tmp_path, own, **files)
+    assert (cgroups.cpu_quota(root) or float("inf")) == expected
     most = len(os.sched_getaffinity(0))
-    assert affinity.cpu_count(**places) == max(1, min(most, int(min(expected, most))))
+    assert affinity.cpu_count(root) == max(1, min(most, int(min(expected, most))))
 
 
 def test_a_system_without_cgroups_has_no_quota(tmp_path):
-    assert affinity.quota(tmp_path, tmp_path / "missing") == float("inf")
+    assert affinity.cpu_count(tmp_path) == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(
@@ -364,3 +366,25 @@ def test_a_system_without_cgroups_has_no_quota(tmp_path):
 )
 def test_a_worker_gets_the_first_cpu_with_the_fewest_others(cpus, taken, expected):
     assert affinity.least_used(cpus, taken) == expected
+
+
+def test_gunicorn_s_settings_of_proxies_are_honoured():
+    given = translate(
+        config(
+            forwarded_allow_ips="192.0.2.1,192.0.2.2",
+            secure_scheme_headers={"X-Ssl": "on"},
+            proxy_protocol="v2",
+            proxy_allow_ips="*",
+        )
+    )
+    assert given.forwarded_allow_ips == ("192.0.2.1", "192.0.2.2", "unix")
+    assert given.secure_scheme_headers == ("X-Ssl=on",)
+    assert (given.proxy_protocol, given.proxy_allow_ips) == (True, ("*", "unix"))
+    assert not translate(config()).proxy_protocol
+
+
+def test_the_wait_before_a_drain_is_a_part_of_gunicorn_s_graceful_timeout(monkeypatch):
+    monkeypatch.setenv("HYPOLL_DRAIN_WAIT", "4")
+    assert translate(config(graceful_timeout=10)).graceful_timeout == 10 - 0.5 - 4
+    with pytest.raises(ValueError, match="give that more"):
+        translate(config(graceful_timeout=4))
