@@ -95,7 +95,10 @@ class Routes:
         parse_path(path)
         if isinstance(methods, str):
             raise RouteError(f"{path}: methods takes a list, as in methods=[{methods!r}]")
-        names = tuple(dict.fromkeys(method.upper() for method in methods))
+        try:
+            names = tuple(dict.fromkeys(method.upper() for method in methods))
+        except (TypeError, AttributeError):
+            raise RouteError(f"{path}: methods takes a list of names, as in methods=['GET'], not {methods!r}") from None
 
         def declare(handler: H) -> H:
             self._declare(path, names, handler, threaded, stream)

@@ -116,6 +116,10 @@ def parse_path(path: str) -> list[str | Parameter]:
         raise RouteError(f"the path must be a str, as in @routes.get('/users'), not {path!r}")
     if not path.startswith("/"):
         raise RouteError(f"the path {path!r} must begin with a slash")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise RouteError(f"the path {path!r} has a lone surrogate: no request could name it") from None
     segments = [_parse_segment(path, text) for text in path[1:].split("/")]
     names = [segment.name for segment in segments if isinstance(segment, Parameter)]
     for name in names:

@@ -203,6 +203,7 @@ def test_a_method_is_looked_for_in_the_less_special_routes_too():
     [
         ("", "begin with a slash"),
         ("users", "'users' must begin with a slash"),
+        ("/\ud800", "has a lone surrogate"),
         ("/users/{id", "a whole segment, as in /users/{id:int}"),
         ("/users/id}", "a whole segment"),
         ("/users/x{id}", "a whole segment"),
@@ -364,6 +365,12 @@ def test_a_handler_that_can_not_be_called():
 def test_an_unknown_method():
     with pytest.raises(RouteError, match="FETCH /x: the method must be one of GET, POST"):
         Routes().route("/x", methods=["FETCH"])(lambda request: "")
+
+
+@pytest.mark.parametrize("methods", [None, [1], 5])
+def test_methods_are_names(methods):
+    with pytest.raises(RouteError, match=r"/x: methods takes a list of names, as in methods=\['GET'\], not "):
+        Routes().route("/x", methods=methods)
 
 
 def test_no_method():
