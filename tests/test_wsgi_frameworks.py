@@ -77,7 +77,9 @@ def hypoll() -> Iterator[str]:
 def ask(base: str, request: str, more: dict[str, Any]) -> tuple[Any, ...]:
     """Status, reason, fields and content, without what is each server's own."""
     method, target = request.split()
-    answer = requests.request(method, base + target, timeout=5, **more)
+    # Named here, so that what tells the request's id tells the same.
+    headers = {"X-Request-Id": "asked-by-the-test", **more.get("headers", {})}
+    answer = requests.request(method, base + target, timeout=5, **{**more, "headers": headers})
     # Flask's Allow is a set's order, which differs from process to process.
     fields = sorted((name.lower(), ", ".join(sorted(value.split(", ")))) for name, value in answer.raw.headers.items())
     told = [(name, value) for name, value in fields if name not in OWN]
