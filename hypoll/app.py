@@ -6,30 +6,18 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from types import CoroutineType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
-from hypoll.files import File
-from hypoll.http import (
-    FAILURES,
-    ClientDisconnect,
-    Deferred,
-    HTTPError,
-    Kind,
-    Request,
-    Response,
-    json_response,
-    problem,
-)
+from hypoll.answers import failure, settle, to_response
+from hypoll.hooks import Complete, Hooks, InThread, Scopes, at_once, pass_hooks, run_hook
+from hypoll.http import FAILURES, Deferred, HTTPError, Kind, Request, Response, json_response
 from hypoll.routing import Handler, Route, RouteError, Table, check_handler, check_hook, kind_of, name_of, parse_path
 from hypoll.static import Static
-
-if TYPE_CHECKING:
-    from hypoll.wsgi_face import Face
+from hypoll.wsgi_face import Face
 
 __all__ = ["RouteError", "Routes"]
 
@@ -39,12 +27,6 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 log = logging.getLogger("hypoll.error")
 
 H = TypeVar("H", bound=Callable[..., Any])
-
-InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Awaits what a blocking function gives, which is called on a thread."""
-
-Complete = Callable[[Coroutine[Any, Any, Any]], Any]
-"""Runs a coroutine to its end."""
 
 
 class Routes:
@@ -66,10 +48,7 @@ class Routes:
         self._hooked = False
         self._streams = False
         self._async = False
-        self._async_hooks = False
-        self._before: list[Callable[[Request], Any]] = []
-        self._after: list[Callable[[Request, Response], Any]] = []
-        self._errors: dict[type[BaseException], Callable[[Request, Any], Any]] = {}
+        self._hooks = Hooks()
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
         self._ready_checks: list[Callable[[], Any]] = []
@@ -178,7 +157,7 @@ class Routes:
         The outermost `Routes`' hooks run first. They see a request that has no route, too.
         """
         self._mark_hooked(check_hook("before", hook, "request"))
-        self._before.append(hook)
+        self._hooks.before.append(hook)
         return hook
 
     def after(self, hook: H) -> H:
@@ -187,7 +166,7 @@ class Routes:
         The innermost `Routes`' hooks run first. One that raises makes the answer a 500, which the others see.
         """
         self._mark_hooked(check_hook("after", hook, "request", "response"))
-        self._after.append(hook)
+        self._hooks.after.append(hook)
         return hook
 
     def error(self, kind: type[BaseException]) -> Callable[[H], H]:
@@ -201,9 +180,9 @@ class Routes:
 
         def declare(hook: H) -> H:
             is_async = check_hook(f"error({kind.__name__})", hook, "request", "error")
-            if kind in self._errors:
+            if kind in self._hooks.errors:
                 raise RouteError(f"there is a hook for {kind.__name__} already: one answers it")
-            self._errors[kind] = hook
+            self._hooks.errors[kind] = hook
             self._mark_hooked(is_async)
             return hook
 
@@ -279,7 +258,7 @@ class Routes:
     @property
     def asynchronous(self) -> bool:
         """Whether asyncio is needed: a handler or a hook is an `async def`."""
-        return any(routes._async or routes._async_hooks for routes in (self, *self._descendants()))
+        return any(routes._async or routes._hooks.waits for routes in (self, *self._descendants()))
 
     def streams(self, request: Request) -> bool:
         """Whether a request, whose head alone is known, goes to a handler that takes the body as it comes."""
@@ -295,7 +274,7 @@ class Routes:
 
         None when there are hooks that see such requests: theirs may be another answer.
         """
-        if self._before or self._after or self._errors:
+        if self._hooks:
             return None
         try:
             self._find(request)
@@ -311,7 +290,7 @@ class Routes:
         for routes in (self, *self._descendants()):
             for hook in routes._on_start:
                 try:
-                    _run_hook(hook, complete)
+                    run_hook(hook, complete)
                 except Exception as error:
                     error.add_note(f"in the on_start hook {hook!r}")
                     raise
@@ -322,7 +301,7 @@ class Routes:
         for routes in reversed((self, *self._descendants())):
             for hook in routes._on_stop:
                 try:
-                    _run_hook(hook, complete)
+                    run_hook(hook, complete)
                 except KeyboardInterrupt:
                     raise
                 except FAILURES:
@@ -343,8 +322,6 @@ class Routes:
     def wsgi(self) -> Face:
         """These routes as a WSGI application (PEP 3333), for any server of such: `application = routes.wsgi`."""
         if self._wsgi is None:
-            from hypoll.wsgi_face import Face  # it is built on this
-
             self._wsgi = Face(self)
         return self._wsgi
 
@@ -363,7 +340,7 @@ class Routes:
         if stream and kind is Kind.INLINE:
             raise RouteError(f"{where}: stream=True needs a handler that may wait: threaded=True, or async def")
         check_handler(path, handler)
-        self._add(Route(path, methods, handler, (self,), kind, stream, _deferred(handler, kind, stream)))
+        self._add(Route(path, methods, handler, (self._hooks,), kind, stream, _deferred(handler, kind, stream)))
 
     def _add(self, route: Route) -> None:
         self._table.add(route)
@@ -375,11 +352,11 @@ class Routes:
     def _add_mounted(self, prefix: str, route: Route) -> None:
         path = prefix + route.path
         check_handler(path, route.handler)
-        self._add(dataclasses.replace(route, path=path, scopes=(self, *route.scopes)))
+        self._add(dataclasses.replace(route, path=path, scopes=(self._hooks, *route.scopes)))
 
     def _mark_hooked(self, is_async: bool) -> None:
         self._hooked = True
-        self._async_hooks |= is_async
+        self._hooks.waits |= is_async
         for _, parent in self._parents:
             parent._mark_hooked(is_async=False)
 
@@ -414,7 +391,7 @@ class Routes:
         raise HTTPError(405, f"this path answers {allow}", {"Allow": allow})
 
     def _with_hooks(self, request: Request) -> Response | Deferred:
-        scopes: tuple[Routes, ...] = (self,)
+        scopes: Scopes = (self._hooks,)
         route: Route | None = None
         missing: HTTPError | None = None
         try:
@@ -425,12 +402,12 @@ class Routes:
             missing = error
         kind = Kind.INLINE if route is None else route.kind
         stream = route is not None and route.stream
-        passing = partial(_pass_hooks, scopes, route, missing)
-        if kind is Kind.ASYNC or any(scope._async_hooks for scope in scopes):
+        passing = partial(pass_hooks, scopes, route, missing)
+        if kind is Kind.ASYNC or any(scope.waits for scope in scopes):
             return Deferred(Kind.ASYNC, passing, to_response, failure, stream, kind)
         if kind is Kind.THREADED:
-            return Deferred(kind, lambda request, _: _at_once(passing(request)), to_response, failure, stream)
-        return _at_once(passing(request))
+            return Deferred(kind, lambda request, _: at_once(passing(request)), to_response, failure, stream)
+        return at_once(passing(request))
 
 
 def _deferred(handler: Handler, kind: Kind, stream: bool) -> Deferred | None:
@@ -441,11 +418,7 @@ def _deferred(handler: Handler, kind: Kind, stream: bool) -> Deferred | None:
     def call(request: Request, in_thread: InThread) -> Any:
         return handler(request, **request.params)
 
-    return Deferred(kind, call, _settle, failure, stream, direct=handler)
-
-
-def _settle(result: Any) -> Response | bytes:
-    return orjson.dumps(result) if type(result) is dict else to_response(result)
+    return Deferred(kind, call, settle, failure, stream, direct=handler)
 
 
 def _make(request: Request, deferred: Deferred) -> Response | bytes:
@@ -457,158 +430,8 @@ def _make(request: Request, deferred: Deferred) -> Response | bytes:
         return deferred.fail(request, error)
 
 
-async def _pass_hooks(
-    scopes: tuple[Routes, ...],
-    route: Route | None,
-    missing: HTTPError | None,
-    request: Request,
-    in_thread: InThread | None = None,
-) -> Response:
-    """The way through the hooks, the same for every kind: where none of them is async it never waits."""
-    try:
-        response = await _run_before(scopes, request)
-        if response is None:
-            if route is None:
-                raise missing or HTTPError(404)
-            call = partial(route.handler, request, **request.params)
-            if route.kind is Kind.THREADED and in_thread is not None:
-                response = to_response(await in_thread(call))
-            else:
-                response = to_response(await _settled(call()))
-    except FAILURES as error:
-        _let_end(error, in_thread)
-        response = await _recover(scopes, request, error, in_thread)
-    return await _run_after(scopes, request, response, in_thread)
-
-
-def _let_end(error: BaseException, in_thread: InThread | None) -> None:
-    """Raise what is no failure but the end of the task that this runs in, if it runs in one."""
-    if in_thread is not None and isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-        raise error
-
-
-def _at_once(coroutine: Coroutine[Any, Any, Response]) -> Response:
-    """Run a coroutine that waits for nothing."""
-    try:
-        coroutine.send(None)
-    except StopIteration as end:
-        response: Response = end.value
-        return response
-    coroutine.close()
-    raise RuntimeError("a handler or hook returned something to await, and is no async def: declare it so")
-
-
-async def _settled(result: Any) -> Any:
-    return await result if isinstance(result, CoroutineType) else result
-
-
-async def _run_before(scopes: tuple[Routes, ...], request: Request) -> Response | None:
-    for scope in scopes:
-        for hook in scope._before:
-            result = await _settled(hook(request))
-            if result is not None:
-                return to_response(result)
-    return None
-
-
-async def _run_after(
-    scopes: tuple[Routes, ...], request: Request, response: Response, in_thread: InThread | None
-) -> Response:
-    for scope in reversed(scopes):
-        for hook in scope._after:
-            try:
-                result = await _settled(hook(request, response))
-                response = response if result is None else to_response(result)
-            except FAILURES as error:
-                _let_end(error, in_thread)
-                response = failure(request, error)
-    return response
-
-
-async def _recover(
-    scopes: tuple[Routes, ...], request: Request, error: BaseException, in_thread: InThread | None
-) -> Response:
-    """Answer an exception by the innermost hook for its nearest class, or as `failure` does."""
-    for scope in reversed(scopes):
-        for kind in type(error).__mro__:
-            hook = scope._errors.get(kind)
-            if hook is not None:
-                try:
-                    return to_response(await _settled(hook(request, error)))
-                except FAILURES as another:
-                    _let_end(another, in_thread)
-                    return failure(request, another)
-    return failure(request, error)
-
-
-def _run_hook(hook: Callable[[], Any], complete: Complete) -> None:
-    result = hook()
-    if isinstance(result, CoroutineType):
-        complete(result)
-
-
 def _options_route(allow: str) -> Route:
     def answer(request: Request, **params: Any) -> Response:
         return Response(status=204, headers={"Allow": allow})
 
     return Route("*", ("OPTIONS",), answer)
-
-
-def failure(request: Request, error: BaseException) -> Response:
-    """What the client is told of an exception: an `HTTPError` as it is, anything else as 500, its traceback logged."""
-    if isinstance(error, HTTPError):
-        error.__traceback__ = None  # an application's constant would gather one more, and its request, with each raise
-        return problem(error, request.id)
-    if isinstance(error, ClientDisconnect):
-        # Nobody's fault here. A half-closed client may still read it.
-        return problem(HTTPError(400, "the connection ended before the request did"), request.id)
-    if isinstance(error, KeyboardInterrupt):
-        raise error
-    where, name = f"{request.method} {request.raw_path}", request.id
-    log.error("%s failed, request %s", where, name, exc_info=error, extra={"request_id": name})
-    return problem(HTTPError(500, "the server failed to answer; the log has the reason under this id"), name)
-
-
-def to_response(result: Any) -> Response:
-    """Make a `Response` of what a handler returned.
-
-    str: text/plain as UTF-8. bytes: application/octet-stream. None: 204. A tuple: (value, status) or
-    (value, status, headers). Anything else: application/json by orjson, which takes dict, list, numbers, dataclasses,
-    datetimes and UUIDs. Raises `TypeError` for what it doesn't take.
-    """
-    kind = type(result)
-    if kind is not dict and kind is not list:
-        if isinstance(result, Response):
-            return result
-        if isinstance(result, File):
-            return Response(result)
-        if isinstance(result, str):
-            return Response(result.encode(), 200, None, "text/plain; charset=utf-8")
-        if isinstance(result, (bytes, bytearray, memoryview)):
-            return Response(bytes(result), 200, None, "application/octet-stream")
-        if result is None:
-            return Response(b"", 204)
-        if kind is tuple:
-            return _from_tuple(result)
-    try:
-        return json_response(orjson.dumps(result))
-    except TypeError as error:
-        raise TypeError(
-            f"a handler returned {kind.__name__}, which can't be sent: return a Response, str, bytes, None, "
-            f"(value, status) or something that can be JSON ({error})"
-        ) from None
-
-
-def _from_tuple(result: tuple[Any, ...]) -> Response:
-    match result:
-        case (value, int(status)):
-            headers = None
-        case (value, int(status), headers):
-            pass
-        case _:
-            raise TypeError("a tuple from a handler must be (value, status) or (value, status, headers)")
-    if isinstance(value, tuple):
-        raise TypeError("a handler returned a tuple in a tuple: only (value, status, headers) has a meaning")
-    # A new one: a Response given here may be a constant of the application.
-    response = to_response(value)
-    return Response(response.body, status, response.headers if headers is None else headers, response.content_type)

@@ -106,7 +106,7 @@ def load(reference: str) -> Routes | WSGIApplication:
             raise AppError(f"{where} has no attribute {attribute!r}; {_suggestion(module)}")
         target = getattr(target, name)
     if isinstance(target, Face):
-        return target.routes
+        target = target.routes
     fault = "" if isinstance(target, Routes) else misfit(target)
     if fault:
         raise AppError(f"{reference} {fault}; {_suggestion(module)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from hypoll.app import failure
+from hypoll.answers import failure
 from hypoll.message import FAILURES, Deferred, HTTPError, Request, Response
 from hypoll.server import Service
 

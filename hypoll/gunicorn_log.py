@@ -12,7 +12,7 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
-from hypoll.app import failure
+from hypoll.answers import failure
 from hypoll.connection import Answer
 from hypoll.http import FAILURES, Deferred
 from hypoll.message import JSON, Request, Response, reason

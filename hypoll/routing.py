@@ -55,7 +55,7 @@ _ORDER = list(CONVERTERS)
 class Route:
     """A path and a handler.
 
-    scopes: the `Routes` it was reached through, outermost first.
+    scopes: the hooks of the `Routes` it was reached through, outermost first.
     kind: where the handler runs.
     stream: whether it begins at the end of the head, and takes the body from `request.stream`.
     deferred: how a handler that doesn't run on the loop is called; None: it does.

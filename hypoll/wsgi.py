@@ -20,7 +20,7 @@ from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 from wsgiref.util import FileWrapper
 
-from hypoll.app import failure
+from hypoll.answers import failure
 from hypoll.message import ClientDisconnect, Deferred, HTTPError, Kind, Request, Response, Section
 from hypoll.server import Service
 from hypoll.version import __version__

@@ -11,10 +11,10 @@ import atexit
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 from urllib.parse import quote, unquote_to_bytes
 
-from hypoll.app import failure
+from hypoll.answers import failure
 from hypoll.encode import BODILESS, CONTENTLESS, content_of, inspect_fields
 from hypoll.files import Slice
 from hypoll.message import (
@@ -33,9 +33,6 @@ from hypoll.message import (
 )
 from hypoll.settings import Settings
 
-if TYPE_CHECKING:
-    from hypoll.app import Routes
-
 PIECE_SIZE = 64 * 1024
 """Bytes of the body asked for at once."""
 
@@ -52,13 +49,39 @@ StartResponse = Callable[[str, list[tuple[str, str]]], object]
 log = logging.getLogger("hypoll.error")
 
 
+class Application(Protocol):
+    """What `Routes` are to it."""
+
+    def __call__(self, request: Request, /) -> Response:
+        """Answer a request."""
+        ...
+
+    def answer(self, request: Request, /) -> Response | bytes | Deferred:
+        """Answer a request, or say how it is answered."""
+        ...
+
+    def streams(self, request: Request, /) -> bool:
+        """Whether its handler takes the body as it comes."""
+        ...
+
+    def refuses(self, request: Request, /) -> HTTPError | None:
+        """Give the refusal of a request whose head alone is known, if it has one."""
+        ...
+
+    def startup(self, complete: Callable[..., Any] = ..., /) -> None:
+        """Run once before the first request."""
+
+    def shutdown(self, complete: Callable[..., Any] = ..., /) -> None:
+        """Run once at the end."""
+
+
 class Face:
     """What `Routes.wsgi` is: called with `environ` and `start_response`.
 
     routes: what answers. Their `on_start` hooks run before the first request, `on_stop` when the interpreter ends.
     """
 
-    def __init__(self, routes: Routes) -> None:
+    def __init__(self, routes: Application) -> None:
         self.routes = routes
         self._starting = threading.Lock()
         self._started = False
@@ -86,7 +109,7 @@ class Face:
 class _Call:
     """One request's way through the routes."""
 
-    def __init__(self, routes: Routes, request: Request, environ: Environ) -> None:
+    def __init__(self, routes: Application, request: Request, environ: Environ) -> None:
         self._routes = routes
         self._request = request
         self._environ = environ

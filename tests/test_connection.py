@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from hypoll import connection as module
-from hypoll.app import Routes, failure
+from hypoll.answers import failure
+from hypoll.app import Routes
 from hypoll.connection import READ_SIZE, READS_PER_TURN, Connection, Phase
 from hypoll.http import Deferred, HTTPError, Kind, Request, RequestParser, Response
 from hypoll.loop import IN, OUT, Loop

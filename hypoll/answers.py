@@ -1,0 +1,78 @@
+"""What becomes of what a handler returns or raises: a `Response`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import orjson
+
+from hypoll.files import File
+from hypoll.http import ClientDisconnect, HTTPError, Request, Response, json_response, problem
+
+log = logging.getLogger("hypoll.error")
+
+
+def failure(request: Request, error: BaseException) -> Response:
+    """What the client is told of an exception: an `HTTPError` as it is, anything else as 500, its traceback logged."""
+    if isinstance(error, HTTPError):
+        error.__traceback__ = None  # an application's constant would gather one more, and its request, with each raise
+        return problem(error, request.id)
+    if isinstance(error, ClientDisconnect):
+        # Nobody's fault here. A half-closed client may still read it.
+        return problem(HTTPError(400, "the connection ended before the request did"), request.id)
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    where, name = f"{request.method} {request.raw_path}", request.id
+    log.error("%s failed, request %s", where, name, exc_info=error, extra={"request_id": name})
+    return problem(HTTPError(500, "the server failed to answer; the log has the reason under this id"), name)
+
+
+def to_response(result: Any) -> Response:
+    """Make a `Response` of what a handler returned.
+
+    str: text/plain as UTF-8. bytes: application/octet-stream. None: 204. A tuple: (value, status) or
+    (value, status, headers). Anything else: application/json by orjson, which takes dict, list, numbers, dataclasses,
+    datetimes and UUIDs. Raises `TypeError` for what it doesn't take.
+    """
+    kind = type(result)
+    if kind is not dict and kind is not list:
+        if isinstance(result, Response):
+            return result
+        if isinstance(result, File):
+            return Response(result)
+        if isinstance(result, str):
+            return Response(result.encode(), 200, None, "text/plain; charset=utf-8")
+        if isinstance(result, (bytes, bytearray, memoryview)):
+            return Response(bytes(result), 200, None, "application/octet-stream")
+        if result is None:
+            return Response(b"", 204)
+        if kind is tuple:
+            return _from_tuple(result)
+    try:
+        return json_response(orjson.dumps(result))
+    except TypeError as error:
+        raise TypeError(
+            f"a handler returned {kind.__name__}, which can't be sent: return a Response, str, bytes, None, "
+            f"(value, status) or something that can be JSON ({error})"
+        ) from None
+
+
+def _from_tuple(result: tuple[Any, ...]) -> Response:
+    match result:
+        case (value, int(status)):
+            headers = None
+        case (value, int(status), headers):
+            pass
+        case _:
+            raise TypeError("a tuple from a handler must be (value, status) or (value, status, headers)")
+    if isinstance(value, tuple):
+        raise TypeError("a handler returned a tuple in a tuple: only (value, status, headers) has a meaning")
+    # A new one: a Response given here may be a constant of the application.
+    response = to_response(value)
+    return Response(response.body, status, response.headers if headers is None else headers, response.content_type)
+
+
+def settle(result: Any) -> Response | bytes:
+    """`to_response`, or the body alone of what becomes a `json_response`: that spares the hot path making it."""
+    return orjson.dumps(result) if type(result) is dict else to_response(result)
