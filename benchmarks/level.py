@@ -11,8 +11,9 @@ from __future__ import annotations
 from unittest import mock
 
 from hypoll.cli import main
-from hypoll.connection import Connection, Phase
+from hypoll.connection import Connection
 from hypoll.loop import IN, OUT, RDHUP, EventCallback, Loop
+from hypoll.phases import Phase
 
 EDGE_INTEREST = IN | OUT | RDHUP
 

@@ -17,18 +17,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
-import os
 import socket
 import struct
 import termios
-from collections.abc import Awaitable, Callable, Iterable
-from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable
 
-from hypoll.bodies import FileSource, InlineSource, Pull, Source, TaskSource, ThreadSource, log_cut
-from hypoll.encode import CONTINUE, COPY_LIMIT, UNPARSED, encode_file, encode_json, encode_plain, file_head
-from hypoll.exchange import Exchange, busy, too_slow
-from hypoll.files import Slice
+from hypoll.encode import CONTINUE, COPY_LIMIT, UNPARSED, encode_json, encode_plain
+from hypoll.exchange import Exchange, too_slow
 from hypoll.http import (
     FAILURES,
     ClientDisconnect,
@@ -45,16 +40,13 @@ from hypoll.http import (
     encode,
     problem,
 )
-from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, Loop, has_forked
-from hypoll.message import Section, json_response
-from hypoll.output import JOIN_LIMIT, SEND_SIZE, Buffers, flush, send_one
-from hypoll.settings import Settings
-from hypoll.tasks import Tasks
-from hypoll.threads import Threads, default_size
+from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, has_forked
+from hypoll.message import json_response
+from hypoll.output import flush, send_one
+from hypoll.phases import LINGER_PAUSE, NEVER, PHASES, RULES, Phase, Rule
+from hypoll.sending import Sending
+from hypoll.shared import READ_SIZE, Shared
 from hypoll.tracing import new_id
-
-READ_SIZE = 64 * 1024
-"""Bytes asked for by one read. Fewer in the answer: the socket is drained."""
 
 READS_PER_TURN = range(4)
 """Reads before a connection lets the others have their turn."""
@@ -62,14 +54,8 @@ READS_PER_TURN = range(4)
 PIECES_PER_SEND = 64
 """Pieces of pipelined answers, one or two each, made for one send: a handler's time is everybody's."""
 
-PULLS_PER_TURN = range(16)
-"""Times a streamed body is pulled before the other connections have their turn."""
-
 LINGER_TIME = 30.0
 """Seconds a refused peer may go on sending, in all."""
-
-LINGER_PAUSE = 5.0
-"""Seconds it may pause."""
 
 LINGER_BYTES = 32 * 1024 * 1024
 """Bytes of it that are read away, so that closing doesn't reset the connection under the refusal."""
@@ -83,58 +69,9 @@ NEW_GRACE = 1.0
 log = logging.getLogger("hypoll.error")
 
 
-class Phase(IntEnum):
-    """What a connection is doing; each with a deadline in `RULES`. Up to SKIPPING it takes input, from WAITING on not.
-
-    HANDSHAKE: TLS is being agreed upon. A plain connection begins in NEW.
-    SKIPPING: the rest of a body comes whose handler has answered without reading it.
-    WAITING: a handler is at work on a thread or in a task, for as long as it likes.
-    """
-
-    HANDSHAKE = 0
-    NEW = 1
-    IDLE = 2
-    HEAD = 3
-    BODY = 4
-    SKIPPING = 5
-    WAITING = 6
-    SENDING = 7
-    FINISHING = 8
-    LINGERING = 9
-    CLOSED = 10
-
-
-class Rule(NamedTuple):
-    """A phase's deadline: the setting that holds its seconds, and the refusal when they have passed (None: none)."""
-
-    setting: str
-    refusal: HTTPError | None = None
-
-
-RULES = {
-    Phase.HANDSHAKE: Rule("header_timeout"),
-    Phase.NEW: Rule("keep_alive"),
-    Phase.IDLE: Rule("keep_alive"),
-    Phase.HEAD: Rule("header_timeout", HTTPError(408, "the request head took too long")),
-    Phase.BODY: Rule("body_timeout", too_slow()),
-    Phase.SKIPPING: Rule("body_timeout"),
-    Phase.SENDING: Rule("write_timeout"),
-    Phase.FINISHING: Rule("write_timeout"),
-}
-
-_PHASES = {
-    State.START: Phase.IDLE,
-    State.BLANK: Phase.IDLE,
-    State.HEAD: Phase.HEAD,
-    State.BODY: Phase.BODY,
-    State.DONE: Phase.IDLE,
-}
-
 # Plain names: an Enum's attribute costs the hot path two look-ups more.
 _IDLE = Phase.IDLE
 _WAITING = Phase.WAITING
-
-_NEVER = float("inf")
 
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER of no seconds: close by a reset (socket(7))."""
@@ -144,89 +81,15 @@ _INPUT = IN | RDHUP
 _PLAIN_EDGE = IN | OUT
 
 
-class Application(Protocol):
-    """What answers requests."""
-
-    def __call__(self, request: Request, /) -> Response:
-        """Answer a request."""
-        ...
-
-    def refuses(self, request: Request, /) -> HTTPError | None:
-        """Give the refusal of a request whose head alone is known, if it has one."""
-        ...
-
-
-Answer = Callable[[Request], Response | bytes | Deferred]
-"""What makes the answer of a request."""
-
-
-class Shared:
-    """What the connections of one server have in common.
-
-    tasks: what runs coroutines, where the application has any.
-    """
-
-    def __init__(self, loop: Loop, application: Application, settings: Settings, tasks: Tasks | None = None) -> None:
-        self.loop = loop
-        self.application = application
-        # Bound once: calling an object by its class's __call__ costs a look-up. An application may have an `answer`
-        # that is the same, but gives bytes where that saves making a `json_response` of them, and a `Deferred` for
-        # what isn't to run on the loop.
-        self.answer: Answer = getattr(application, "answer", application.__call__)
-        self.streams: Callable[[Request], bool] = getattr(application, "streams", _streams_nothing)
-        self.threads = Threads(loop, settings.threads or default_size(), settings.queue)
-        self.tasks = tasks
-        self.settings = settings
-        # Without keep-alive each answer is its connection's last, as in a drain; only a first request is waited for.
-        self.draining = not settings.keep_alive
-        self.keep_alive = settings.keep_alive or settings.header_timeout
-        self.seconds = {phase: getattr(settings, rule.setting) for phase, rule in RULES.items()}
-        self.seconds[Phase.NEW] = self.seconds[Phase.IDLE] = self.keep_alive
-        self.seconds |= {Phase.LINGERING: LINGER_PAUSE, Phase.WAITING: _NEVER}
-        self.sections: dict[bytes, Section] = {}
-        self.connections: set[Connection] = set()
-        self.on_close: Callable[[Connection], object] = lambda connection: None
-        self.scratch = bytearray(READ_SIZE)
-        self.told: Any = None
-        """What `hypoll.telling` keeps here, when the connections are observed."""
-
-    def wrap(self, wrapper: Callable[[Answer], Answer]) -> None:
-        """Have each request answered by what `wrapper` makes of what answered it until now."""
-        where = self.told or self
-        where.answer = wrapper(where.answer)
-
-    def in_thread(self, call: Callable[[], Any]) -> Awaitable[Any]:
-        """Await what `call()` gives on the pool. Raises `HTTPError` 503 when it is full."""
-        assert self.tasks is not None
-        if self.threads.full:
-            raise busy()
-        return self.tasks.in_thread(self.threads, call)
-
-
-def _streams_nothing(request: Request) -> bool:
-    """An application without handlers that take the body as it comes."""
-    return False
-
-
-class Connection:
+class Connection(Sending):
     """One accepted, non-blocking stream socket, from its registration to its close."""
 
     __slots__ = (
-        "beat",
-        "deadline",
         "disarmed",
-        "exchange",
         "half_closed",
         "lingered",
-        "output",
         "parser",
-        "phase",
-        "planned",
         "readable",
-        "shared",
-        "since",
-        "sock",
-        "source",
     )
 
     def __init__(self, shared: Shared, sock: socket.socket, peer: Peer) -> None:
@@ -241,10 +104,10 @@ class Connection:
         self.planned = False
         self.disarmed = False
         self.lingered = 0
-        self.output: Buffers = []
-        self.source: Source | None = None
-        self.beat: tuple[float, bytes] | None = None
-        self.exchange: Exchange | None = None
+        self.output = []
+        self.source = None
+        self.beat = None
+        self.exchange = None
         """The request whose handler works elsewhere, until its answer is sent."""
         shared.loop.register(sock.fileno(), self.on_events)
         shared.connections.add(self)
@@ -288,13 +151,6 @@ class Connection:
             else:
                 self.output.append(memoryview(payload)[sent:])
                 self._enter(Phase.SENDING)
-        except Exception as error:
-            self._on_failure(error)
-
-    def guard(self, step: Callable[..., object], *args: object) -> None:
-        """Take a step that no edge is the reason of, and close when it fails, as `on_events` does."""
-        try:
-            step(*args)
         except Exception as error:
             self._on_failure(error)
 
@@ -445,16 +301,6 @@ class Connection:
                 return
         self._come_back()
 
-    def _come_back(self) -> None:
-        """Go on when the other connections had their turn: no edge will tell."""
-        if not self.planned:
-            self.planned = True
-            self.shared.loop.call_soon(self._on_turn)
-
-    def _on_turn(self) -> None:
-        self.planned = False
-        self.on_events(0)
-
     def _on_request(self, data: bytes, request: Request | None) -> None:
         """`data` was received and completed `request`, or none."""
         self._note_read(data)
@@ -530,7 +376,7 @@ class Connection:
 
     def _await_more(self) -> None:
         """A request is incomplete: its phase runs."""
-        phase = _PHASES[self.parser.state]
+        phase = PHASES[self.parser.state]
         if phase is Phase.BODY and self.phase is Phase.SKIPPING:
             return  # its deadline is for all that is left
         if phase is not self.phase:
@@ -582,7 +428,7 @@ class Connection:
         exchange = self.exchange = Exchange(self, self.shared, request, deferred)
         exchange.plain = plain
         self.phase = _WAITING
-        self.deadline = _NEVER
+        self.deadline = NEVER
         exchange.start()
         if self.half_closed:
             self._doubt()
@@ -591,7 +437,7 @@ class Connection:
         """Let the handler begin that had to wait until the answers before its were sent."""
         exchange.started = True
         self.phase = _WAITING
-        self.deadline = _NEVER
+        self.deadline = NEVER
         exchange.start()
         if self.half_closed:
             self._doubt()
@@ -654,7 +500,7 @@ class Connection:
 
         A FIN doesn't tell a half-close from a close. But a socket that was closed answers data with a reset.
         """
-        self.deadline = _NEVER
+        self.deadline = NEVER
         self.output.append(CONTINUE)
         self.guard(self._send_interim)
 
@@ -718,7 +564,7 @@ class Connection:
             self.deadline = self.shared.loop.now + self.shared.settings.body_timeout if starved else self._beat_at()
 
     def _beat_at(self) -> float:
-        return _NEVER if self.beat is None else self.shared.loop.now + self.beat[0]
+        return NEVER if self.beat is None else self.shared.loop.now + self.beat[0]
 
     def _may_skip(self, exchange: Exchange) -> bool:
         """Whether what is left of a body is little, and will come."""
@@ -753,111 +599,11 @@ class Connection:
         else:
             self._go_on()
 
-    def _send(self, out: list[bytes]) -> bool:
-        """Send now; keep what the kernel doesn't take. False when some waits."""
-        if len(out) == 1:
-            return send_one(self.sock, self.output, out[0])
-        if sum(map(len, out)) <= JOIN_LIMIT:
-            return send_one(self.sock, self.output, b"".join(out))
-        self.output += out
-        return self._flush()
-
-    def _flush(self) -> bool:
-        """Send what waits. False when some still does: it goes at the writable edge (epoll(7)), or in the next turn."""
-        if not self.output:
-            return True
-        # The head of a file goes with its beginning.
-        sent = flush(self.sock, self.output, socket.MSG_MORE if type(self.source) is FileSource else 0)
-        if sent:
-            self.deadline = self.shared.loop.time() + self.shared.settings.write_timeout
-        if self.output and sent >= SEND_SIZE:
-            self._come_back()
-        return not self.output
-
-    def _source(self, rest: Rest, kind: Kind) -> Source | None:
-        """Where the pieces of a streamed body will come from."""
-        if rest.async_stream is not None and self.exchange is not None:
-            self.exchange.source = TaskSource(rest.async_stream, self._on_piece)
-            return self.exchange.source
-        if rest.part is not None:
-            return FileSource(rest.part)
-        if rest.stream is None:
-            return None
-        if kind is Kind.THREADED:
-            return ThreadSource(rest.stream, self.shared.threads, self._on_piece)
-        return InlineSource(rest.stream)
-
-    def _on_piece(self) -> None:
-        """The source has something."""
-        self.deadline = self.shared.loop.time() + self.shared.settings.write_timeout
-        self._drive_on()
-
     def _drive_on(self) -> None:
         """`_drive` where no edge is the reason; requests behind this answer have their turn."""
         self.guard(self._drive)
         if self.phase < _WAITING and (self.readable or self.parser.pending):
             self._come_back()
-
-    def _drive(self) -> None:
-        """Send what waits and pull what follows, until the kernel is full, all is sent, or the turn is over."""
-        for _ in PULLS_PER_TURN:
-            if not self._flush():
-                return
-            if self.source is None:
-                self._on_sent()
-                return
-            match self._pull(self.source):
-                case Pull.LATER:
-                    self._plan_deadline()
-                    return
-                case Pull.FULL:
-                    return
-                case Pull.SENT:
-                    self.deadline = self.shared.loop.time() + self.shared.settings.write_timeout
-                    break
-        self._come_back()
-
-    def _send_file(self, request: Request, response: Response | bytes | Deferred) -> bool:
-        """Send a whole file to a connection that goes on, in two calls. False: another way must be found.
-
-        Rules 2 and 7 of the hot path; the benchmark's file row holds it.
-        """
-        shared = self.shared
-        file = encode_file(request, response) if isinstance(response, Response) and not shared.draining else None
-        if file is None:
-            return False
-        head, sock = file_head(file), self.sock
-        sent = 0
-        with contextlib.suppress(BlockingIOError):
-            sent = sock.send(head, socket.MSG_MORE)
-            if sent == len(head):
-                sent += os.sendfile(sock.fileno(), file.fd, 0, min(file.size, SEND_SIZE))
-        if sent == len(head) + file.size:
-            self.deadline = shared.loop.now + shared.keep_alive
-            return True
-        self._enter(Phase.SENDING)
-        if sent < len(head):
-            self.output.append(memoryview(head)[sent:])
-        offset = max(sent - len(head), 0)
-        self.source = FileSource(Slice(file, offset, file.size - offset))
-        if offset == SEND_SIZE:
-            self._come_back()  # the others have their turn
-        else:
-            self._drive()
-        return True
-
-    def _pull(self, source: Source) -> Pull:
-        try:
-            pull = source.pull(self.sock, self.output)
-        except KeyboardInterrupt:
-            raise
-        except FAILURES as error:
-            log_cut(error)
-            self.close()
-            return Pull.LATER
-        if pull is Pull.END:
-            self.source = None
-        return pull
 
     def _on_sent(self) -> None:
         """The answer is out. `_go_on`, or the end."""
@@ -908,7 +654,7 @@ class Connection:
         if self._end_exchange():
             self._enter(Phase.SKIPPING)
             return
-        phase = _PHASES[self.parser.state]
+        phase = PHASES[self.parser.state]
         self._begin(phase)
         if phase is _IDLE and self.shared.draining and not self.parser.pending:
             # The answer was begun before the drain, and didn't say that it is the last.
@@ -927,11 +673,3 @@ class Connection:
                 return
             self.deadline = min(self.since + LINGER_TIME, self.shared.loop.time() + LINGER_PAUSE)
         self._come_back()
-
-    def _enter(self, phase: Phase) -> None:
-        if self.phase is Phase.CLOSED:
-            return  # a handler has stopped the server under its own request
-        self.phase = phase
-        # Not the turn's time: a handler that took long in this turn has not used up its client's.
-        self.since = self.shared.loop.time()
-        self.deadline = self.since + self.shared.seconds[phase]

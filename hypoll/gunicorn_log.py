@@ -13,10 +13,10 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 from hypoll.answers import failure
-from hypoll.connection import Answer
 from hypoll.http import FAILURES, Deferred
 from hypoll.message import JSON, Request, Response, reason
 from hypoll.observe import Observer, Record
+from hypoll.shared import Answer
 
 LOGGER = "hypoll"
 """The logger above all of hypoll's."""

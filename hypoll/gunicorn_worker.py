@@ -24,7 +24,6 @@ from gunicorn.workers.base import Worker as BaseWorker
 
 from hypoll import wsgi
 from hypoll.app import Routes
-from hypoll.connection import Answer, Shared
 from hypoll.gunicorn_config import check, tls_context, translate
 from hypoll.gunicorn_log import before, dump_stacks, forward, is_used, observers_of
 from hypoll.http import Deferred, Request, Response
@@ -35,6 +34,7 @@ from hypoll.outlet import OutletError
 from hypoll.process import Engine
 from hypoll.server import Server, Service
 from hypoll.settings import Settings
+from hypoll.shared import Answer, Shared
 
 
 class _Quit(KeyboardInterrupt):

@@ -13,9 +13,11 @@ from collections.abc import Iterable
 from typing import cast
 
 from hypoll.bodies import InlineSource, Source
-from hypoll.connection import NEW_GRACE, Connection, Phase, Shared
+from hypoll.connection import NEW_GRACE, Connection
 from hypoll.http import Deferred, HTTPError, Kind, Peer, Request, Response, Rest
 from hypoll.loop import ERR, HUP, RDHUP
+from hypoll.phases import Phase
+from hypoll.shared import Shared
 from hypoll.tls import TLSSocket
 
 log = logging.getLogger("hypoll.error")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from enum import Enum
 from typing import Any, Protocol
 
-from hypoll.connection import NEW_GRACE, Application, Connection, Shared
+from hypoll.connection import NEW_GRACE, Connection
 from hypoll.files import FILES, OPEN_FILES
 from hypoll.forwarded import Proxies
 from hypoll.greeting import Greeting
@@ -26,6 +26,7 @@ from hypoll.observe import Gauges, Hub, Timeout
 from hypoll.proxyprotocol import Announced
 from hypoll.secured import secured
 from hypoll.settings import Settings
+from hypoll.shared import Application, Shared
 from hypoll.tasks import Tasks
 from hypoll.telling import TellingConnection, Told
 from hypoll.tls import TLSSocket, context_of
@@ -251,7 +252,7 @@ class Server:
         self.threads.on_idle = self._stop_when_drained
         if tasks is not None:
             tasks.on_idle = self._stop_when_drained
-        self.connections = self.shared.connections
+        self.connections: set[Connection] = self.shared.connections
         self.listeners: list[Listener] = []
         self.context = context
         self._given = listeners

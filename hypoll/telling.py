@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from hypoll.bodies import FileSource, Pull, Source
-from hypoll.connection import _IDLE, _PLAIN_EDGE, READ_SIZE, Connection, Phase, Rule, Shared
+from hypoll.connection import _IDLE, _PLAIN_EDGE, Connection
 from hypoll.encode import encode_json, encode_plain
 from hypoll.http import Deferred, HTTPError, Kind, Peer, PeerError, Request, Response, Rest, State
 from hypoll.observe import End, Hub, Timeout, make_record
+from hypoll.phases import Phase, Rule
+from hypoll.shared import READ_SIZE, Shared
 
 GIVEN_UP = 499
 """The status that is told of a request whose client left before there was an answer: none was sent."""

@@ -20,11 +20,14 @@ import pytest
 from hypoll import connection as module
 from hypoll.answers import failure
 from hypoll.app import Routes
-from hypoll.connection import READ_SIZE, READS_PER_TURN, Connection, Phase
+from hypoll.connection import READS_PER_TURN, Connection
 from hypoll.http import Deferred, HTTPError, Kind, Request, RequestParser, Response
 from hypoll.loop import IN, OUT, Loop
+from hypoll.phases import Phase
+from hypoll.sending import PULLS_PER_TURN
 from hypoll.server import Server, Status
 from hypoll.settings import Settings
+from hypoll.shared import READ_SIZE
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -727,7 +730,7 @@ def test_while_output_waits_nothing_is_read_or_handled(serve, app):
 def test_a_large_answer_is_sent_in_shares(wire, loop, app, monkeypatch):
     """The kernel would take megabytes at once, and copy them while everybody waits."""
     monkeypatch.setattr("hypoll.output.SEND_SIZE", 64 * KIB)
-    monkeypatch.setattr(module, "SEND_SIZE", 64 * KIB)
+    monkeypatch.setattr("hypoll.sending.SEND_SIZE", 64 * KIB)
     wire.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 * MIB)
     content = bytes(300 * KIB)
     app.answers["/"] = lambda request: Response(content)
@@ -1096,7 +1099,7 @@ def test_a_fast_reader_of_a_stream_leaves_the_others_their_turn(wire, loop, app)
     wire.client.send(get("/stream"))
     loop.poll_once(5)
     # A turn has its events and then what call_soon had asked for: one share each at the most.
-    assert 1 < pieces.pulled <= 2 * len(module.PULLS_PER_TURN)
+    assert 1 < pieces.pulled <= 2 * len(PULLS_PER_TURN)
     assert len(wire.await_answers(2)[1].body) == 200 * 17 * KIB
 
 

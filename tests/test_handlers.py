@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from hypoll import HTTPError, Request, Response, Routes
-from hypoll.connection import Connection, Phase
+from hypoll.connection import Connection
 from hypoll.exchange import Exchange
 from hypoll.http import RequestParser
 from hypoll.intake import Intake
+from hypoll.phases import Phase
 
 from .serving import PATIENCE, Running, running
 
@@ -48,6 +49,7 @@ def add(routes: Routes, kind: str, path: str, function: Callable[..., Any], **op
 
 def a_connection(it: Running) -> Connection:
     """The server's end of the only client's."""
+    connection: Connection
     (connection,) = it.server.connections
     return connection
 

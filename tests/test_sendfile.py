@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from hypoll import File, HTTPError, Request, Response, RouteError, Routes
-from hypoll.connection import Connection, Shared
+from hypoll.connection import Connection
 from hypoll.encode import COPY_LIMIT
 from hypoll.files import FILES
 from hypoll.message import NOBODY
 from hypoll.output import SEND_SIZE
 from hypoll.settings import Settings
+from hypoll.shared import Shared
 from hypoll.testing import TestClient
 from tests.conftest import Turner
 

@@ -20,9 +20,10 @@ import requests
 
 from hypoll import Response, Routes
 from hypoll import server as module
-from hypoll.connection import Connection, Phase
+from hypoll.connection import Connection
 from hypoll.listen import BindError
 from hypoll.loop import Loop
+from hypoll.phases import Phase
 from hypoll.server import Server, Status
 from hypoll.settings import Settings
 

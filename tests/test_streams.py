@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from hypoll import HTTPError, Request, Response, Routes
-from hypoll.connection import READ_SIZE, SKIP_LIMIT, Connection
+from hypoll.connection import SKIP_LIMIT, Connection
 from hypoll.exchange import Exchange
 from hypoll.http import ClientDisconnect, RequestParser
 from hypoll.intake import HIGH_WATER, Intake
+from hypoll.shared import READ_SIZE
 
 from .faults.stage import Stage
 from .serving import PATIENCE, Client, Running, running

@@ -22,13 +22,15 @@ from gunicorn.config import Config
 
 from hypoll import File, Request, Response, Routes, healthcheck
 from hypoll import tls as module
-from hypoll.connection import READ_SIZE, Connection, Phase
+from hypoll.connection import Connection
 from hypoll.gunicorn_config import tls_context
 from hypoll.loop import Loop
 from hypoll.observe import End, Hub, Observer, Record, Timeout, combine
+from hypoll.phases import Phase
 from hypoll.secured import Secured
 from hypoll.server import Server
 from hypoll.settings import Settings
+from hypoll.shared import READ_SIZE
 from hypoll.testing import TestClient
 from hypoll.tls import CONTENT_SIZE, TLSError, TLSSocket, context_of, make_context
 from tests.conftest import PATIENCE, Turner

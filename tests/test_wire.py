@@ -10,10 +10,11 @@ from typing import NamedTuple
 import h11
 import pytest
 
-from hypoll.connection import Connection, Shared
+from hypoll.connection import Connection
 from hypoll.http import HTTPError, Peer, PeerError, Request, RequestParser, Response, State
 from hypoll.loop import Loop
 from hypoll.message import Section
+from hypoll.shared import Shared
 from tests.wire import CASES, LIMITS, Case, End, Got
 
 MARKER = b"GET /marker HTTP/1.1\r\nHost: h\r\n\r\n"

@@ -12,8 +12,8 @@ import pytest
 import hypoll.connection
 import hypoll.server
 from hypoll import Request, Response, Routes
-from hypoll.connection import Phase
 from hypoll.http import RequestParser
+from hypoll.phases import Phase
 
 from .crowd import PROBE, Crowd, Peer
 from .harness import Served

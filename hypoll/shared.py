@@ -1,0 +1,82 @@
+"""What the connections of one server have in common, and what they need of an application."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from hypoll.exchange import busy
+from hypoll.http import Deferred, HTTPError, Request, Response
+from hypoll.loop import Loop
+from hypoll.message import Section
+from hypoll.phases import LINGER_PAUSE, NEVER, RULES, Phase
+from hypoll.settings import Settings
+from hypoll.tasks import Tasks
+from hypoll.threads import Threads, default_size
+
+READ_SIZE = 64 * 1024
+"""Bytes asked for by one read. Fewer in the answer: the socket is drained."""
+
+
+class Application(Protocol):
+    """What answers requests."""
+
+    def __call__(self, request: Request, /) -> Response:
+        """Answer a request."""
+        ...
+
+    def refuses(self, request: Request, /) -> HTTPError | None:
+        """Give the refusal of a request whose head alone is known, if it has one."""
+        ...
+
+
+Answer = Callable[[Request], Response | bytes | Deferred]
+"""What makes the answer of a request."""
+
+
+class Shared:
+    """What the connections of one server have in common.
+
+    tasks: what runs coroutines, where the application has any.
+    """
+
+    def __init__(self, loop: Loop, application: Application, settings: Settings, tasks: Tasks | None = None) -> None:
+        self.loop = loop
+        self.application = application
+        # Bound once: calling an object by its class's __call__ costs a look-up. An application may have an `answer`
+        # that is the same, but gives bytes where that saves making a `json_response` of them, and a `Deferred` for
+        # what isn't to run on the loop.
+        self.answer: Answer = getattr(application, "answer", application.__call__)
+        self.streams: Callable[[Request], bool] = getattr(application, "streams", _streams_nothing)
+        self.threads = Threads(loop, settings.threads or default_size(), settings.queue)
+        self.tasks = tasks
+        self.settings = settings
+        # Without keep-alive each answer is its connection's last, as in a drain; only a first request is waited for.
+        self.draining = not settings.keep_alive
+        self.keep_alive = settings.keep_alive or settings.header_timeout
+        self.seconds = {phase: getattr(settings, rule.setting) for phase, rule in RULES.items()}
+        self.seconds[Phase.NEW] = self.seconds[Phase.IDLE] = self.keep_alive
+        self.seconds |= {Phase.LINGERING: LINGER_PAUSE, Phase.WAITING: NEVER}
+        self.sections: dict[bytes, Section] = {}
+        self.connections: set[Any] = set()  # of `Connection`, which knows this and not the other way round
+        self.on_close: Callable[[Any], object] = lambda connection: None
+        self.scratch = bytearray(READ_SIZE)
+        self.told: Any = None
+        """What `hypoll.telling` keeps here, when the connections are observed."""
+
+    def wrap(self, wrapper: Callable[[Answer], Answer]) -> None:
+        """Have each request answered by what `wrapper` makes of what answered it until now."""
+        where = self.told or self
+        where.answer = wrapper(where.answer)
+
+    def in_thread(self, call: Callable[[], Any]) -> Awaitable[Any]:
+        """Await what `call()` gives on the pool. Raises `HTTPError` 503 when it is full."""
+        assert self.tasks is not None
+        if self.threads.full:
+            raise busy()
+        return self.tasks.in_thread(self.threads, call)
+
+
+def _streams_nothing(request: Request) -> bool:
+    """An application without handlers that take the body as it comes."""
+    return False
