@@ -218,8 +218,7 @@ class Settings:
     )
     proxy_allow_ips: tuple[str, ...] = _option(
         (),
-        "Who may speak the PROXY protocol: a network, unix or *. None: those of --forwarded-allow-ips. May be "
-        "repeated.",
+        "Who may speak the PROXY protocol: a network, unix or *. None given: the proxies above. May be repeated.",
         metavar="NETWORK",
         check=Networks,
     )

@@ -476,7 +476,14 @@ def parsed(*arguments: str) -> dict[str, object]:
         return dict(context.params)
 
 
-TEXTS = {"ADDRESS": "127.0.0.1:1", "NETWORK": "10.0.0.0/8", "PATH": "/a/path", "FILE": "a.log", "CIPHERS": "HIGH"}
+TEXTS = {
+    "FIELD=VALUE": "X-Ssl=on",
+    "ADDRESS": "127.0.0.1:1",
+    "NETWORK": "10.0.0.0/8",
+    "PATH": "/a/path",
+    "FILE": "a.log",
+    "CIPHERS": "HIGH",
+}
 """A value of each kind of text."""
 
 

@@ -17,15 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from hypoll.settings import options
-
 CONFIGURATION = Path(__file__).parent.parent / "deploy" / "haproxy.cfg"
 PATIENCE = 15.0
 CLIENTS = 4
 PACE = 0.002
 """Seconds between two requests of a client: load enough to hit every gap, and no more."""
-
-READINESS = {"health", "drain_wait"} <= {option.name for option in options()}
 
 APP = """
 import os
@@ -50,7 +46,7 @@ class Backend:
         self.start()
 
     def start(self) -> None:
-        drain = ["--health", "/healthz", "--drain-wait", "0.5"] if READINESS else []
+        drain = ["--health", "/healthz", "--drain-wait", "0.5"]
         self.popen = subprocess.Popen(
             [sys.executable, "-m", "hypoll", "app:routes", "--bind", f"127.0.0.1:{self.port}", *drain],
             cwd=self.directory,
@@ -151,8 +147,7 @@ def configuration() -> str:
     """The documented one, ten times as fast."""
     text = CONFIGURATION.read_text()
     assert " inter 1s " in text
-    text = text.replace(" inter 1s ", " inter 100ms ")
-    return text if READINESS else re.sub("(?m)^ +(option httpchk|http-check).*$", "", text)
+    return text.replace(" inter 1s ", " inter 100ms ")
 
 
 @pytest.fixture
@@ -180,12 +175,8 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-# Without word of the readiness HAProxy learns of an end by failing, and only a GET may be sent twice.
-PLANNED = ("GET", "POST") if READINESS else ("GET",)
-
-
 def test_no_request_fails_while_one_after_the_other_is_replaced(backends, haproxy):
-    with Crowd(haproxy, *PLANNED) as crowd:
+    with Crowd(haproxy, "GET", "POST") as crowd:
         for backend in backends:
             crowd.until_answered_by(backend)
         for backend in backends:
