@@ -27,6 +27,12 @@ def gunicorn(app: str, *options: str) -> tuple[str, ...]:
     return (PYTHON, "-m", "gunicorn", app, "--bind", "127.0.0.1:0", "--no-control-socket", *options)
 
 
+LOG = "{log}"
+"""Stands in a command for a file that lasts as long as the server."""
+
+ACCESS_LOG = ("--access-log", "json", "--access-log-file", LOG)
+
+
 @dataclass(frozen=True)
 class Contestant:
     """A server and the requests it gets.
@@ -53,6 +59,17 @@ CONTESTANTS = (
     Contestant("floor", "bare epoll in C", (str(FLOOR),), "/json"),
     Contestant("floor-level", "bare epoll in C, level-triggered", (str(FLOOR), "level"), "/json"),
     Contestant("inline", "JSON", hypoll("hello"), "/json", limit=1.45),
+    Contestant(
+        "access-log", "JSON, with an access log", hypoll("hello", *ACCESS_LOG), "/json", base="inline", limit=1.25
+    ),
+    Contestant(
+        "logged",
+        "JSON, with access log, metrics, ids",
+        hypoll("hello", *ACCESS_LOG, "--metrics", "/metrics", "--request-id"),
+        "/json",
+        base="inline",
+        limit=1.35,
+    ),
     Contestant("threaded", "JSON, from a thread", hypoll("threads"), "/json", limit=1.7),
     Contestant("async", "JSON, async on asyncio", hypoll("tasks", "--no-uvloop"), "/json", limit=2.1),
     Contestant("async-uvloop", "JSON, async on uvloop", hypoll("tasks"), "/json", limit=1.8),

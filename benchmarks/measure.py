@@ -9,12 +9,13 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from benchmarks.contestants import CONTESTANTS, FLOOR, HERE, PYTHON, ROOT, Contestant
+from benchmarks.contestants import CONTESTANTS, FLOOR, HERE, LOG, PYTHON, ROOT, Contestant
 
 STOP_TIMEOUT = 5.0
 """Seconds a server may take to end after TERM."""
@@ -73,7 +74,10 @@ def running(contestant: Contestant, python: str, prefix: Sequence[str] = ()) -> 
 
     Raises `BenchmarkError` when it doesn't come up.
     """
-    command = [*prefix, *(python if word == PYTHON else word for word in contestant.command)]
+    fd, log = tempfile.mkstemp(prefix="hypoll-benchmark-")
+    os.close(fd)
+    meaning = {PYTHON: python, LOG: log}
+    command = [*prefix, *(meaning.get(word, word) for word in contestant.command)]
     if contestant.command[0] == str(FLOOR) and not FLOOR.exists():
         raise BenchmarkError(f"{FLOOR} isn't there: scripts/bench compiles it")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HYPOLL_")}
@@ -84,6 +88,7 @@ def running(contestant: Contestant, python: str, prefix: Sequence[str] = ()) -> 
         yield process.pid, _port(process)
     finally:
         _end(process)
+        os.unlink(log)
 
 
 def _port(process: subprocess.Popen[str]) -> int:

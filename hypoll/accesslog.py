@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import orjson
 
 from hypoll.escaping import escape, printable
-from hypoll.message import Request, Section
+from hypoll.message import NOTHING, Request, Section
 from hypoll.observe import End, Gauges, Observer, Record
 from hypoll.outlet import Outlet, open_file, open_standard
 from hypoll.settings import Settings
@@ -35,9 +35,8 @@ REMEMBERED_SIZE = 128
 
 log = logging.getLogger("hypoll.error")
 
-# Plain names, looked up once.
-_KEPT = End.KEPT
-_NEWLINE = orjson.OPT_APPEND_NEWLINE
+_ENDS = {end: f'"{end.value}"' if end.value else "null" for end in End}
+"""Why a connection ends, as JSON."""
 
 Render = Callable[[list[Record]], list[bytes]]
 """Makes the lines of exchanges that ended in one turn, which has one time."""
@@ -132,41 +131,77 @@ def text_render(clock: Callable[[], float] = time.time) -> Render:
     return render
 
 
+class _Fixed(dict[tuple[bytes, Section, str, str, int, str], str]):
+    """What the lines of requests have in common that differ in numbers only, by what it is made of.
+
+    Text of clients gets into a line by orjson alone, and only here.
+    """
+
+    def __init__(self) -> None:
+        self._agents = _Fields("user-agent", printable)
+
+    def __missing__(self, key: tuple[bytes, Section, str, str, int, str]) -> str:
+        target, section, method, route, status, client = key
+        if len(self) >= REMEMBERED:
+            self.clear()
+        path = target.partition(b"?")[0].decode("latin-1")
+        text = _json(
+            {
+                "method": method,
+                "path": printable(_cut(path, MAX_TARGET)),
+                "route": route or None,
+                "status": status,
+                "client": client or None,
+                "user_agent": self._agents[section] or None,
+            }
+        )
+        if len(target) <= REMEMBERED_SIZE:
+            self[key] = text
+        return text
+
+
+def _json(document: dict[str, object]) -> str:
+    """The members of a JSON object, without its braces."""
+    try:
+        text = orjson.dumps(document)
+    except TypeError:  # a lone surrogate, which no client can send in what isn't made printable
+        clean = {key: printable(value) if isinstance(value, str) else value for key, value in document.items()}
+        text = orjson.dumps(clean)
+    return text[1:-1].decode()
+
+
+def _string(text: str) -> str:
+    """A text as JSON; null for an empty one."""
+    return orjson.dumps(printable(text) or None).decode()
+
+
 def json_render(clock: Callable[[], float] = time.time) -> Render:
     """Lines of JSON: times in milliseconds, sizes in bytes on the wire, heads included; null for what there isn't."""
     read = _Clock("%Y-%m-%dT%H:%M:%S", clock).read
-    dumps = orjson.dumps
-    agents = _Fields("user-agent", printable)
-    paths = _Targets(lambda target: printable(_cut(target.partition(b"?")[0].decode("latin-1"), MAX_TARGET)))
+    fixed = _Fixed()
 
     def render(exchanges: list[Record]) -> list[bytes]:
         # Most of what observing costs is here: the benchmark's row of all observers holds it.
         lines = []
         second, milliseconds = read()
-        moment = f"{second}.{milliseconds:03d}Z"
+        begin = f'{{"time":"{second}.{milliseconds:03d}Z",'
         for record in exchanges:
-            request, _, _, status, route, received, sent, began, called, returned, ended, end, _, _ = record
-            document = {
-                "time": moment,
-                "method": None if request is None else request.method,
-                "path": None if request is None else paths[request.target],
-                "route": route or None,
-                "status": status,
-                "received": received,
-                "sent": sent,
-                # To microseconds: what follows is noise.
-                "handler_ms": int((returned - called) * 1e6 + 0.5) / 1000 if called else None,
-                "duration_ms": int((ended - began) * 1e6 + 0.5) / 1000,
-                "client": record.client or None,
-                "request_id": record.id or None,
-                "user_agent": None if request is None else agents[request.section] or None,
-                "close": None if end is _KEPT else end.value,
-            }
-            try:
-                lines.append(dumps(document, option=_NEWLINE))
-            except TypeError:  # a lone surrogate, which no client can send in what isn't made printable
-                clean = {key: printable(value) if isinstance(value, str) else value for key, value in document.items()}
-                lines.append(dumps(clean, option=_NEWLINE))
+            request, peer, _, status, route, received, sent, began, called, returned, ended, end, _, name = record
+            if request is None:
+                known = {"method": None, "path": None, "route": route or None, "status": status, "user_agent": None}
+                common = _json({**known, "client": record.client or None})
+            else:
+                section = request.section
+                client = peer.client if peer.origin is None or section.origin is NOTHING else request.client
+                common = fixed[request.target, section, request.method, route, status, client[0]]
+                name = request._id or request.id
+            # Letters and digits are the same in JSON; what else follows are numbers, to microseconds.
+            identity = f'"{name}"' if name.isalnum() else _string(name)
+            handler = f"{(returned - called) * 1e3:.3f}" if called else "null"
+            lines.append(
+                f'{begin}{common},"request_id":{identity},"received":{received},"sent":{sent},'
+                f'"handler_ms":{handler},"duration_ms":{(ended - began) * 1e3:.3f},"close":{_ENDS[end]}}}\n'.encode()
+            )
         return lines
 
     return render

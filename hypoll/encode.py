@@ -90,6 +90,20 @@ def encode_json(body: bytes) -> bytes | None:
     return b"%b%d\r\n\r\n%b" % (prefix, len(body), body)
 
 
+def encode_named(answer: bytes | Response, name: str) -> bytes | None:
+    """`encode_json` or `encode_plain` with an X-Request-Id field."""
+    content_type: str | None = JSON
+    body: object = answer
+    if isinstance(answer, Response):
+        if answer.status != 200 or answer.headers is not None or not isinstance(answer.content_type, str):
+            return None
+        content_type, body = answer.content_type, answer.body
+    prefix = _prefixes.get(content_type)
+    if prefix is None or type(body) is not bytes or len(body) > COPY_LIMIT:
+        return None
+    return b"%b%d\r\nX-Request-Id: %b\r\n\r\n%b" % (prefix, len(body), name.encode(), body)
+
+
 def encode(out: list[bytes], response: Response, request: Request, close: bool) -> Rest | None:
     """Append the response's bytes to `out`.
 

@@ -118,7 +118,7 @@ class Loop:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+        self._clock = self.clock = clock
         self._epoll = select.epoll()
         # The list stands for the `epoll_data` pointer of C: the kernel gives back the descriptor, and one index finds
         # who waits for it (rule 4 of the hot path).

@@ -167,13 +167,18 @@ class Hub:
         self._on_exchanges = _telling(found, "on_exchanges")
         self._on_stop = _telling(found, "on_stop")
         self._call_soon = loop.call_soon
-        self._exchanges: list[Record] = []
+        self.pending: list[Record] = []
+        """What the observers will be told at the end of the turn. The first is to be announced by `begin`."""
 
     def on_exchange(self, exchange: Record) -> None:
         """Take what came of a request; the observers are told at the end of the turn."""
-        if not self._exchanges:
-            self._call_soon(self._flush)
-        self._exchanges.append(exchange)
+        if not self.pending:
+            self.begin()
+        self.pending.append(exchange)
+
+    def begin(self) -> None:
+        """Have the observers told when the turn ends."""
+        self._call_soon(self._flush)
 
     def on_stop(self) -> None:
         """Tell what is left, and that nothing follows."""
@@ -181,7 +186,8 @@ class Hub:
         self._on_stop()
 
     def _flush(self) -> None:
-        exchanges, self._exchanges = self._exchanges, []
+        exchanges = self.pending[:]
+        self.pending.clear()
         if exchanges:
             self._on_exchanges(exchanges)
 
