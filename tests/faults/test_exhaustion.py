@@ -12,6 +12,7 @@ import pytest
 import hypoll.connection
 import hypoll.server
 from hypoll import Request, Response, Routes
+from hypoll.forwarded import Proxies
 from hypoll.http import RequestParser
 from hypoll.phases import Phase
 
@@ -148,7 +149,7 @@ class _Starved:
         (hypoll.connection.Connection, "_flush", b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"),
         (hypoll.connection.Connection, "_on_request", PROBE),
         (hypoll.connection.Connection, "__init__", PROBE),
-        (hypoll.server, "Peer", PROBE),
+        (Proxies, "peer", PROBE),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
