@@ -88,6 +88,9 @@ def test_clients_that_do_not_read_what_they_asked_for(served: Served, kind: str)
         for _ in range(CLIENTS):
             crowd.add(Peer(served.address, get(f"/{kind}/stream/{ANSWER // PIECE}"), reads=False))
         crowd.run_for(0.6)
+        for _ in range(8):  # on a busy machine it takes longer until there is something to judge by
+            if len(crowd.latencies) <= 5:
+                crowd.run_for(0.6)
         served.ask("/trim", "POST")
         grown = served.memory() - before
         assert grown < 60 * MIB, f"{grown / MIB:.0f} MiB"
