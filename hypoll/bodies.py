@@ -84,7 +84,9 @@ class FileSource:
         self.sent = 0
 
     def pull(self, sock: socket.socket, output: Buffers) -> Pull:
-        """Send a burst. Raises `TruncatedError` when the file has become shorter, `OSError` when the peer has gone."""
+        """Send a burst. Raises `ClientDisconnect` when the peer has gone, `TruncatedError` when the file has become
+        shorter, `OSError` when it can't be read.
+        """
         part = self._part
         before = self.sent
         try:
@@ -93,6 +95,8 @@ class FileSource:
         except BlockingIOError:
             # What was sent counts as the peer's progress: the next pull finds the kernel full, if it still is.
             return Pull.SENT if self.sent > before else Pull.FULL
+        except (ConnectionError, TimeoutError):  # the socket's: a file has none of these
+            raise ClientDisconnect("the client has gone") from None
         if part.count:
             return Pull.SENT
         part.release()

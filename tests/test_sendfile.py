@@ -297,13 +297,16 @@ def test_a_replaced_file_is_sent_to_its_end(shared, turner, tcp_pair, large):
     assert said.endswith(b"\r\n\r\nnew")
 
 
-def test_a_client_that_goes_lets_the_file_go(shared, turner, tcp_pair):
+@pytest.mark.parametrize("when", ["before the answer", "in its middle"])
+def test_a_client_that_goes_lets_the_file_go_and_is_nothing_to_tell(shared, turner, tcp_pair, caplog, when):
     before = descriptors()
     ours, client = tcp_pair()
     Connection(shared, ours, NOBODY)
     client.sendall(GET)
-    turner.settle()
+    if when == "in its middle":
+        turner.settle()
     client.close()
     turner.until(lambda: not shared.connections)
     FILES.clear()
     assert descriptors() == before
+    assert caplog.text == ""
