@@ -144,8 +144,6 @@ class ThreadSource:
         """Raise what `next` raised. It isn't kept: its traceback leads back here."""
         error, self._error = self._error, None
         try:
-            if isinstance(error, KeyboardInterrupt):  # no signal's, which the main thread alone gets
-                raise RuntimeError("a response's body raised KeyboardInterrupt") from error
             if error is not None:
                 raise error
         finally:

@@ -182,12 +182,10 @@ class Exchange(Job):
                 direct = None if request._params else deferred.direct
                 result = deferred.call(request, self.means.in_thread) if direct is None else direct(request)
                 answer = deferred.settle(await result)
-            except GeneratorExit:
-                raise
-            except asyncio.CancelledError as error:
+            except (asyncio.CancelledError, GeneratorExit) as error:
                 if self.connection is None:
                     raise
-                # Nobody has cancelled this task: the handler let escape that something of its own was.
+                # Nobody has cancelled the task or closes its coroutine: this is of something of the handler's own.
                 answer = self._escaped(error)
             except FAILURES as error:
                 answer = deferred.fail(request, error)
@@ -213,11 +211,11 @@ class Exchange(Job):
                 await source.run()
             elif hasattr(body, "aclose"):
                 await body.aclose()
-        except (KeyboardInterrupt, GeneratorExit):
+        except KeyboardInterrupt:
             raise
         except FAILURES as error:
             connection = self.connection
-            if connection is None and isinstance(error, asyncio.CancelledError):
+            if connection is None and isinstance(error, (asyncio.CancelledError, GeneratorExit)):
                 raise
             log_cut(error)
             if source is not None and connection is not None:

@@ -65,6 +65,9 @@ class Call(Job):
         """Call the function."""
         try:
             self.result = self._function()
+        except KeyboardInterrupt as error:  # no signal's, which the main thread alone gets: it mustn't end the server
+            self.error = RuntimeError("KeyboardInterrupt was raised on a thread")
+            self.error.__cause__ = error
         except BaseException as error:
             self.error = error
 

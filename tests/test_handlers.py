@@ -256,6 +256,45 @@ def test_a_cancelled_error_that_is_nobodys_cancelling_is_a_500(routes, caplog):
     assert "CancelledError" in caplog.text
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_generator_exit_that_closes_nothing_is_a_500(kind, hooked, caplog):
+    routes = Routes()
+
+    def leave(request: Request) -> None:
+        raise GeneratorExit
+
+    add(routes, kind, "/", leave)
+    add(routes, "inline", "/other", lambda request: "other")
+    if hooked:
+
+        @routes.before
+        async def before(request):
+            await asyncio.sleep(0)
+
+    with running(routes) as it:
+        client = it.connect()
+        assert client.ask(get("/")).status == 500
+        assert client.ask(get("/other")).body == b"other"
+    assert "GeneratorExit" in caplog.text
+
+
+def test_an_interrupt_raised_on_a_thread_below_async_hooks_is_no_signals(caplog):
+    routes = Routes()
+
+    @routes.before
+    async def before(request):
+        await asyncio.sleep(0)
+
+    @routes.get("/", threaded=True)
+    def interrupt(request):
+        raise KeyboardInterrupt
+
+    with running(routes) as it:
+        assert [it.connect().ask(get("/")).status for _ in range(2)] == [500, 500]
+    assert "KeyboardInterrupt" in caplog.text
+
+
 # what asyncio offers
 
 

@@ -292,7 +292,9 @@ class Fatal(BaseException):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("before", [0, 2])
-@pytest.mark.parametrize("error", [ValueError, HTTPError(400), SystemExit, Fatal, asyncio.CancelledError])
+@pytest.mark.parametrize(
+    "error", [ValueError, HTTPError(400), SystemExit, Fatal, asyncio.CancelledError, GeneratorExit]
+)
 def test_a_body_that_fails_cuts_the_connection_without_a_last_chunk(kind, before, error, caplog):
     routes = Routes()
 
