@@ -30,6 +30,12 @@ def read_to_end(client: socket.socket) -> bytes:
     return data
 
 
+def refuses(address: tuple[str, int]) -> bool:
+    """Whether nobody listens there any more."""
+    with socket.socket() as sock:
+        return sock.connect_ex(address) != 0
+
+
 def await_exit(served: Served, within: float) -> int:
     return served.process.wait(within)
 
@@ -57,6 +63,23 @@ def test_term_in_the_middle_of_an_answer_completes_it(kind: str, path: str) -> N
         assert "Traceback" not in served.log()
 
 
+def test_term_in_the_middle_of_a_file_completes_it() -> None:
+    with Served(app="waiting") as served:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)  # the kernel has no room for all of it
+            client.settimeout(5)
+            client.connect(served.address)
+            client.sendall(get(f"/file/stream/{ANSWER // PIECE}"))
+            begun = client.recv(9)
+            served.process.send_signal(signal.SIGTERM)
+            served.await_that(lambda: refuses(served.address), 5, served.log)
+            head, _, body = (begun + read_to_end(client)).partition(b"\r\n\r\n")
+        assert f"Content-Length: {ANSWER}".encode() in head
+        assert len(body) == ANSWER
+        assert await_exit(served, 5) == 0
+        assert "Traceback" not in served.log()
+
+
 @pytest.mark.parametrize("kind", ["threaded", "async"])
 @pytest.mark.parametrize("gone", [False, True])
 def test_what_is_stuck_for_ever_does_not_stop_the_exit(kind: str, gone: bool) -> None:
@@ -80,7 +103,7 @@ def served() -> Iterator[Served]:
         yield served
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "file"])
 def test_clients_that_do_not_read_what_they_asked_for(served: Served, kind: str) -> None:
     served.ask("/trim", "POST")
     before = served.memory()

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 
-from hypoll import Request, Response, Routes
+from hypoll import File, Request, Response, Routes
 
 PIECE = b"p" * (64 * 1024)
+
+_file = tempfile.NamedTemporaryFile()  # noqa: SIM115 - it goes with the process
+_file.truncate(128 * len(PIECE))
 
 routes = Routes()
 
@@ -62,6 +66,11 @@ def threaded_stream(request: Request, pieces: int) -> Response:
 @routes.get("/async/stream/{pieces:int}")
 async def async_stream(request: Request, pieces: int) -> Response:
     return Response(_apieces(pieces))
+
+
+@routes.get("/file/stream/{pieces:int}")
+def file(request: Request, pieces: int) -> File:
+    return File(_file.name)
 
 
 @routes.get("/inline/slow")
