@@ -13,11 +13,13 @@ Laws:
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
 import stat
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -265,13 +267,12 @@ class Outlet:
 
     def close(self) -> None:
         """Write what is left, for up to a second, and close."""
-        deadline = FLUSH_TIME
+        deadline = time.monotonic() + FLUSH_TIME
         poll = select.poll()
         with contextlib.suppress(OSError, ValueError):
             poll.register(self.sink.fd, select.POLLOUT)
-            while not self.retry() and not self._failing and deadline > 0:
+            while not self.retry() and not self._failing and time.monotonic() < deadline:
                 poll.poll(20)
-                deadline -= 0.02
         with contextlib.suppress(OSError):
             self.sink.close()
 
@@ -301,10 +302,10 @@ class Outlet:
         self._size += len(line)
 
     def _on_written(self, count: int) -> None:
-        self._failing = False
         self._written += count
         self._size -= count
         if self._written >= len(self._chunk):
+            self._failing = False
             self._chunk, self._written = b"", 0
             return
         torn = self._written - (self._chunk.rfind(b"\n", 0, self._written) + 1)
@@ -312,7 +313,9 @@ class Outlet:
             # A regular file takes less than all only when the disk is full.
             self._chunk, self._written = self._chunk[self._written - torn :], 0
             self._size += torn
-            self._resting = True
+            self._fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        else:
+            self._failing = False
 
     def _fail(self, error: OSError) -> None:
         self._resting = True
