@@ -210,7 +210,8 @@ class Request:
     minor: the minor version: 1 of HTTP/1.1, 0 of HTTP/1.0.
     expects_continue: whether the client waits for 100 (Continue) before it sends the content (RFC 9110, 10.1.1).
     authority: host and port of an absolute-form target, else None.
-    called, returned: when its handler was called and came back, by the loop's clock, where the server is observed.
+    arrived, called, returned: when the turn began in which it was whole, and when its handler was called and came back,
+    by the loop's clock, where the server is observed.
 
     Attributes of your own may be set: they last as long as the request.
     """
@@ -220,6 +221,7 @@ class Request:
     expects_continue: bool = False
     authority: str | None = None
     minor: int = 1
+    arrived: float = 0.0
     called: float = 0.0
     returned: float = 0.0
     _params: dict[str, Any] | None = None

@@ -73,6 +73,7 @@ class Told:
         self.hub = hub
         self.pending = hub.pending
         self.named = shared.settings.request_id
+        self.loop = shared.loop
         self.clock = shared.loop.clock
         self._find: Callable[[Request], str | None] = getattr(shared.application, "pattern", lambda request: None)
         self.patterns: dict[tuple[str, bytes], str] = {}
@@ -93,6 +94,7 @@ class Told:
         return found
 
     def _timed(self, request: Request) -> Response | bytes | Deferred:
+        request.arrived = self.loop.now
         request.called = self.clock()
         try:
             return self.answer(request)
@@ -103,7 +105,7 @@ class Told:
 class TellingConnection(Connection):
     """See the module."""
 
-    __slots__ = ("began", "drafts", "end", "last_read", "streamed", "told", "used")
+    __slots__ = ("began", "drafts", "end", "last_read", "pulling", "streamed", "told", "used")
 
     def __init__(self, shared: Shared, sock: socket.socket, peer: Peer) -> None:
         told = shared.told
@@ -114,6 +116,7 @@ class TellingConnection(Connection):
         self.end: End | None = None
         self.last_read = 0
         self.streamed = 0
+        self.pulling = False
         self.used = 0
         super().__init__(shared, sock, peer)
         told.hub.on_open()
@@ -148,7 +151,7 @@ class TellingConnection(Connection):
                 content = answer.body  # type: ignore[assignment]
                 payload = encode_named(answer, request.id) if told.named else encode_plain(answer)
             if payload is None:
-                request.called, request.returned = called, returned
+                request.arrived, request.called, request.returned = shared.loop.now, called, returned
                 self.last_read = size
                 self._answer(request, answer)
                 self.pump()
@@ -213,7 +216,7 @@ class TellingConnection(Connection):
                 self._received(),
                 sum(map(len, out)),
                 out[0].index(b"\r\n\r\n") + 4,
-                self.shared.loop.now if began is None else began,
+                (getattr(request, "arrived", 0.0) or self.shared.loop.now) if began is None else began,
                 getattr(request, "called", 0.0),
                 getattr(request, "returned", now),
                 name,
@@ -253,13 +256,18 @@ class TellingConnection(Connection):
         super()._deliver(out, rest, kind)
 
     def _pull(self, source: Source) -> Pull:
+        # What closes the connection in there is the body's failure, or of a file, that nobody takes it.
+        known, is_file = self.end, isinstance(source, FileSource)
+        self.mark(End.ABORTED if is_file else End.FAILED)
+        self.pulling = True
         pull = super()._pull(source)
+        self.pulling = False
         if isinstance(source, FileSource):
             self.streamed = source.sent
         else:
             self.streamed += sum(map(len, self.output))
-        if self.phase is Phase.CLOSED:
-            self.mark(End.FAILED)
+        if self.phase is not Phase.CLOSED:
+            self.end = known
         return pull
 
     # what is told
@@ -268,7 +276,8 @@ class TellingConnection(Connection):
         """All that was encoded is sent, or will never be."""
         drafts, self.drafts = self.drafts, []
         told, now = self.told, self.told.clock()
-        waiting = sum(map(len, self.output))
+        # What is pulled at this moment isn't counted as streamed yet.
+        waiting = 0 if self.pulling else sum(map(len, self.output))
         for at, draft in enumerate(drafts):
             last = at == len(drafts) - 1
             sent = max(0, draft.size + self.streamed - waiting) if last else draft.size

@@ -6,11 +6,12 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from unittest import mock
 
+from hypoll.observe import Observer
 from hypoll.process import Engine
 from hypoll.server import Service
 from hypoll.settings import Settings
@@ -150,14 +151,14 @@ class Running:
 
 
 @contextmanager
-def running(routes: Service, **settings: Any) -> Iterator[Running]:
+def running(routes: Service, *, observers: Sequence[Observer] = (), **settings: Any) -> Iterator[Running]:
     """Serve until the block ends. Nothing may be left of it then."""
     settings = {"slow_callback": 0.0, "graceful_timeout": 1.0, **settings}
     started = threading.Event()
     served: list[Running] = []
 
     def serve() -> None:
-        engine = Engine(routes, Settings(bind=("127.0.0.1:0",), **settings))
+        engine = Engine(routes, Settings(bind=("127.0.0.1:0",), **settings), observers=observers)
         served.append(Running(engine))
         try:
             served[0].server.start()

@@ -1,0 +1,279 @@
+"""What an observed connection tells: each request once, with the bytes that were on the wire, and why it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from hypoll import File, HTTPError, Response, Routes
+from hypoll.observe import End, Observer, Record, Timeout
+
+from .serving import TICK, Client, Running, running
+
+LARGE = 4 * 1024 * 1024
+PIECES = [b"a" * 1000, b"b" * 70_000]
+GET = b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n"
+CLOSE = b"GET %b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+POST = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
+
+
+class Keeper(Observer):
+    """Keeps all it is told."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.opened = 0
+        self.closes: list[End] = []
+        self.timeouts: list[Timeout] = []
+
+    def on_open(self) -> None:
+        self.opened += 1
+
+    def on_exchanges(self, exchanges: list[Record]) -> None:
+        self.records += exchanges
+
+    def on_close(self, end: End) -> None:
+        self.closes.append(end)
+
+    def on_timeout(self, timeout: Timeout) -> None:
+        self.timeouts.append(timeout)
+
+
+class Watched(NamedTuple):
+    server: Running
+    keeper: Keeper
+
+    def connect(self) -> Client:
+        return self.server.connect()
+
+    def records(self, count: int) -> list[Record]:
+        self.server.until(lambda: len(self.keeper.records) >= count, "it wasn't told")
+        return self.keeper.records
+
+    def ends(self) -> list[End]:
+        self.server.until(lambda: len(self.keeper.closes) == self.keeper.opened, "the close wasn't told")
+        return self.keeper.closes
+
+
+@pytest.fixture(scope="module")
+def routes(tmp_path_factory: pytest.TempPathFactory) -> Routes:
+    made = Routes()
+    directory = tmp_path_factory.mktemp("files")
+    (directory / "large").write_bytes(bytes(LARGE))
+    made.get("/")(lambda request: {"a": 1})
+    made.get("/text")(lambda request: "text")
+    made.get("/users/{number:int}")(lambda request, number: {"id": number})
+    made.post("/echo")(lambda request: request.body)
+    made.get("/stream")(lambda request: Response(iter(PIECES)))
+    made.get("/file")(lambda request: File(directory / "large"))
+    made.get("/large")(lambda request: bytes(LARGE))
+    made.get("/closing")(lambda request: Response(b"x", 200, {"Connection": "close"}))
+    made.get("/threaded", threaded=True)(lambda request: "threaded")
+
+    @made.get("/async")
+    async def asynchronous(request):
+        return "async"
+
+    @made.get("/fails")
+    def fails(request):
+        raise HTTPError(418)
+
+    @made.get("/cut")
+    def cut(request):
+        def pieces() -> Iterator[bytes]:
+            yield b"x"
+            raise RuntimeError("the body's own")
+
+        return Response(pieces())
+
+    return made
+
+
+@contextlib.contextmanager
+def watched(routes: Routes, **settings: object) -> Iterator[Watched]:
+    keeper = Keeper()
+    with running(routes, observers=[keeper], **settings) as server:
+        yield Watched(server, keeper)
+
+
+@pytest.fixture
+def told(routes):
+    with watched(routes) as watcher:
+        yield watcher
+
+
+ANSWERED: dict[str, tuple[bytes, list[tuple[int, str, int | None]]]] = {
+    # requests, then of each: status, route, bytes of the request
+    "json": (GET % b"/", [(200, "/", None)]),
+    "text": (GET % b"/text?a=b", [(200, "/text", None)]),
+    "parameters": (GET % b"/users/7", [(200, "/users/{number:int}", None)]),
+    "nothing there": (GET % b"/nothing", [(404, "", None)]),
+    "an error": (GET % b"/fails", [(418, "/fails", None)]),
+    "a body": (POST, [(200, "/echo", None)]),
+    "chunks": (CHUNKED, [(200, "/echo", None)]),
+    "pipelined": (GET % b"/" + POST + CHUNKED + GET % b"/users/12", [(200, "/", len(GET % b"/")),
+        (200, "/echo", len(POST)), (200, "/echo", len(CHUNKED)),
+        (200, "/users/{number:int}", len(GET % b"/users/12"))]),
+    "a stream": (GET % b"/stream", [(200, "/stream", None)]),
+    "a file": (GET % b"/file", [(200, "/file", None)]),
+    "more than the kernel takes": (GET % b"/large", [(200, "/large", None)]),
+    "a thread": (GET % b"/threaded", [(200, "/threaded", None)]),
+    "a task": (GET % b"/async", [(200, "/async", None)]),
+    "a thread and what comes behind it": (
+        GET % b"/threaded" + GET % b"/", [(200, "/threaded", len(GET % b"/threaded")), (200, "/", len(GET % b"/"))]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("step", [0, 7])
+@pytest.mark.parametrize("name", ANSWERED)
+def test_each_request_is_told_once_with_its_bytes(told, name, step, first):
+    data, expected = ANSWERED[name]
+    client = told.connect()
+    if not first:
+        client.ask(GET % b"/")  # the second may take the hot path
+        told.records(1)
+        told.keeper.records.clear()
+    for at in range(0, len(data), step or len(data)):
+        client.send(data[at : at + (step or len(data))])
+        if step:
+            told.server.on_loop(lambda: None)
+    size = 0
+    for _ in expected:
+        head_end = client.line(b"\r\n\r\n")
+        size += len(head_end) + 4
+        size += rest_of(client, head_end)
+    records = told.records(len(expected))
+    assert [(record.status, record.route) for record in records] == [(status, route) for status, route, _ in expected]
+    assert sum(record.received for record in records) == len(data)
+    assert sum(record.sent for record in records) == size
+    for record, (_, _, received) in zip(records, expected, strict=True):
+        assert len(expected) == 1 or record.received == received
+        assert record.began <= record.called <= record.returned <= record.ended
+        assert (record.end, record.peer) == (End.KEPT, record.request.peer)
+    client.close()
+    assert told.ends() == [End.CLIENT]
+
+
+def rest_of(client: Client, head: bytes) -> int:
+    """Take the content that belongs to a head; gives its bytes on the wire."""
+    fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    if b"content-length" in fields:
+        return len(client.take(int(fields[b"content-length"])))
+    size = 0
+    while True:
+        line = client.line()
+        chunk = client.take(int(line, 16) + 2)
+        size += len(line) + 2 + len(chunk)
+        if line == b"0":
+            return size
+
+
+ENDS = {
+    "the client asks for it": (CLOSE % b"/", 200, End.CLIENT),
+    "HTTP/1.0": (b"GET / HTTP/1.0\r\n\r\n", 200, End.CLIENT),
+    "the application asks for it": (GET % b"/closing", 200, End.APPLICATION),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400, End.REFUSED),
+    "too large": (b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"x" * 20_000, 431, End.REFUSED),
+    "the body fails": (GET % b"/cut", 200, End.FAILED),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_why_the_connection_ends_is_told_with_the_last_request(told, name):
+    data, status, end = ENDS[name]
+    client = told.connect()
+    client.send(data)
+    answer = client.rest()
+    client.close()
+    (record,) = told.records(1)
+    assert (record.status, record.end, record.sent) == (status, end, len(answer))
+    assert (record.request is None) is (end is End.REFUSED)
+    assert told.ends() == [end]
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_an_answer_that_is_not_taken_is_told_as_far_as_it_was_sent(told, how):
+    client = told.connect()
+    client.send(GET % b"/large")
+    client.head()
+    client.go(how)
+    (record,) = told.records(1)
+    assert record.status == 200
+    assert 0 < record.sent < LARGE
+    assert record.end is End.ABORTED
+    assert told.ends() == [End.ABORTED]
+
+
+def test_a_client_that_leaves_before_there_is_an_answer_is_told_as_499():
+    holding, entered = threading.Event(), threading.Event()
+    held = Routes()
+
+    @held.get("/", threaded=True)
+    def hold(request):
+        entered.set()
+        holding.wait(5)
+
+    with watched(held) as told:
+        client = told.connect()
+        client.send(GET % b"/")
+        assert entered.wait(5)
+        client.reset()
+        (record,) = told.records(1)
+        assert (record.status, record.sent, record.end) == (499, 0, End.ABORTED)
+        holding.set()
+
+
+TIMEOUTS: dict[str, tuple[dict[str, object], bytes, Timeout, int | None]] = {
+    "idle": ({"keep_alive": TICK}, b"", Timeout.IDLE, None),
+    "head": ({"header_timeout": TICK}, b"GET / HT", Timeout.HEAD, 408),
+    "body": ({"body_timeout": TICK}, POST[:-1], Timeout.BODY, 408),
+    "write": ({"write_timeout": TICK}, GET % b"/large", Timeout.WRITE, 200),
+}
+
+
+@pytest.mark.parametrize("name", TIMEOUTS)
+def test_whose_deadline_passed_is_told(routes, name):
+    settings, data, timeout, status = TIMEOUTS[name]
+    with watched(routes, **settings) as told:
+        client = told.server.connect(4096)
+        client.send(data)
+        told.server.until(lambda: told.keeper.timeouts)
+        assert told.keeper.timeouts == [timeout]
+        if status:
+            (record,) = told.records(1)
+            assert (record.status, record.end) == (status, End.TIMEOUT)
+        client.close()
+        assert told.ends() == [End.TIMEOUT]
+
+
+def test_a_drain_is_told_as_the_end(routes):
+    with watched(routes) as told:
+        client = told.connect()
+        client.ask(GET % b"/")
+        told.server.on_loop(told.server.server.drain)
+        assert client.rest() == b""
+    assert told.keeper.closes == [End.DRAIN]
+
+
+def test_with_request_ids_what_is_sent_counts_them_and_an_application_s_own_stands():
+    own = Routes()
+    own.get("/own")(lambda request: Response(b"x", 200, {"X-Request-ID": "mine"}))
+    own.get("/")(lambda request: "")
+    with watched(own, request_id=True) as told:
+        client = told.connect()
+        for target, count in ((b"/own", 1), (b"/", 2), (b"/", 3)):
+            client.send(GET % target)
+            head = client.line(b"\r\n\r\n") + b"\r\n\r\n"
+            size = rest_of(client, head[:-4])
+            record = told.records(count)[-1]
+            assert (record.sent, record.head) == (len(head) + size, len(head))
+            name = b"mine" if target == b"/own" else record.id.encode()
+            assert head.lower().count(b"x-request-id: ") == 1
+            assert b": " + name + b"\r\n" in head
