@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import logging
 import mmap
 import os
@@ -37,6 +38,16 @@ KEY_BYTES = 512 * 1024
 
 FOLDED_NAMES = 256
 """Processes whose names are kept in the file of the dead, after their own files are gone."""
+
+SWEPT_AFTER = 60.0
+"""Seconds since the last change to a directory after which it may have been left behind."""
+
+MEMORY = "/dev/shm"  # noqa: S108 - the file system in memory of every Linux
+
+_PREFIX = "hypoll-"
+
+_directories: dict[str, int] = {}
+"""The descriptors that hold the locks of directories this process has made."""
 
 _MAGIC = b"hypoll 1"
 _HEADER = struct.Struct("8sqqqq")
@@ -169,18 +180,36 @@ def make_directory(uid: int = -1, gid: int = -1) -> str:
     """A directory for processes to count in, in memory where there is such; to be made before they are forked.
 
     uid, gid: whose it is to be, if the processes give up their own. Raises `OSError` when no place for it is found.
+
+    Those that were left behind, as by a master that was killed, are removed.
     """
     try:
-        path = tempfile.mkdtemp(prefix="hypoll-", dir="/dev/shm")
+        path = tempfile.mkdtemp(prefix=_PREFIX, dir=MEMORY)
     except OSError:
-        path = tempfile.mkdtemp(prefix="hypoll-")
+        path = tempfile.mkdtemp(prefix=_PREFIX)
+    # Locked by this process and those it forks, as long as one of them lives.
+    _directories[path] = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(_directories[path], fcntl.LOCK_EX)
     os.chown(path, uid, gid)
+    _sweep(os.path.dirname(path))
     return path
 
 
 def remove_directory(path: str) -> None:
     """Remove the directory, when the last process is gone."""
     shutil.rmtree(path, ignore_errors=True)
+    fd = _directories.pop(path, None)
+    if fd is not None:
+        os.close(fd)
+
+
+def _sweep(place: str) -> None:
+    """Remove directories that nobody has locked any more; one that is new may be about to be."""
+    for path in glob.glob(os.path.join(place, _PREFIX + "*")):
+        with contextlib.suppress(OSError):  # another's, locked, or gone
+            if time.time() - os.stat(path).st_mtime > SWEPT_AFTER:
+                with _locked(path, os.O_RDONLY | os.O_DIRECTORY):
+                    shutil.rmtree(path, ignore_errors=True)
 
 
 class Ledger:

@@ -257,3 +257,20 @@ def test_the_directory_can_be_given_to_another_user():
     path = make_directory(os.getuid(), os.getgid())
     assert os.stat(path).st_mode & 0o077 == 0
     remove_directory(path)
+
+
+def test_a_directory_that_was_left_behind_is_removed_and_one_in_use_is_not(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "MEMORY", str(tmp_path))
+    old, new = (tmp_path / f"hypoll-{name}" for name in ("old", "new"))
+    in_use = Path(make_directory())
+    for directory in (old, new):
+        directory.mkdir()
+        (directory / "1.cells").write_bytes(b"")
+    for directory in (old, in_use):
+        os.utime(directory, (0, 0))
+    other = make_directory()
+    assert not old.exists()
+    assert new.exists()
+    assert in_use.exists()
+    for directory in (str(in_use), other):
+        remove_directory(directory)
