@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -183,7 +184,8 @@ def running(routes: Service, *, observers: Sequence[Observer] = (), **settings: 
             for client in it.clients:
                 client.close()
             if thread.is_alive():
-                it.engine.loop.call_soon_threadsafe(it.server.drain)
+                with contextlib.suppress(RuntimeError):  # it has ended by itself in this moment
+                    it.engine.loop.call_soon_threadsafe(it.server.drain)
             thread.join(PATIENCE)
         assert not thread.is_alive()
         if it.failure is not None:
