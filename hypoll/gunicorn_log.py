@@ -31,7 +31,7 @@ class Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log it as gunicorn would."""
-        name = "exception" if record.exc_info else record.levelname.lower()
+        name = "exception" if record.exc_info and record.levelno >= logging.ERROR else record.levelname.lower()
         write = getattr(self._log, name, self._log.info)
         told: dict[str, Any] = {"exc_info": record.exc_info} if record.exc_info else {}
         identity = getattr(record, "request_id", None)

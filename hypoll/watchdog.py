@@ -11,7 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from types import CodeType, FrameType
+from types import CodeType, FrameType, TracebackType
 from typing import NamedTuple
 
 from hypoll.http import Request
@@ -24,6 +24,10 @@ QUIET_LOOKS = 8
 """Looks at an idle loop after which the thread goes to sleep."""
 
 log = logging.getLogger("hypoll.error")
+
+
+class Stuck(Exception):  # noqa: N818 - no error, and never raised
+    """Stands for what holds the loop where a log wants an exception: each shows a traceback in lines of its own."""
 
 
 class Sight(NamedTuple):
@@ -121,13 +125,13 @@ class Watchdog:
             self._note(sight)
         elif not self._told and self._loop.time() - self._since >= self._limit:
             self._told = True
-            stack = traceback.StackSummary.extract(reversed(frames_of_request(frame)), lookup_lines=True)
+            stuck = Stuck("the loop goes on when this returns")
             log.warning(
                 "%s has held the loop for %.2f s, and nobody else is served meanwhile. If it waits or computes, declare"
-                " it threaded=True. It is stuck in:\n%s",
+                " it threaded=True. It is stuck in:",
                 sight.name,
                 self._loop.time() - self._since,
-                "".join(stack.format()).rstrip(),
+                exc_info=(Stuck, stuck, traceback_of(frames_of_request(frame))),
             )
         return True
 
@@ -155,3 +159,11 @@ def frames_of_request(frame: FrameType) -> list[tuple[FrameType, int]]:
     frames = list(traceback.walk_stack(frame))
     last = max((at for at, (found, _) in enumerate(frames) if "request" in found.f_locals), default=len(frames))
     return frames[: last + 1]
+
+
+def traceback_of(frames: list[tuple[FrameType, int]]) -> TracebackType | None:
+    """A stack, from its innermost frame out, as the traceback of what would be raised in it."""
+    found = None
+    for frame, line in frames:
+        found = TracebackType(found, frame, -1, line)  # -1: the line as a whole; by now it may be at another place
+    return found

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from hypoll import Routes
+from hypoll.errorlog import MARGIN, TextFormatter
 from hypoll.loop import Loop
 from hypoll.testing import TestClient
 from hypoll.watchdog import Watchdog
@@ -63,10 +64,11 @@ def test_a_handler_that_holds_the_loop_is_named_with_its_route_and_stack(spoken,
     with TestClient(routes, slow_callback=0.05) as client:
         assert client.get(f"/{kind}/7").text == "done"
         assert client.get("/threaded").text == "done"
-    first, second = (record.getMessage() for record in spoken.records)
+    first, second = (TextFormatter().format(record).partition("WARNING ")[2] for record in spoken.records)
     assert first.startswith(f"GET /{kind}/{{number:int}} has held the loop for 0.")
     assert "declare it threaded=True" in first
-    assert "in hold\n" in first
+    assert f"\n{MARGIN}" in first, "the stack stands in lines of its own"
+    assert f"in hold\n{MARGIN}" in first
     assert "test_watchdog.py" in first
     assert "pytest" not in first, "the stack begins at the request"
     assert second.startswith(f"GET /{kind}/{{number:int}} held the loop for ")
