@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -34,6 +35,17 @@ def inline(request, number):
 @routes.get("/async/{number:int}")
 async def coroutine(request, number):
     hold(5)
+    return "done"
+
+
+@routes.get("/busy")
+async def busy(request):
+    end = time.monotonic() + 0.6
+    while time.monotonic() < end:
+        pause = time.monotonic() + 0.015
+        while time.monotonic() < pause:
+            pass
+        await asyncio.sleep(0)
     return "done"
 
 
@@ -101,6 +113,12 @@ def test_many_short_requests_are_no_stall(spoken):
         end = time.monotonic() + 0.2
         while time.monotonic() < end:
             assert client.get("/nothing").status_code == 404
+    assert not spoken.records
+
+
+def test_a_task_that_lets_the_others_run_is_no_stall(spoken):
+    with TestClient(routes, slow_callback=0.05) as client:
+        assert client.get("/busy").text == "done"
     assert not spoken.records
 
 
