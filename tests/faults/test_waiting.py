@@ -43,7 +43,7 @@ def await_exit(served: Served, within: float) -> int:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("path", ["wait", "slow"])
 def test_term_in_the_middle_of_an_answer_completes_it(kind: str, path: str) -> None:
-    with Served("--slow-callback", "0", app="waiting") as served:
+    with Served(app="waiting") as served:
         with socket.create_connection(served.address, timeout=5) as client:
             client.sendall(get(f"/{kind}/{path}"))
             if path == "slow":
