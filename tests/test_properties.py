@@ -34,7 +34,7 @@ settings.load_profile("hypoll")
 
 
 @given(streams, cuts)
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_any_split_of_valid_requests_gives_them_as_they_were_sent(sent, cuts):
     outcome = check(b"".join(request.wire for request in sent), cuts)
     assert outcome.refusal is None
@@ -54,7 +54,7 @@ def check_mutated(stream: bytes, seed: int, count: int, cuts: list[int], limits:
 
 
 @given(streams, st.integers(0, 2**32), st.integers(1, 4), cuts, st.sampled_from(LIMITS))
-@settings(max_examples=150)
+@settings(max_examples=75)
 def test_any_split_of_broken_requests_gives_the_same_requests_and_refusal(sent, seed, count, cuts, limits):
     check_mutated(b"".join(request.wire for request in sent), seed, count, cuts, limits)
 
@@ -66,7 +66,7 @@ def test_any_split_of_a_corpus_stream_gives_the_same_requests_and_refusal():
 
 
 @given(st.sampled_from(CORPUS), st.integers(0, 2**32), st.integers(0, 3), cuts, st.sampled_from(LIMITS))
-@settings(max_examples=500)
+@settings(max_examples=250)
 def test_any_split_of_a_broken_corpus_gives_the_same_requests_and_refusal(stream, seed, count, cuts, limits):
     check_mutated(stream, seed, count, cuts, limits)
 
@@ -106,7 +106,7 @@ def asked(draw: st.DrawFn) -> Request:
 
 
 @given(asked(), statuses, bodies, fields_strategy, st.booleans(), st.booleans())
-@settings(max_examples=400)
+@settings(max_examples=200)
 def test_an_encoded_response_reads_the_same_to_another_client(request_, status, body, fields, close, declare):
     content = b"".join(body) if isinstance(body, list) else body.encode() if isinstance(body, str) else body
     fields = [(name, value) for name, value in fields if name.lower() not in ("date", "server", "content-type")]
@@ -132,7 +132,7 @@ def test_an_encoded_response_reads_the_same_to_another_client(request_, status, 
 @given(st.text(max_size=8), st.one_of(st.text(max_size=12), st.sampled_from(["a\r\nb: c", "a\nb", "a\0", "\r"])))
 @example("Content-Length", "1\r\n\r\n")
 @example("x", "a\r\n\r\nHTTP/1.1 200 OK")
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_no_field_of_a_response_breaks_its_framing(name, value):
     out: list[bytes] = []
     request = Request("GET", b"/")
@@ -250,7 +250,7 @@ calls_strategy = st.lists(
     st.sampled_from(["", "?q=1", "?/a"]),
     st.booleans(),
 )
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_routes_match_as_a_naive_model_does(declarations, calls, query, hooked):
     called: list[tuple[int, dict[str, Any]]] = []
     routes, declared = declare(declarations, called)

@@ -15,7 +15,7 @@ from .harness import MIB, Served
 KINDS = ["inline", "threaded", "async"]
 CLIENTS = 200
 ANSWER = 8 * MIB
-FLOW = 128 * MIB
+FLOW = 64 * MIB
 PIECE = 64 * 1024
 
 
