@@ -130,11 +130,10 @@ class Connection(Sending):
                 return
             shared = self.shared
             response = shared.answer(request)
-            kind = type(response)
-            if kind is bytes:
-                payload = encode_json(response)  # type: ignore[arg-type]
-            elif kind is Deferred:
-                self._hand_over(request, response, plain=True)  # type: ignore[arg-type]
+            if type(response) is bytes:
+                payload = encode_json(response)
+            elif type(response) is Deferred:
+                self._hand_over(request, response, plain=True)
                 return
             else:
                 payload = encode_plain(response)  # type: ignore[arg-type]
