@@ -133,7 +133,7 @@ class Connection(Sending):
             if type(response) is bytes:
                 payload = encode_json(response)
             elif type(response) is Deferred:
-                self._hand_over(request, response, plain=True)
+                self._start(Exchange(self, shared, request, response), plain=True)
                 return
             else:
                 payload = encode_plain(response)  # type: ignore[arg-type]
@@ -329,7 +329,6 @@ class Connection(Sending):
                 answer = shared.answer(request) if response is None else response
                 if isinstance(answer, Deferred):
                     self.exchange = Exchange(self, shared, request, answer)
-                    self.exchange.started = False  # not before the answers before its are sent
                     break
                 rest = self._encode(out, request, answer, Kind.INLINE)
                 room -= sum(map(len, out[begin:]))
@@ -392,7 +391,7 @@ class Connection(Sending):
         if request is not None and shared.streams(request):
             answer = shared.answer(request)
             if isinstance(answer, Deferred):
-                self._hand_over(request, answer)
+                self._start(Exchange(self, shared, request, answer))
                 return
         self._on_body_progress()
 
@@ -422,18 +421,10 @@ class Connection(Sending):
 
     # a handler that works elsewhere
 
-    def _hand_over(self, request: Request, deferred: Deferred, plain: bool = False) -> None:
-        """Have a request handled elsewhere. Until it is answered nothing else is handled."""
-        exchange = self.exchange = Exchange(self, self.shared, request, deferred)
+    def _start(self, exchange: Exchange, plain: bool = False) -> None:
+        """Let a handler begin elsewhere. Until it has answered nothing else is handled. `plain`: see `Exchange`."""
+        self.exchange = exchange
         exchange.plain = plain
-        self.phase = _WAITING
-        self.deadline = NEVER
-        exchange.start()
-        if self.half_closed:
-            self._doubt()
-
-    def _start_exchange(self, exchange: Exchange) -> None:
-        """Let the handler begin that had to wait until the answers before its were sent."""
         exchange.started = True
         self.phase = _WAITING
         self.deadline = NEVER
@@ -647,7 +638,7 @@ class Connection(Sending):
     def _go_on(self) -> None:
         """Nothing waits any more: take up what the parser is in the middle of."""
         if self.exchange is not None and not self.exchange.started:
-            self._start_exchange(self.exchange)  # the answers before its are sent
+            self._start(self.exchange)  # the answers before its are sent
             return
         self.beat = None
         if self._end_exchange():

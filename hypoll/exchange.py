@@ -82,7 +82,7 @@ class Exchange(Job):
     plain = False
     intake: Intake | None = None
     source: TaskSource | None = None
-    started = True
+    started = False
     broken = False
     """Whether the request's body will never be whole: nothing can follow its answer."""
     _begun = False

@@ -18,7 +18,7 @@ import pytest
 from hypoll import HTTPError, Request, Response, Routes
 from hypoll.connection import Connection
 from hypoll.exchange import Exchange
-from hypoll.http import RequestParser
+from hypoll.http import Deferred, RequestParser
 from hypoll.intake import Intake
 from hypoll.phases import Phase
 
@@ -532,7 +532,9 @@ def test_a_task_whose_client_goes_before_it_begins_is_no_task_under_way(routes):
 
         def hand_over_and_close() -> None:
             request = Request("GET", b"/begun")
-            connection._hand_over(request, routes.answer(request))
+            deferred = routes.answer(request)
+            assert isinstance(deferred, Deferred)
+            connection._start(Exchange(connection, connection.shared, request, deferred))
             connection.close()
 
         it.on_loop(hand_over_and_close)
