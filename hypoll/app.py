@@ -247,10 +247,11 @@ class Routes:
                 if route.deferred is not None:
                     return route.deferred
                 result = route.handler(request, **request.params)
-            elif route.deferred is not None:
-                return route.deferred
+            elif route.direct is not None:
+                return route.direct
             else:
-                result = route.handler(request)
+                handler = route.handler
+                result = handler(request)
             return orjson.dumps(result) if type(result) is dict else to_response(result)
         except FAILURES as error:
             return failure(request, error)
@@ -340,7 +341,7 @@ class Routes:
         if stream and kind is Kind.INLINE:
             raise RouteError(f"{where}: stream=True needs a handler that may wait: threaded=True, or async def")
         check_handler(path, handler)
-        self._add(Route(path, methods, handler, (self._hooks,), kind, stream, _deferred(handler, kind, stream)))
+        self._add(Route(path, methods, handler, (self._hooks,), kind, stream, *_deferred(handler, kind, stream)))
 
     def _add(self, route: Route) -> None:
         self._table.add(route)
@@ -410,15 +411,16 @@ class Routes:
         return at_once(passing(request))
 
 
-def _deferred(handler: Handler, kind: Kind, stream: bool) -> Deferred | None:
-    """How a handler of this kind is called, if not on the loop."""
+def _deferred(handler: Handler, kind: Kind, stream: bool) -> tuple[Deferred | None, Deferred | None]:
+    """How a handler of this kind is called, if not on the loop; with parameters, and without."""
     if kind is Kind.INLINE:
-        return None
+        return None, None
 
     def call(request: Request, in_thread: InThread) -> Any:
         return handler(request, **request.params)
 
-    return Deferred(kind, call, settle, failure, stream, direct=handler)
+    deferred = Deferred(kind, call, settle, failure, stream)
+    return deferred, Deferred(kind, call, settle, failure, stream, direct=handler)
 
 
 def _make(request: Request, deferred: Deferred) -> Response | bytes:

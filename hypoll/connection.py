@@ -22,8 +22,8 @@ import struct
 import termios
 from collections.abc import Iterable
 
-from hypoll.encode import CONTINUE, COPY_LIMIT, UNPARSED, encode_json, encode_plain
-from hypoll.exchange import Exchange, too_slow
+from hypoll.encode import CONTINUE, COPY_LIMIT, JSON_HEADS, UNPARSED, encode_json, encode_plain
+from hypoll.exchange import Exchange, PlainExchange, too_slow
 from hypoll.http import (
     FAILURES,
     ClientDisconnect,
@@ -69,7 +69,9 @@ NEW_GRACE = 1.0
 log = logging.getLogger("hypoll.error")
 
 
-# Plain names: an Enum's attribute costs the hot path two look-ups more.
+# Plain names: an Enum's attribute costs the hot path two look-ups more, and a method of an imported name, or of what an
+# attribute holds, is looked up anew with each call (CPython 3.11 and 3.12).
+_heads = JSON_HEADS
 _IDLE = Phase.IDLE
 _WAITING = Phase.WAITING
 
@@ -95,7 +97,7 @@ class Connection(Sending):
     def __init__(self, shared: Shared, sock: socket.socket, peer: Peer) -> None:
         self.shared = shared
         self.sock = sock
-        self.parser = RequestParser(shared.settings, peer, shared.sections)
+        self.parser = RequestParser(shared.settings, peer, shared.known)
         self.phase = Phase.NEW
         self.since = shared.loop.now
         self.deadline = self.since + shared.keep_alive
@@ -123,17 +125,23 @@ class Connection(Sending):
             # The hot path: a request that came in one read to an idle connection, an answer that goes in one send.
             # Whatever is different takes the general path, which tells the client when the answer is the last, too.
             data = self.sock.recv(READ_SIZE)
-            request = self.parser.feed(data)
-            if request is None or not request.plain or self.parser.pending or len(data) == READ_SIZE:
-                self._on_request(data, request)
+            request = self.parser.quick(data)
+            if request is None:
+                self._on_request(data, self.parser.add(data))
                 self.pump()
                 return
             shared = self.shared
-            response = shared.answer(request)
+            answer = shared.answer
+            response = answer(request)
             if type(response) is bytes:
-                payload = encode_json(response)
+                head = _heads.get(len(response))
+                payload = encode_json(response) if head is None else head + response
             elif type(response) is Deferred:
-                self._start(Exchange(self, shared, request, response), plain=True)
+                # `_start`, without a call. A peer that has half-closed never comes here: each of its edges says so.
+                self.exchange = exchange = PlainExchange(self, shared, request, response)
+                self.phase = _WAITING
+                self.deadline = NEVER
+                exchange.start()
                 return
             else:
                 payload = encode_plain(response)  # type: ignore[arg-type]
@@ -421,10 +429,9 @@ class Connection(Sending):
 
     # a handler that works elsewhere
 
-    def _start(self, exchange: Exchange, plain: bool = False) -> None:
-        """Let a handler begin elsewhere. Until it has answered nothing else is handled. `plain`: see `Exchange`."""
+    def _start(self, exchange: Exchange) -> None:
+        """Let a handler begin elsewhere. Until it has answered nothing else is handled."""
         self.exchange = exchange
-        exchange.plain = plain
         exchange.started = True
         self.phase = _WAITING
         self.deadline = NEVER
@@ -438,9 +445,13 @@ class Connection(Sending):
         if exchange is None:
             return
         try:
-            payload = None
-            if exchange.plain and not (self.readable or self.output or shared.draining):
-                payload = encode_json(answer) if type(answer) is bytes else encode_plain(answer)  # type: ignore[arg-type]
+            if not exchange.plain or self.readable or self.output or shared.draining:
+                payload = None
+            elif type(answer) is bytes:
+                head = _heads.get(len(answer))
+                payload = encode_json(answer) if head is None else head + answer
+            else:
+                payload = encode_plain(answer)  # type: ignore[arg-type]
             if payload is None:
                 self._respond_with_care(exchange, answer)
                 return

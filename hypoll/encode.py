@@ -29,6 +29,12 @@ PREFIXES = 256
 HEARTBEAT_INTERVAL = 15.0
 """Seconds a body with a heartbeat may be silent."""
 
+JSON_HEADS: dict[int, bytes] = {}
+"""Heads of JSON answers, by the length of their content, until the second ends; see `encode_json`."""
+
+LENGTHS = 1024
+"""Lengths of content whose head is kept."""
+
 _prefixes: dict[str | None, bytes] = {}
 _date = b""
 
@@ -63,6 +69,7 @@ def refresh_date(now: float | None = None) -> None:
     global _date
     _date = formatdate(time.time() if now is None else now, usegmt=True).encode()
     _prefixes.clear()
+    JSON_HEADS.clear()
 
 
 def encode_plain(response: Response) -> bytes | None:
@@ -83,11 +90,15 @@ def encode_plain(response: Response) -> bytes | None:
 
 
 def encode_json(body: bytes) -> bytes | None:
-    """`encode_plain` of a `json_response`, without the response."""
+    """`encode_plain` of a `json_response`, without the response: the head of `JSON_HEADS`, where it has one, and `body`."""
     prefix = _prefixes.get(JSON)
-    if prefix is None or len(body) > COPY_LIMIT:
+    size = len(body)
+    if prefix is None or size > COPY_LIMIT:
         return None
-    return b"%b%d\r\n\r\n%b" % (prefix, len(body), body)
+    head = b"%b%d\r\n\r\n" % (prefix, size)
+    if len(JSON_HEADS) < LENGTHS:
+        JSON_HEADS[size] = head
+    return head + body
 
 
 def encode_named(answer: bytes | Response, name: str) -> bytes | None:

@@ -15,6 +15,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from orjson import dumps
+
 from hypoll.bodies import TaskSource, close_stream, log_cut
 from hypoll.http import (
     FAILURES,
@@ -103,10 +105,11 @@ class Exchange(Job):
         if deferred.stream:
             self._open_intake()
         if deferred.kind is _THREADED:
-            if means.threads.full and self.connection is not None:
+            threads = means.threads
+            if threads.unfinished >= threads.room and self.connection is not None:
                 self.connection.respond(problem(busy(), self.request.id))
             else:
-                means.threads.submit(self)
+                threads.submit(self)
             return
         tasks = means.tasks
         if tasks is None:
@@ -155,8 +158,13 @@ class Exchange(Job):
         deferred, request = self.deferred, self.request
         try:
             try:
-                direct = None if request._params else deferred.direct
-                self._answer = deferred.settle(deferred.call(request, None) if direct is None else direct(request))
+                direct = deferred.direct
+                if direct is None:
+                    self._answer = deferred.settle(deferred.call(request, None))
+                else:
+                    result = direct(request)
+                    # `settle`, without a call
+                    self._answer = dumps(result) if type(result) is dict else deferred.settle(result)
             except FAILURES as error:
                 self._answer = deferred.fail(request, error)
         except BaseException as error:
@@ -179,9 +187,12 @@ class Exchange(Job):
             if self.connection is None:
                 return  # the client has gone already: a task cancelled before it begins never comes to its end below
             try:
-                direct = None if request._params else deferred.direct
-                result = deferred.call(request, self.means.in_thread) if direct is None else direct(request)
-                answer = deferred.settle(await result)
+                direct = deferred.direct
+                if direct is None:
+                    answer = deferred.settle(await deferred.call(request, self.means.in_thread))
+                else:
+                    result = await direct(request)
+                    answer = dumps(result) if type(result) is dict else deferred.settle(result)  # as above
             except (asyncio.CancelledError, GeneratorExit) as error:
                 if self.connection is None:
                     raise
@@ -304,6 +315,13 @@ class Exchange(Job):
         """Have the answer say that the connection ends with it."""
         self.request.keep_alive = False
         self.request.plain = False
+
+
+class PlainExchange(Exchange):
+    """One that is started where it is made, on the hot path: its connection has nothing else to see to."""
+
+    plain = True
+    started = True
 
 
 def too_slow() -> HTTPError:

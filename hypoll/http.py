@@ -6,7 +6,8 @@ The laws of the parser:
 - It is fed one message at a time and never runs ahead: a head can only end at CRLF CRLF, a body with a length ends at
   its length, and the chunks of a chunked one are counted along. So that httptools can't pause is never felt, no
   pipelined request is parsed before its turn, and after a refusal no byte is parsed at all.
-- No field is cut from a head by a callback. A header section that repeats, as those of one client do, is judged once.
+- No field is cut from a head by a callback. Request lines and header sections that repeat are judged once by us; by
+  httptools always.
 - Limits count bytes fed, and what comes of a stream is the same however it was cut when it was received.
 """
 
@@ -45,6 +46,7 @@ __all__ = [
     "HTTPError",
     "Headers",
     "Kind",
+    "Known",
     "MultiDict",
     "Peer",
     "PeerError",
@@ -67,6 +69,14 @@ SECTIONS = 256
 
 SECTION_SIZE = 2048
 
+LINES = 1024
+"""Request lines remembered, of at most `LINE_SIZE` bytes each; then no more until the next second."""
+
+LINE_SIZE = 256
+
+SIMPLE_LINE_SIZE = 2048
+"""Bytes of a request line up to which it may be judged in the short way."""
+
 PLAIN_METHODS = {name: text for name, text in METHODS.items() if text != "HEAD"}
 """The methods whose answer carries content."""
 
@@ -76,6 +86,7 @@ CHUNKS_PER_STEP = 256
 MAX_CHUNK_OVERHEAD = 16
 """Bytes of chunk framing a byte of content may cost, over `max_head` in all: a byte in a chunk of its own costs 6."""
 
+_VERSION = b" HTTP/1.1\r\n"
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]+)(?:;[^\n]*)?\r\n")
 
 
@@ -100,6 +111,42 @@ class _Callbacks:
         self.on_message_complete = unfinished.clear
 
 
+class Known:
+    """What parsers of equal settings have judged already, in bounded memory.
+
+    sections: header sections, by their bytes. bare: those of them after which no body comes.
+    lines: method and target of request lines, by their bytes before the version.
+    """
+
+    __slots__ = ("bare", "lines", "sections")
+
+    def __init__(self) -> None:
+        self.sections: dict[bytes, Section] = {}
+        self.bare: dict[bytes, Section] = {}
+        self.lines: dict[bytes, tuple[str, bytes]] = {}
+
+    def add_section(self, block: bytes, section: Section) -> None:
+        """Remember a section that goes with any request line of HTTP/1.1, unless it is a large one."""
+        if len(block) > SECTION_SIZE:
+            return
+        if len(self.sections) >= SECTIONS:
+            self.sections.clear()
+            self.bare.clear()
+        self.sections[block] = section
+        if section.bodiless:
+            self.bare[block] = section
+
+    def add_line(self, line: bytes, known: tuple[str, bytes]) -> None:
+        """Remember a line, unless it is a long one or there are enough. Where none repeats that costs little."""
+        if len(self.lines) < LINES and len(line) <= LINE_SIZE:
+            self.lines[line] = known
+
+    def tidy(self) -> None:
+        """Make room for other lines: to be called once a second."""
+        if len(self.lines) >= LINES:
+            self.lines.clear()
+
+
 class RequestParser:
     """The requests of one connection.
 
@@ -110,20 +157,22 @@ class RequestParser:
 
     settings: the limits `max_head`, `max_line`, `max_field`, `max_headers`, `max_body`.
     peer: whom the requests are from.
-    sections: the memory of judged header sections, to be shared by parsers of equal settings.
+    known: the memory of what was judged, to be shared by parsers of equal settings.
     """
 
     __slots__ = (
         "_at",
+        "_bare",
         "_body",
         "_chunked",
         "_chunks",
         "_execute",
         "_fault",
-        "_hot_head",
+        "_known",
         "_left",
+        "_lines",
+        "_longest_line",
         "_partial",
-        "_sections",
         "_settings",
         "_unfinished",
         "incoming",
@@ -135,7 +184,7 @@ class RequestParser:
         "used",
     )
 
-    def __init__(self, settings: Settings, peer: Peer = NOBODY, sections: dict[bytes, Section] | None = None) -> None:
+    def __init__(self, settings: Settings, peer: Peer = NOBODY, known: Known | None = None) -> None:
         self.peer = peer
         self.state = State.START
         self.incoming: Request | None = None
@@ -147,9 +196,14 @@ class RequestParser:
         self.streaming = False
         """Whether that body is taken in pieces, by `take`, rather than kept for the request; until it is whole."""
         self._settings = settings
-        # A head up to this size can't pass a limit.
-        self._hot_head = min(settings.max_head, settings.max_line or settings.max_head)
-        self._sections: dict[bytes, Section] = {} if sections is None else sections
+        self._known = Known() if known is None else known
+        self._lines = self._known.lines
+        longest = min(SIMPLE_LINE_SIZE, settings.max_head - SECTION_SIZE - len(_VERSION))
+        if settings.max_line:
+            longest = min(longest, settings.max_line - len(b" HTTP/1.1"))
+        # A line up to this size passes no limit, and no head of it and a known section does.
+        self._longest_line = longest
+        self._bare = self._known.bare if longest >= LINE_SIZE else {}
         self.pending = b""
         """What was received and no request has used wholly yet, from `_at` on."""
         self._at = 0
@@ -165,29 +219,56 @@ class RequestParser:
 
     def feed(self, data: bytes) -> Request | None:
         """Take what was received; give the first request it completes."""
-        if self.state or self.pending:
-            self.pending = self.pending[self._at :] + data
-            self._at = 0
-            return self.next()
-        # The hot path: one request without a body whose header section is known. That the section's bytes end with
-        # the data, and the target has no LF, tells that this is one head and nothing else.
+        return self.quick(data) or self.add(data)
+
+    def quick(self, data: bytes) -> Request | None:
+        """Give the request that the data are, if nothing about it is new or special.
+
+        None: nothing was taken, the data are to be given to `add`. Such a request is plain, without a body, and by
+        itself: nothing is pending before or after it.
+        """
+        # The hot path: that the line is a line and the section a section, known or seen, tells that this is one head
+        # and nothing else.
+        line, _, block = data.partition(_VERSION)
+        section = self._bare.get(block)
+        if section is None or self.state or self.pending:
+            return None
+        known = self._lines.get(line)
+        if known is None:
+            known = self._simple_line(line)
+            if known is None:
+                return None
+        execute = self._execute
         try:
-            method, target, rest = data.split(b" ", 2)
-        except ValueError:
-            rest = b""
-        section = self._sections.get(rest)
-        if section is not None and section.bodiless and len(data) <= self._hot_head:
-            name = PLAIN_METHODS.get(method)
-            # /, %, # and LF as numbers: `in` is faster so.
-            if name and target and target[0] == 47 and 37 not in target and 35 not in target and 10 not in target:
-                try:
-                    self._execute(data)
-                except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-                    # Judged again below, with care; a parser that has raised is of no further use.
-                    self._renew()
-                else:
-                    return Request(name, target, section, self.peer, True)
+            execute(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            # To be judged again, with care; a parser that has raised is of no further use.
+            self._renew()
+            self._lines.pop(line, None)
+            return None
+        method, target = known
+        return Request(method, target, section, self.peer, True)
+
+    def _simple_line(self, line: bytes) -> tuple[str, bytes] | None:
+        """The method and the target of a line that is seen at a glance to be well-formed, but for single bytes."""
+        name, _, target = line.partition(b" ")
+        method = PLAIN_METHODS.get(name)
+        # Space, #, % and LF as numbers: `in` is faster so. The other bytes are left to httptools.
+        if (
+            method is None or not target.startswith(b"/") or len(line) > self._longest_line
+            or 32 in target or 35 in target or 37 in target or 10 in target
+        ):  # fmt: skip
+            return None
+        known = method, target
+        self._known.add_line(line, known)
+        return known
+
+    def add(self, data: bytes) -> Request | None:
+        """Take what `quick` didn't; give the first request it completes."""
+        if self.pending:
+            data = self.pending[self._at :] + data
         self.pending = data
+        self._at = 0
         return self.next()
 
     def next(self) -> Request | None:
@@ -340,10 +421,9 @@ class RequestParser:
         method, target, minor, authority = request_line(line)
         if len(line) > (self._settings.max_line or len(line)):
             raise HTTPError(414, f"the request line is longer than {self._settings.max_line} bytes")
-        rest = b"HTTP/1.1\r\n" + block
-        section = self._sections.get(rest) or header_section(
-            block, self._settings.max_headers, self._settings.max_field
-        )
+        section = self._known.sections.get(block)
+        if section is None:
+            section = header_section(block, self._settings.max_headers, self._settings.max_field)
         if minor == 1 and section.host is None:
             raise HTTPError(400, "the request has no Host field")
         if minor == 0 and section.chunked:
@@ -359,10 +439,8 @@ class RequestParser:
             request.expects_continue = True
         if not request.keep_alive:
             self.state = State.DONE
-        elif minor == 1 and section.plain and len(block) <= SECTION_SIZE:
-            if len(self._sections) >= SECTIONS:
-                self._sections.clear()
-            self._sections[rest] = section
+        elif minor == 1 and section.plain:
+            self._known.add_section(block, section)
         return request
 
     # the body

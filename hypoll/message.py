@@ -387,7 +387,8 @@ class Deferred:
     fail: `fail(request, error)` makes the answer of an exception.
     stream: whether the handler begins when the head is whole, and takes the body from `request.stream`.
     handler: the handler's own kind, where that is another than its hooks'; bodies, both ways, are of this kind.
-    direct: the same as `call`, of the request alone, for one without parameters: spares the hot path a call.
+    direct: the same as `call`, of the request alone, for one without parameters: spares the hot path a call. A dict
+    from it is sent as JSON without asking `settle`.
     """
 
     __slots__ = ("call", "direct", "fail", "handler", "kind", "settle", "stream")

@@ -58,7 +58,8 @@ class Route:
     scopes: the hooks of the `Routes` it was reached through, outermost first.
     kind: where the handler runs.
     stream: whether it begins at the end of the head, and takes the body from `request.stream`.
-    deferred: how a handler that doesn't run on the loop is called; None: it does.
+    deferred: how a handler that doesn't run on the loop is called; None: it does. direct: the same, for a request
+    without parameters.
     """
 
     path: str
@@ -68,6 +69,7 @@ class Route:
     kind: Kind = Kind.INLINE
     stream: bool = False
     deferred: Deferred | None = dataclasses.field(default=None, repr=False, compare=False)
+    direct: Deferred | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from hypoll.exchange import busy
-from hypoll.http import Deferred, HTTPError, Request, Response
+from hypoll.http import Deferred, HTTPError, Known, Request, Response
 from hypoll.loop import Loop
-from hypoll.message import Section
 from hypoll.phases import LINGER_PAUSE, NEVER, RULES, Phase
 from hypoll.settings import Settings
 from hypoll.tasks import Tasks
@@ -57,7 +56,7 @@ class Shared:
         self.seconds = {phase: getattr(settings, rule.setting) for phase, rule in RULES.items()}
         self.seconds[Phase.NEW] = self.seconds[Phase.IDLE] = self.keep_alive
         self.seconds |= {Phase.LINGERING: LINGER_PAUSE, Phase.WAITING: NEVER}
-        self.sections: dict[bytes, Section] = {}
+        self.known = Known()
         self.connections: set[Any] = set()  # of `Connection`, which knows this and not the other way round
         self.on_close: Callable[[Any], object] = lambda connection: None
         self.scratch = bytearray(READ_SIZE)

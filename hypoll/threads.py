@@ -90,7 +90,8 @@ class Threads:
 
     def __init__(self, loop: Loop, size: int, queue: int, on_idle: Callable[[], object] = lambda: None) -> None:
         self.size = size
-        self._room = size + queue
+        self.room = size + queue
+        """Jobs there may be before another request is one too many."""
         self.on_idle = on_idle
         self.unfinished = 0
         """Jobs whose `done` has not been called, cancelled ones that run included."""
@@ -120,7 +121,7 @@ class Threads:
     @property
     def full(self) -> bool:
         """Whether all threads are at work and the queue has no room for another request."""
-        return self.unfinished >= self._room
+        return self.unfinished >= self.room
 
     def submit(self, job: Job) -> None:
         """Have a job done. Never refused: whether there is room for another request is for `full` to say."""
@@ -198,15 +199,16 @@ class Threads:
     def _work(self) -> None:
         """What a thread does: sleep, and take jobs as long as there are any."""
         jobs, finished, clock = self._jobs, self._finished, self._loop.time
+        take, put = jobs.popleft, finished.append
         lock = threading.Lock()
         lock.acquire()
         while not self._closed:
             self._waking = False  # before the look at the queue: what comes after it wakes again
             if finished and not self._collecting:
                 self._collect_soon()
-            while jobs:
+            while True:
                 try:
-                    job = jobs.popleft()
+                    job = take()
                 except IndexError:
                     break
                 # The next call may block, so what is done must not wait for it. But telling the loop now would have it
@@ -216,7 +218,7 @@ class Threads:
                 if self.on_wait is not None:
                     job.waited = clock() - job.since
                 job.run()
-                finished.append(job)
+                put(job)
                 del job  # a sleeping thread keeps nothing of a request
             if finished and not self._collecting:
                 self._collect_soon()
@@ -243,7 +245,9 @@ class Threads:
         """Finish the jobs that are done; on the loop's thread."""
         self._collecting = False  # before the look at the queue, as above
         finished, on_wait = self._finished, self.on_wait
-        for _ in range(len(finished)):
+        count = len(finished)
+        self.unfinished -= count
+        for _ in range(count):
             job = finished.popleft()
             if on_wait is not None:
                 on_wait(job.waited)
@@ -251,7 +255,6 @@ class Threads:
                 job.finish()
             except Exception:
                 log.exception("taking up what a thread did failed")
-            self.unfinished -= 1
         if not self.unfinished:
             self.on_idle()
 

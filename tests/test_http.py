@@ -9,8 +9,7 @@ import httptools
 import pytest
 
 from hypoll import http
-from hypoll.http import CHUNKS_PER_STEP, HTTPError, Peer, PeerError, Request, RequestParser, State
-from hypoll.message import Section
+from hypoll.http import CHUNKS_PER_STEP, HTTPError, Known, Peer, PeerError, Request, RequestParser, State
 from hypoll.settings import Settings
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -22,13 +21,13 @@ MIB = 1024 * KIB
 
 
 @pytest.fixture
-def sections() -> dict[bytes, Section]:
-    return {}
+def known() -> Known:
+    return Known()
 
 
 @pytest.fixture
-def parser(sections: dict[bytes, Section]) -> RequestParser:
-    return RequestParser(Settings(), sections=sections)
+def parser(known: Known) -> RequestParser:
+    return RequestParser(Settings(), known=known)
 
 
 def feed(parser: RequestParser, data: bytes) -> Request:
@@ -112,19 +111,19 @@ def test_requests_carry_their_peer() -> None:
         assert (request.client, request.scheme) == (("192.0.2.1", 5), "https")
 
 
-# the memory of header sections
+# the memory of request lines and header sections
 
 
-def test_requests_with_equal_sections_share_one(parser: RequestParser, sections: dict[bytes, Section]) -> None:
+def test_requests_with_equal_sections_share_one(parser: RequestParser, known: Known) -> None:
     first, second = feed(parser, GET), feed(parser, b"DELETE /other HTTP/1.1\r\nHost: h\r\n\r\n")
     assert first.section is second.section
-    assert list(sections.values()) == [first.section]
+    assert list(known.sections.values()) == [first.section]
     assert (second.method, second.target, second.body) == ("DELETE", b"/other", b"")
 
 
-def test_parsers_share_a_memory(parser: RequestParser, sections: dict[bytes, Section]) -> None:
+def test_parsers_share_a_memory(parser: RequestParser, known: Known) -> None:
     first = feed(parser, GET)
-    assert feed(RequestParser(Settings(), sections=sections), GET).section is first.section
+    assert feed(RequestParser(Settings(), known=known), GET).section is first.section
 
 
 def test_without_a_memory_each_parser_has_its_own() -> None:
@@ -153,25 +152,82 @@ def test_what_a_handler_does_to_a_request_stays_there(parser: RequestParser) -> 
     ],
 )
 def test_only_plain_and_short_sections_are_kept(
-    parser: RequestParser, sections: dict[bytes, Section], data: bytes
+    parser: RequestParser, known: Known, data: bytes
 ) -> None:
     feed(parser, data)
-    assert not sections
+    assert not known.sections
 
 
 @pytest.mark.parametrize(
     "data", [b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", b"GET /# HTTP/1.1\r\nHost: h\r\n\r\n"]
 )
-def test_what_was_refused_is_not_kept(parser: RequestParser, sections: dict[bytes, Section], data: bytes) -> None:
+def test_what_was_refused_is_not_kept(parser: RequestParser, known: Known, data: bytes) -> None:
     with pytest.raises(HTTPError):
         parser.feed(data)
-    assert not sections
+    assert not known.sections
 
 
-def test_the_memory_is_bounded(parser: RequestParser, sections: dict[bytes, Section]) -> None:
+def test_the_memory_is_bounded(parser: RequestParser, known: Known) -> None:
     for number in range(http.SECTIONS * 2 + 5):
         feed(parser, b"GET / HTTP/1.1\r\nHost: h\r\nA: %d\r\n\r\n" % number)
-        assert len(sections) <= http.SECTIONS
+        assert len(known.sections) <= http.SECTIONS
+
+
+def test_lines_that_repeat_are_remembered(parser: RequestParser, known: Known) -> None:
+    feed(parser, GET)
+    for _ in range(2):
+        request = feed(parser, b"PUT /a?b=c HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert (request.method, request.target, request.plain) == ("PUT", b"/a?b=c", True)
+    assert known.lines == {b"PUT /a?b=c": ("PUT", b"/a?b=c")}
+
+
+def test_the_memory_of_lines_is_bounded_and_renewed(parser: RequestParser, known: Known) -> None:
+    feed(parser, GET)
+    for number in range(http.LINES * 2):
+        assert feed(parser, b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % number).target == b"/%d" % number
+    assert len(known.lines) == http.LINES
+    known.tidy()
+    assert not known.lines
+    feed(parser, GET)
+    known.tidy()
+    assert list(known.lines) == [b"GET /"]
+
+
+def test_a_long_line_is_served_but_not_remembered(parser: RequestParser, known: Known) -> None:
+    feed(parser, GET)
+    for size in (http.LINE_SIZE, http.SIMPLE_LINE_SIZE, http.SIMPLE_LINE_SIZE + 1):
+        target = b"/" + b"a" * size
+        assert feed(parser, b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % target).target == target
+    assert not known.lines
+
+
+@pytest.mark.parametrize("limits", [{"max_head": 1024}, {"max_line": 64}])
+def test_what_is_known_passes_no_limit(known: Known, limits: dict[str, int]) -> None:
+    parser = RequestParser(Settings(**limits), known=known)
+    feed(parser, GET)
+    for target in (b"/", b"/" + b"a" * 49):
+        for _ in range(2):
+            assert feed(parser, b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % target).target == target
+    with pytest.raises(HTTPError, match="414"):
+        feed(parser, b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n" % (b"a" * 1024))
+
+
+def test_a_known_line_excuses_no_bad_section(parser: RequestParser) -> None:
+    for _ in range(2):
+        feed(parser, GET)
+    with pytest.raises(HTTPError, match="400"):
+        parser.feed(b"GET / HTTP/1.1\r\nHost: h\r\nA b\r\n\r\n")
+
+
+def test_quick_leaves_alone_what_it_does_not_give(parser: RequestParser) -> None:
+    assert parser.quick(GET) is None
+    assert parser.add(GET) is not None
+    assert parser.quick(GET) is not None
+    for data in (POST, GET + GET, GET[:-1], b"HEAD" + GET[3:], GET.replace(b"1.1", b"1.0")):
+        assert parser.quick(data) is None
+        assert (parser.state, parser.pending) == (State.START, b"")
+    assert parser.add(POST) is None
+    assert parser.quick(GET) is None  # it would be the body's
 
 
 @pytest.mark.parametrize(
@@ -192,8 +248,8 @@ def test_the_memory_is_bounded(parser: RequestParser, sections: dict[bytes, Sect
         b"GET /" + b"a" * 20_000 + b" HTTP/1.1",
     ],
 )
-def test_a_known_section_excuses_no_bad_line(sections: dict[bytes, Section], line: bytes) -> None:
-    fresh, knowing = RequestParser(Settings()), RequestParser(Settings(), sections=sections)
+def test_a_known_section_excuses_no_bad_line(known: Known, line: bytes) -> None:
+    fresh, knowing = RequestParser(Settings()), RequestParser(Settings(), known=known)
     feed(knowing, GET)
     with pytest.raises(HTTPError) as expected:
         fresh.feed(line + b"\r\nHost: h\r\n\r\n")
@@ -201,6 +257,7 @@ def test_a_known_section_excuses_no_bad_line(sections: dict[bytes, Section], lin
         knowing.feed(line + b"\r\nHost: h\r\n\r\n")
     assert str(seen.value) == str(expected.value)
     assert knowing.feed(GET) is None
+    assert not known.lines
 
 
 def test_a_known_section_and_one_that_is_not_to_be_persistent(parser: RequestParser) -> None:

@@ -11,9 +11,8 @@ import h11
 import pytest
 
 from hypoll.connection import Connection
-from hypoll.http import HTTPError, Peer, PeerError, Request, RequestParser, Response, State
+from hypoll.http import HTTPError, Known, Peer, PeerError, Request, RequestParser, Response, State
 from hypoll.loop import Loop
-from hypoll.message import Section
 from hypoll.shared import Shared
 from tests.wire import CASES, LIMITS, Case, End, Got
 
@@ -54,9 +53,9 @@ ENDS = {
 }
 
 
-def parse(pieces: Iterable[bytes], sections: dict[bytes, Section] | None = None) -> Outcome:
+def parse(pieces: Iterable[bytes], known: Known | None = None) -> Outcome:
     """Feed a new parser, and after a refusal see to it that nothing is left in it."""
-    parser = RequestParser(LIMITS, sections=sections)
+    parser = RequestParser(LIMITS, known=known)
     requests: list[Request] = []
     try:
         for piece in pieces:
@@ -152,17 +151,17 @@ def test_with_a_request_behind(case: Case) -> None:
             assert parse(pieces).seen() == whole.seen(), pieces
 
 
-def test_remembered_sections_change_nothing() -> None:
-    """Every case after every other, with one memory of header sections, as the connections of a server have."""
-    sections: dict[bytes, Section] = {}
+def test_what_is_remembered_changes_nothing() -> None:
+    """Every case after every other, with one memory of lines and sections, as the connections of a server have."""
+    known = Known()
     for case in CASES + CASES[::-1]:
         alone = parse([case.raw])
         # Cut behind each head, so that what is remembered is what is looked at.
         for pieces in ([case.raw], [part + b"\r\n\r\n" for part in case.raw.split(b"\r\n\r\n")]):
             fresh = parse(pieces)
             for _ in range(2):
-                assert parse(pieces, sections).seen() == fresh.seen(), case.name
-        assert parse([case.raw], sections).seen() == alone.seen(), case.name
+                assert parse(pieces, known).seen() == fresh.seen(), case.name
+        assert parse([case.raw], known).seen() == alone.seen(), case.name
 
 
 # The same on a connection.

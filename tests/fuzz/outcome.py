@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
-from hypoll.http import HTTPError, PeerError, Request, RequestParser, State
-from hypoll.message import Section
+from hypoll.http import HTTPError, Known, PeerError, Request, RequestParser, State
 from hypoll.settings import Settings
 
 MARKER = b"GET /marker HTTP/1.1\r\nHost: marker\r\n\r\n"
@@ -55,9 +54,9 @@ def seen(request: Request) -> Seen:
     )
 
 
-def play(pieces: Iterable[bytes], settings: Settings = ROOMY, sections: dict[bytes, Section] | None = None) -> Outcome:
+def play(pieces: Iterable[bytes], settings: Settings = ROOMY, known: Known | None = None) -> Outcome:
     """Feed the pieces to a parser. Raises whatever it raises that is no refusal."""
-    parser = RequestParser(settings, sections=sections)
+    parser = RequestParser(settings, known=known)
     requests: list[Seen] = []
     refusal: int | None = None
     for piece in pieces:
@@ -101,9 +100,9 @@ def check(stream: bytes, cuts: Iterable[int], settings: Settings = ROOMY) -> Out
     cuts = list(cuts)
     pieces = split(stream, cuts)
     same(whole, play(pieces, settings), "in pieces", pieces)
-    sections: dict[bytes, Section] = {}
-    same(whole, play(pieces, settings, sections), "filling the memory of sections", pieces)
-    same(whole, play([stream], settings, sections), "with sections remembered")
+    known = Known()
+    same(whole, play(pieces, settings, known), "filling the memory", pieces)
+    same(whole, play([stream], settings, known), "with all remembered")
     followed = play([stream + MARKER], settings)
     if whole.state is State.DONE:
         same(whole, followed, "with a request behind it")
