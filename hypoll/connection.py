@@ -138,7 +138,9 @@ class Connection(Sending):
                 payload = encode_json(response) if head is None else head + response
             elif type(response) is Deferred:
                 # `_start`, without a call. A peer that has half-closed never comes here: each of its edges says so.
-                self.exchange = exchange = PlainExchange(self, shared, request, response)
+                self.exchange = exchange = PlainExchange()
+                exchange.connection, exchange.means = self, shared
+                exchange.request, exchange.deferred = request, response
                 self.phase = _WAITING
                 self.deadline = NEVER
                 exchange.start()
@@ -445,7 +447,7 @@ class Connection(Sending):
         if exchange is None:
             return
         try:
-            if not exchange.plain or self.readable or self.output or shared.draining:
+            if type(exchange) is not PlainExchange or self.readable or self.output or shared.draining:
                 payload = None
             elif type(answer) is bytes:
                 head = _heads.get(len(answer))

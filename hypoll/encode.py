@@ -90,7 +90,7 @@ def encode_plain(response: Response) -> bytes | None:
 
 
 def encode_json(body: bytes) -> bytes | None:
-    """`encode_plain` of a `json_response`, without the response: the head of `JSON_HEADS`, where it has one, and `body`."""
+    """`encode_plain` of a `json_response`, without the response: `body` after its head, which `JSON_HEADS` may have."""
     prefix = _prefixes.get(JSON)
     size = len(body)
     if prefix is None or size > COPY_LIMIT:

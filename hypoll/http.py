@@ -30,6 +30,7 @@ from hypoll.message import (
     Kind,
     MultiDict,
     Peer,
+    PlainRequest,
     Request,
     Response,
     Section,
@@ -246,8 +247,12 @@ class RequestParser:
             self._renew()
             self._lines.pop(line, None)
             return None
-        method, target = known
-        return Request(method, target, section, self.peer, True)
+        request = PlainRequest()
+        request.method, request.target = known
+        request.section = section
+        request.peer = self.peer
+        request.plain = True
+        return request
 
     def _simple_line(self, line: bytes) -> tuple[str, bytes] | None:
         """The method and the target of a line that is seen at a glance to be well-formed, but for single bytes."""

@@ -151,9 +151,7 @@ def test_what_a_handler_does_to_a_request_stays_there(parser: RequestParser) -> 
         b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"b" * http.SECTION_SIZE + b"\r\n\r\n",
     ],
 )
-def test_only_plain_and_short_sections_are_kept(
-    parser: RequestParser, known: Known, data: bytes
-) -> None:
+def test_only_plain_and_short_sections_are_kept(parser: RequestParser, known: Known, data: bytes) -> None:
     feed(parser, data)
     assert not known.sections
 

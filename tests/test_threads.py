@@ -275,10 +275,27 @@ def test_a_thread_that_comes_back_after_the_loops_end_is_no_failure(it):
         assert not thread.is_alive()
 
 
-def test_a_thread_that_cannot_be_started_leaves_it_to_the_others(it, monkeypatch, caplog):
+def test_threads_leave_no_descriptor_behind(it):
+    before = sorted(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        pool = it.make(4, queue=10)
+        it.block(pool, 4)
+        threads = [thread for thread in threading.enumerate() if thread.name.startswith("hypoll-")]
+        assert len(os.listdir("/proc/self/fd")) > len(before)
+        it.gate.set()
+        pool.close()
+        for thread in threads:
+            thread.join(PATIENCE)
+        it.gate.clear()
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(("where", "name"), [(threading.Thread, "start"), (os, "eventfd")])
+def test_a_thread_that_cannot_be_started_leaves_it_to_the_others(it, monkeypatch, caplog, where, name):
     pool = it.make(4, queue=10)
     it.block(pool)
-    monkeypatch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("can't start")))
+    failure = RuntimeError("can't start") if name == "start" else OSError(24, "Too many open files")
+    monkeypatch.setattr(where, name, lambda *arguments: (_ for _ in ()).throw(failure))
     done: list[int] = []
     pool.call(lambda: None, lambda call: done.append(1))
     it.loop.poll_once(0)
@@ -304,20 +321,20 @@ def test_one_who_falls_asleep_while_another_looks_in_vain_is_woken(it):
     """The job that came in that moment was left to the one who looked, who goes off to a long job of its own."""
     pool = it.make(2, queue=10)
     it.block(pool, 2)
-    lock = threading.Lock()
-    lock.acquire()
+    bed = os.eventfd(0, os.EFD_NONBLOCK)
     start = pool._start
 
     def start_in_vain() -> bool:
         assert not start()
         if not pool._sleepers:
-            pool._sleepers.append(lock)  # as `_work` does at that moment, having found no job
+            pool._sleepers.append(bed)  # as `_work` does at that moment, having found no job
         return False
 
     pool._start = start_in_vain
     pool.call(lambda: None, _nothing)
     it.loop.poll_once(0)
-    assert lock.acquire(blocking=False), "nobody woke it"
+    assert os.eventfd_read(bed) == 1, "nobody woke it"
+    os.close(bed)
 
 
 @pytest.mark.parametrize("size", [1, 2, 8])
