@@ -15,7 +15,7 @@ import orjson
 
 from hypoll.escaping import escape, printable
 from hypoll.message import NOTHING, Request, Section
-from hypoll.observe import End, Gauges, Observer, Record
+from hypoll.observe import End, Fields, Gauges, Observer, Record, make_record
 from hypoll.outlet import Outlet, open_file, open_standard
 from hypoll.settings import Settings
 
@@ -28,6 +28,9 @@ MAX_FIELD = 256
 SECTIONS = 128
 """Header sections whose User-Agent and Referer are remembered."""
 
+LINES = 256
+"""Beginnings of lines remembered for each series, by client and sizes."""
+
 REMEMBERED = 1024
 """Targets whose text is remembered, of at most `REMEMBERED_SIZE` bytes; then all are forgotten."""
 
@@ -35,10 +38,10 @@ REMEMBERED_SIZE = 128
 
 log = logging.getLogger("hypoll.error")
 
-_ENDS = {end: f'"{end.value}"' if end.value else "null" for end in End}
+_ENDS = {end: b'"%b"' % end.value.encode() if end.value else b"null" for end in End}
 """Why a connection ends, as JSON."""
 
-Render = Callable[[list[Record]], list[bytes]]
+Render = Callable[[list[Fields]], list[bytes]]
 """Makes the lines of exchanges that ended in one turn, which has one time."""
 
 
@@ -112,11 +115,12 @@ def text_render(clock: Callable[[], float] = time.time) -> Render:
     agents, referers = _Fields("user-agent", escape), _Fields("referer", escape)
     targets = _Targets(lambda target: escape(_cut(target.decode("latin-1"), MAX_TARGET)))
 
-    def render(exchanges: list[Record]) -> list[bytes]:
+    def render(exchanges: list[Fields]) -> list[bytes]:
         lines = []
         moment = read()[0]
-        for record in exchanges:
-            request, _, _, status, _, _, sent, began, _, _, ended, _, head, _ = record
+        for fields in exchanges:
+            request, _, _, status, _, _, sent, began, _, _, ended, _, head, _, _ = fields
+            record = make_record(fields)
             line, agent, referer = "-", "", ""
             if request is not None:
                 line = f"{request.method} {targets[request.target]} HTTP/1.{request.minor}"
@@ -131,7 +135,7 @@ def text_render(clock: Callable[[], float] = time.time) -> Render:
     return render
 
 
-class _Fixed(dict[tuple[bytes, Section, str, str, int, str], str]):
+class _Fixed(dict[tuple[bytes, Section, str, str, int, str], bytes]):
     """What the lines of requests have in common that differ in numbers only, by what it is made of.
 
     Text of clients gets into a line by orjson alone, and only here.
@@ -140,7 +144,7 @@ class _Fixed(dict[tuple[bytes, Section, str, str, int, str], str]):
     def __init__(self) -> None:
         self._agents = _Fields("user-agent", printable)
 
-    def __missing__(self, key: tuple[bytes, Section, str, str, int, str]) -> str:
+    def __missing__(self, key: tuple[bytes, Section, str, str, int, str]) -> bytes:
         target, section, method, route, status, client = key
         if len(self) >= REMEMBERED:
             self.clear()
@@ -160,19 +164,27 @@ class _Fixed(dict[tuple[bytes, Section, str, str, int, str], str]):
         return text
 
 
-def _json(document: dict[str, object]) -> str:
+def _json(document: dict[str, object]) -> bytes:
     """The members of a JSON object, without its braces."""
     try:
         text = orjson.dumps(document)
     except TypeError:  # a lone surrogate, which no client can send in what isn't made printable
         clean = {key: printable(value) if isinstance(value, str) else value for key, value in document.items()}
         text = orjson.dumps(clean)
-    return text[1:-1].decode()
+    return text[1:-1]
 
 
-def _string(text: str) -> str:
+def _string(text: str) -> bytes:
     """A text as JSON; null for an empty one."""
-    return orjson.dumps(printable(text) or None).decode()
+    return orjson.dumps(printable(text) or None)
+
+
+def _milliseconds(microseconds: int) -> bytes:
+    return b"%d.%03d" % divmod(microseconds, 1000)
+
+
+_MILLISECONDS = [_milliseconds(number) for number in range(1000)]
+"""Those below one, where formatting would be felt."""
 
 
 def json_render(clock: Callable[[], float] = time.time) -> Render:
@@ -180,28 +192,56 @@ def json_render(clock: Callable[[], float] = time.time) -> Render:
     read = _Clock("%Y-%m-%dT%H:%M:%S", clock).read
     fixed = _Fixed()
 
-    def render(exchanges: list[Record]) -> list[bytes]:
-        # Most of what observing costs is here: the benchmark's row of all observers holds it.
+    def common(record: Record) -> bytes:
+        """The members from the method to the sizes."""
+        request, client, route = record.request, record.client, record.route
+        if request is None:
+            nothing = {"method": None, "path": None, "route": route or None, "status": record.status}
+            known = _json({**nothing, "client": client or None, "user_agent": None})
+        else:
+            known = fixed[request.target, request.section, request.method, route, record.status, client]
+        return b'%b,"received":%d,"sent":%d' % (known, record.received, record.sent)
+
+    def general(fields: Fields) -> bytes:
+        """A line, without its time."""
+        record = make_record(fields)
+        name = record.id
+        # Letters and digits are the same in JSON.
+        identity = b'"%b"' % name.encode() if name.isalnum() and name.isascii() else _string(name)
+        handler = _milliseconds(int((record.returned - record.called) * 1e6 + 0.5)) if record.called else b"null"
+        duration = _milliseconds(int((record.ended - record.began) * 1e6 + 0.5))
+        return b'%b,"request_id":%b,"handler_ms":%b,"duration_ms":%b,"close":%b}\n' % (
+            common(record), identity, handler, duration, _ENDS[record.end],
+        )  # fmt: skip
+
+    def render(exchanges: list[Fields]) -> list[bytes]:
+        # Much of what observing costs is here, so the line of a plain exchange is joined of what is known and its
+        # numbers, to microseconds. The benchmark's row of all observers holds it.
         lines = []
         second, milliseconds = read()
-        begin = f'{{"time":"{second}.{milliseconds:03d}Z",'
-        for record in exchanges:
-            request, peer, _, status, route, received, sent, began, called, returned, ended, end, _, name = record
-            if request is None:
-                known = {"method": None, "path": None, "route": route or None, "status": status, "user_agent": None}
-                common = _json({**known, "client": record.client or None})
-            else:
-                section = request.section
-                client = peer.client if peer.origin is None or section.origin is NOTHING else request.client
-                common = fixed[request.target, section, request.method, route, status, client[0]]
-                name = request._id or request.id
-            # Letters and digits are the same in JSON; what else follows are numbers, to microseconds.
-            identity = f'"{name}"' if name.isalnum() else _string(name)
-            handler = f"{(returned - called) * 1e3:.3f}" if called else "null"
+        begin = b'{"time":"%b.%03dZ",' % (second.encode(), milliseconds)
+        for fields in exchanges:
+            request, peer, _, _, _, received, sent, began, called, returned, ended, _, _, _, series = fields
+            name = b"" if request is None else request._name or b""
+            if series is None or request is None or not name.isalnum():
+                lines.append(begin + general(fields))
+                continue
+            client = peer.client if peer.origin is None or request.section.origin is NOTHING else request.client
+            key = client[0], received, sent
+            known = series.lines.get(key)
+            if known is None:
+                known = common(make_record(fields)) + b',"request_id":"'
+                if len(series.lines) < LINES:
+                    series.lines[key] = known
+            handler, duration = int((returned - called) * 1e6 + 0.5), int((ended - began) * 1e6 + 0.5)
             lines.append(
-                f'{begin}{common},"request_id":{identity},"received":{received},"sent":{sent},'
-                f'"handler_ms":{handler},"duration_ms":{(ended - began) * 1e3:.3f},"close":{_ENDS[end]}}}\n'.encode()
-            )
+                b"".join((
+                    begin, known, name,
+                    b'","handler_ms":', _MILLISECONDS[handler] if handler < 1000 else _milliseconds(handler),
+                    b',"duration_ms":', _MILLISECONDS[duration] if duration < 1000 else _milliseconds(duration),
+                    b',"close":null}\n',
+                ))
+            )  # fmt: skip
         return lines
 
     return render
@@ -223,15 +263,17 @@ class AccessLog(Observer):
     skip: paths that aren't logged, nor what is below them.
     """
 
+    naming = True
+
     def __init__(self, outlet: Outlet, render: Render, skip: Iterable[str] = ()) -> None:
         self.outlet = outlet
         self._render = render
         self._skip = tuple(path.rstrip("/").encode() for path in skip)
 
-    def on_exchanges(self, exchanges: list[Record]) -> None:
+    def on_exchanges(self, exchanges: list[Fields]) -> None:
         """Log them, but those whose path is to be skipped."""
         if self._skip:
-            exchanges = [exchange for exchange in exchanges if not self._skips(exchange.request)]
+            exchanges = [exchange for exchange in exchanges if not self._skips(exchange[0])]
         self.outlet.put_all(self._render(exchanges))
         self.outlet.drain()
 

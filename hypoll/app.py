@@ -405,7 +405,8 @@ class Routes:
         stream = route is not None and route.stream
         passing = partial(pass_hooks, scopes, route, missing)
         if kind is Kind.ASYNC or any(scope.waits for scope in scopes):
-            return Deferred(Kind.ASYNC, passing, to_response, failure, stream, kind)
+            name = "hypoll" if route is None else route.name
+            return Deferred(Kind.ASYNC, passing, to_response, failure, stream, kind, name=name)
         if kind is Kind.THREADED:
             return Deferred(kind, lambda request, _: at_once(passing(request)), to_response, failure, stream)
         return at_once(passing(request))
@@ -419,8 +420,9 @@ def _deferred(handler: Handler, kind: Kind, stream: bool) -> tuple[Deferred | No
     def call(request: Request, in_thread: InThread) -> Any:
         return handler(request, **request.params)
 
-    deferred = Deferred(kind, call, settle, failure, stream)
-    return deferred, Deferred(kind, call, settle, failure, stream, direct=handler)
+    name = name_of(handler)
+    deferred = Deferred(kind, call, settle, failure, stream, name=name)
+    return deferred, Deferred(kind, call, settle, failure, stream, direct=handler, name=name)
 
 
 def _make(request: Request, deferred: Deferred) -> Response | bytes:

@@ -32,6 +32,9 @@ HEARTBEAT_INTERVAL = 15.0
 JSON_HEADS: dict[int, bytes] = {}
 """Heads of JSON answers, by the length of their content, until the second ends; see `encode_json`."""
 
+NAMED_HEADS: dict[int, bytes] = {}
+"""The same up to the value of X-Request-Id, which is the last field; see `encode_named`."""
+
 LENGTHS = 1024
 """Lengths of content whose head is kept."""
 
@@ -70,6 +73,7 @@ def refresh_date(now: float | None = None) -> None:
     _date = formatdate(time.time() if now is None else now, usegmt=True).encode()
     _prefixes.clear()
     JSON_HEADS.clear()
+    NAMED_HEADS.clear()
 
 
 def encode_plain(response: Response) -> bytes | None:
@@ -101,8 +105,11 @@ def encode_json(body: bytes) -> bytes | None:
     return head + body
 
 
-def encode_named(answer: bytes | Response, name: str) -> bytes | None:
-    """`encode_json` or `encode_plain` with an X-Request-Id field."""
+def encode_named(answer: bytes | Response, name: bytes) -> bytes | None:
+    """`encode_json` or `encode_plain` with an X-Request-Id field.
+
+    Where `NAMED_HEADS` has a head for JSON it is that, the name, CR LF CR LF and the answer.
+    """
     content_type: str | None = JSON
     body: object = answer
     if isinstance(answer, Response):
@@ -112,7 +119,10 @@ def encode_named(answer: bytes | Response, name: str) -> bytes | None:
     prefix = _prefixes.get(content_type)
     if prefix is None or type(body) is not bytes or len(body) > COPY_LIMIT:
         return None
-    return b"%b%d\r\nX-Request-Id: %b\r\n\r\n%b" % (prefix, len(body), name.encode(), body)
+    head = b"%b%d\r\nX-Request-Id: " % (prefix, len(body))
+    if body is answer and len(NAMED_HEADS) < LENGTHS:
+        NAMED_HEADS[len(body)] = head
+    return b"%b%b\r\n\r\n%b" % (head, name, body)
 
 
 def encode(out: list[bytes], response: Response, request: Request, close: bool) -> Rest | None:

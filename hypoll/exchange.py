@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orjson import dumps
 
@@ -114,9 +114,10 @@ class Exchange(Job):
             raise RuntimeError("an async handler needs a server that runs on asyncio")
         tasks.count += 1
         if EAGER:
-            self._task = tasks.new(self._run(tasks))
+            self._task = tasks.new(self._run(tasks), name=deferred.name)
         else:
-            self._task = asyncio.Task(self._run(tasks), loop=tasks.asyncio)  # `tasks.new`, without a call
+            # `tasks.new`, without a call.
+            self._task = asyncio.Task(self._run(tasks), loop=tasks.asyncio, name=deferred.name)
 
     def abandon(self) -> None:
         """The client has gone."""
@@ -321,7 +322,11 @@ class PlainExchange(Exchange):
     """
 
     started = True
-    __init__: Callable[[], None] = object.__init__  # type: ignore[assignment]
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+    else:
+        __init__ = object.__init__
 
 
 def too_slow() -> HTTPError:

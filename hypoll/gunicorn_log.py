@@ -15,7 +15,7 @@ from gunicorn.glogging import Logger
 from hypoll.answers import failure
 from hypoll.http import FAILURES, Deferred
 from hypoll.message import JSON, Request, Response, reason
-from hypoll.observe import Observer, Record
+from hypoll.observe import Fields, Observer, Record, make_record
 from hypoll.shared import Answer
 
 LOGGER = "hypoll"
@@ -163,9 +163,9 @@ class _Told(Observer):
         self._logs = logs
         self._hooked = hooked
 
-    def on_exchanges(self, exchanges: list[Record]) -> None:
+    def on_exchanges(self, exchanges: list[Fields]) -> None:
         """Each answer, in the turn in which its last byte was sent."""
-        for record in exchanges:
+        for record in map(make_record, exchanges):
             asked = _hook_request(record.request or Request("", b"", peer=record.peer))
             environ = environ_of(asked)
             answered = HookResponse(record)

@@ -220,7 +220,8 @@ class RequestParser:
 
     def feed(self, data: bytes) -> Request | None:
         """Take what was received; give the first request it completes."""
-        return self.quick(data) or self.add(data)
+        request = self.quick(data)
+        return self.add(data) if request is None else request
 
     def quick(self, data: bytes) -> Request | None:
         """Give the request that the data are, if nothing about it is new or special.

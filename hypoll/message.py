@@ -10,12 +10,13 @@ import re
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from http import HTTPStatus
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
 
-from hypoll.tracing import given_id, new_id
+from hypoll import tracing
+from hypoll.tracing import given_id
 
 JSON = "application/json"
 
@@ -165,7 +166,7 @@ class Section:
         # What it makes of WSGI's environment: see `hypoll.wsgi`.
         self.environ: dict[str, Any] | None = None
         # The name it gives its request; empty: none. None: nobody has asked.
-        self.given: str | None = None
+        self.given: bytes | None = None
         # What proxies tell in it, once a trusted one's was asked for: see `hypoll.forwarded`.
         self.origin: Origin | None = None
 
@@ -228,7 +229,7 @@ class Request:
     _headers: Headers | None = None
     _query: MultiDict | None = None
     _cookies: dict[str, str] | None = None
-    _id: str | None = None
+    _name: bytes | None = None
 
     def __init__(
         self, method: str, target: bytes, section: Section = NO_FIELDS, peer: Peer = NOBODY, plain: bool = False
@@ -344,12 +345,15 @@ class Request:
 
         See `hypoll.tracing`.
         """
-        if self._id is None:
-            section = self.section
-            if section.given is None:
-                section.given = given_id(section.fields) or ""
-            self._id = section.given or new_id()
-        return self._id
+        return (self._name or self.give_name()).decode()
+
+    def give_name(self) -> bytes:
+        """Find the id, as bytes, or make one. To be asked once, before it is known."""
+        section = self.section
+        if section.given is None:
+            section.given = (given_id(section.fields) or "").encode()
+        self._name = name = section.given or next(tracing.names)
+        return name
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target.decode('latin-1')}>"
@@ -358,7 +362,11 @@ class Request:
 class PlainRequest(Request):
     """A request about which nothing is special. Who makes one sets all that `Request` takes: that spares a call."""
 
-    __init__: Callable[[], None] = object.__init__  # type: ignore[assignment]
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+    else:
+        __init__ = object.__init__
 
 
 class StreamedRequest(Request):
@@ -395,9 +403,10 @@ class Deferred:
     handler: the handler's own kind, where that is another than its hooks'; bodies, both ways, are of this kind.
     direct: the same as `call`, of the request alone, for one without parameters: spares the hot path a call. A dict
     from it is sent as JSON without asking `settle`.
+    name: of the handler, for the task that it runs in: asyncio's own names, one for each, cost 0.2 µs.
     """
 
-    __slots__ = ("call", "direct", "fail", "handler", "kind", "settle", "stream")
+    __slots__ = ("call", "direct", "fail", "handler", "kind", "name", "settle", "stream")
 
     def __init__(
         self,
@@ -408,8 +417,10 @@ class Deferred:
         stream: bool = False,
         handler: Kind | None = None,
         direct: Callable[[Request], Any] | None = None,
+        name: str = "hypoll",
     ) -> None:
         self.kind = kind
+        self.name = name
         self.direct = direct
         self.handler = kind if handler is None else handler
         self.call = call

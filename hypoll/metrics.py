@@ -5,12 +5,13 @@ Law: counting is integers only, in cells of the ledger; the sum over all process
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from hypoll.ledger import Account, Counts, Key, Ledger, LedgerFullError, add_up
-from hypoll.observe import End, Gauges, Observer, Record, Timeout
+from hypoll.observe import End, Fields, Gauges, Observer, Timeout
 
 BOUNDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
@@ -50,6 +51,30 @@ MAX_REMEMBERED = 4096
 """Combinations of method, route and status whose cells are remembered."""
 
 
+class _Counts:
+    """The cells of a method, route and status, and the durations in seconds that aren't counted in them yet."""
+
+    __slots__ = ("_histogram", "_number", "durations")
+
+    def __init__(self, number: int, histogram: int) -> None:
+        self._number = number
+        self._histogram = histogram
+        self.durations: list[float] = []
+
+    def count(self, cells: memoryview[int] | array[int]) -> None:
+        """Count the durations."""
+        durations, histogram = self.durations, self._histogram
+        cells[self._number] += len(durations)
+        cells[histogram + SUM] += int(sum(durations) * 1e9)
+        lowest = bisect_left(BOUNDS, min(durations))
+        if lowest == bisect_left(BOUNDS, max(durations)):
+            cells[histogram + lowest] += len(durations)  # as nearly always those of one turn
+        else:
+            for duration in durations:
+                cells[histogram + bisect_left(BOUNDS, duration)] += 1
+        durations.clear()
+
+
 class Metrics(Observer):
     """Counts what happens in the cells of a ledger."""
 
@@ -71,19 +96,22 @@ class Metrics(Observer):
         self._unread = add(("unread",))
         self._shed: dict[str, int] = {}
         self._connections: dict[str, int] = {}
-        self._series: dict[tuple[str, str, int], tuple[int, int]] = {}
-        self._counts: dict[Key, int] = {}
+        self._counts: dict[tuple[str, str, int], _Counts] = {}
+        self._added: dict[Key, int] = {}
 
-    def on_exchanges(self, exchanges: list[Record]) -> None:
+    def on_exchanges(self, exchanges: list[Fields]) -> None:
         """Count the requests of a turn, those of one method, route and status together."""
-        durations: dict[tuple[str, str, int], list[float]] = {}
+        touched: list[_Counts] = []
         all_received = all_sent = 0
-        for request, _, _, status, route, received, sent, began, _, _, ended, end, _, _ in exchanges:
-            key = ("" if request is None else request.method, route, status)
-            try:
-                durations[key].append(ended - began)
-            except KeyError:
-                durations[key] = [ended - began]
+        for request, _, _, status, route, received, sent, began, _, _, ended, end, _, _, series in exchanges:
+            counts = None if series is None else series.counts
+            if counts is None:
+                counts = self._counts_of(("" if request is None else request.method, route, status))
+                if series is not None:
+                    series.counts = counts
+            if not counts.durations:
+                touched.append(counts)
+            counts.durations.append(ended - began)
             all_received += received
             all_sent += sent
             if end is _REFUSED:
@@ -91,12 +119,8 @@ class Metrics(Observer):
         cells = self._cells
         cells[self._received] += all_received
         cells[self._sent] += all_sent
-        for key, taken in durations.items():
-            count, histogram = self._series.get(key) or self._find_series(key)
-            cells[count] += len(taken)
-            cells[histogram + SUM] += int(sum(taken) * 1e9)
-            for duration in taken:
-                cells[histogram + bisect_left(BOUNDS, duration)] += 1
+        for counts in touched:
+            counts.count(cells)
 
     def on_open(self) -> None:
         """Count an accepted connection."""
@@ -143,24 +167,27 @@ class Metrics(Observer):
         self._cells[histogram + bisect_left(BOUNDS, seconds)] += 1
         self._cells[histogram + SUM] += int(seconds * 1e9)
 
-    def _find_series(self, key: tuple[str, str, int]) -> tuple[int, int]:
-        """The cells of a request's count and histogram; the common ones when there is no room for new ones."""
+    def _counts_of(self, key: tuple[str, str, int]) -> _Counts:
+        """The cells of a method, route and status; the common ones when there is no room for new ones."""
+        found = self._counts.get(key)
+        if found is not None:
+            return found
         method, route, status = key
         method = method if method in METHODS else OTHER
         route = route or NO_ROUTE
         try:
             histogram = self._add(("duration", method, route), WIDTH)
-            found = self._add(("requests", method, route, str(status)), 1), histogram
+            made = _Counts(self._add(("requests", method, route, str(status)), 1), histogram)
         except LedgerFullError:
-            found = self._overflow
-        if len(self._series) < MAX_REMEMBERED:
-            self._series[key] = found
-        return found
+            made = _Counts(*self._overflow)
+        if len(self._counts) < MAX_REMEMBERED:
+            self._counts[key] = made
+        return made
 
     def _add(self, key: Key, width: int) -> int:
-        if key not in self._counts:
-            self._counts[key] = self.ledger.cells.add(key, width)
-        return self._counts[key]
+        if key not in self._added:
+            self._added[key] = self.ledger.cells.add(key, width)
+        return self._added[key]
 
     def _cell(self, known: dict[str, int], name: str, key: Key, *, gauge: bool = False) -> int:
         """The cell of a name of which there are a few; one nobody reads when there is no room."""

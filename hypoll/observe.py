@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from hypoll.message import Peer, Request, Response
@@ -47,6 +46,20 @@ class Timeout(StrEnum):
     LINGER = "linger"
 
 
+class Series:
+    """What requests have in common of one method, target and header section, answered with a plain 200.
+
+    route: as in `Record`. lines, counts: what `hypoll.accesslog` and `hypoll.metrics` have found out for them.
+    """
+
+    __slots__ = ("counts", "lines", "route")
+
+    def __init__(self, route: str) -> None:
+        self.route = route
+        self.lines: dict[tuple[str, int, int], bytes] = {}
+        self.counts: Any = None
+
+
 class Record(NamedTuple):
     """A request and what became of it: the one record of it, made when the last byte of its answer was sent.
 
@@ -64,6 +77,7 @@ class Record(NamedTuple):
     end: why the connection ends with it.
     head: bytes of the answer's head; the rest of `sent` is its content, with the framing of chunks.
     name: the id of a refusal; empty: the request has it.
+    series: what it has in common with others; None: it was no plain one.
     """
 
     request: Request | None
@@ -80,6 +94,7 @@ class Record(NamedTuple):
     end: End = End.KEPT
     head: int = 0
     name: str = ""
+    series: Series | None = None
 
     @property
     def id(self) -> str:
@@ -104,20 +119,27 @@ class Gauges(NamedTuple):
     threads: int = 0
 
 
-make_record: Callable[[tuple[Any, ...]], Record] = partial(tuple.__new__, Record)
-"""An `Record` of a tuple of all its fields, in half the time a call of the class takes."""
+Fields = tuple[
+    Request | None, Peer, Response | None, int, str, int, int, float, float, float, float, End, int, str, Series | None
+]
+"""The fields of a `Record`, as observers are told them: a plain tuple is made, and taken apart, in half the time."""
+
+make_record: Callable[[Fields], Record] = Record._make
+"""The record of its fields, by name."""
 
 
 class Observer:
-    """Is told what happens. A subclass has those methods it wants; these do nothing."""
+    """Is told what happens. A subclass has those methods it wants; these do nothing.
+
+    naming: whether it asks each request for its id.
+    """
+
+    naming = False
 
     def on_open(self) -> None:
         """Note that a connection was accepted."""
 
-    def on_request(self, request: Request) -> None:
-        """Note that a request is whole and its handler is called next."""
-
-    def on_exchanges(self, exchanges: list[Record]) -> None:
+    def on_exchanges(self, exchanges: list[Fields]) -> None:
         """Note what came of the requests of one turn, and of the refusals of such: each is told once."""
 
     def on_shed(self, reason: str) -> None:
@@ -153,7 +175,6 @@ class Hub:
     """
 
     on_open: Callable[[], None]
-    on_request: Callable[[Request], None]
     on_shed: Callable[[str], None]
     on_timeout: Callable[[Timeout], None]
     on_close: Callable[[End], None]
@@ -162,15 +183,16 @@ class Hub:
 
     def __init__(self, observers: Iterable[Observer], loop: Soon) -> None:
         found = list(observers)
-        for name in ("on_open", "on_request", "on_shed", "on_timeout", "on_close", "on_wait", "on_tick"):
+        for name in ("on_open", "on_shed", "on_timeout", "on_close", "on_wait", "on_tick"):
             setattr(self, name, _telling(found, name))
         self._on_exchanges = _telling(found, "on_exchanges")
         self._on_stop = _telling(found, "on_stop")
         self._call_soon = loop.call_soon
-        self.pending: list[Record] = []
+        self.naming = any(observer.naming for observer in found)
+        self.pending: list[Fields] = []
         """What the observers will be told at the end of the turn. The first is to be announced by `begin`."""
 
-    def on_exchange(self, exchange: Record) -> None:
+    def on_exchange(self, exchange: Fields) -> None:
         """Take what came of a request; the observers are told at the end of the turn."""
         if not self.pending:
             self.begin()

@@ -470,7 +470,7 @@ class Server:
     def _tick(self) -> None:
         """Once a second: the Date, the deadlines that passed, the listeners that ran out of descriptors."""
         refresh_date()
-        self.shared.known.tidy()
+        self.shared.tidy()
         now = self.loop.now
         FILES.tick(now)
         for connection in [connection for connection in self.connections if connection.deadline <= now]:

@@ -68,6 +68,12 @@ class Shared:
         where = self.told or self
         where.answer = wrapper(where.answer)
 
+    def tidy(self) -> None:
+        """Forget what was remembered where it fills its memory: to be called once a second."""
+        self.known.tidy()
+        if self.told is not None:
+            self.told.tidy()
+
     def in_thread(self, call: Callable[[], Any]) -> Awaitable[Any]:
         """Await what `call()` gives on the pool. Raises `HTTPError` 503 when it is full."""
         assert self.tasks is not None

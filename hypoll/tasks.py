@@ -42,7 +42,8 @@ def new_event_loop(uvloop: bool) -> asyncio.AbstractEventLoop:
 class Tasks:
     """Runs a `Loop` from an asyncio event loop, and coroutines beside it.
 
-    new: makes a task of a coroutine. Where Python can (3.12) it runs up to its first wait at once.
+    new: makes a task of a coroutine, of the name it is given. Where Python can (3.12) it runs up to its first wait at
+    once.
     count: tasks under way, for who makes them to keep: a done callback would cost each a turn of asyncio.
     on_idle: for them to call when none is left.
     """
@@ -52,7 +53,7 @@ class Tasks:
         self.asyncio = new_event_loop(uvloop)
         self._loop = loop
         self.count = 0
-        self.new: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = partial(_new_task, loop=self.asyncio)
+        self.new: Callable[..., asyncio.Task[None]] = partial(_new_task, loop=self.asyncio)
         self._soon = False
         self._wake_at = float("inf")
         self._timer: asyncio.TimerHandle | None = None

@@ -13,23 +13,27 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from hypoll import tracing
 from hypoll.bodies import FileSource, Pull, Source
 from hypoll.connection import _IDLE, _PLAIN_EDGE, Connection
-from hypoll.encode import encode_json, encode_named, encode_plain
+from hypoll.encode import JSON_HEADS, NAMED_HEADS, encode_json, encode_named, encode_plain
 from hypoll.http import Deferred, HTTPError, Kind, Peer, PeerError, Request, Response, Rest, State
-from hypoll.observe import End, Hub, Record, Timeout, make_record
+from hypoll.message import Section
+from hypoll.observe import End, Hub, Series, Timeout
 from hypoll.phases import Phase, Rule
 from hypoll.shared import READ_SIZE, Shared
 
-# Plain names: an Enum's attribute costs the hot path two look-ups more, a partial one call.
+# Plain names: see `hypoll.connection`.
+_heads, _named_heads = JSON_HEADS, NAMED_HEADS
 _KEPT = End.KEPT
-_new = tuple.__new__
+_END = b"\r\n\r\n"
 
 GIVEN_UP = 499
 """The status that is told of a request whose client left before there was an answer: none was sent."""
 
 REMEMBERED = 1024
-"""Targets whose route's pattern is remembered, of at most `REMEMBERED_SIZE` bytes; then all are forgotten."""
+"""Patterns of routes, and series, that are remembered, of targets of at most `REMEMBERED_SIZE` bytes; then no more
+until the next second."""
 
 REMEMBERED_SIZE = 128
 
@@ -66,17 +70,19 @@ class Told:
 
     Has the times of each handler's call noted on its request, where the hot path doesn't note them itself.
 
-    named: whether each answer tells its request's id.
+    named: whether each answer tells its request's id. naming: whether somebody wants to know it of each request.
     """
 
     def __init__(self, shared: Shared, hub: Hub) -> None:
         self.hub = hub
         self.pending = hub.pending
         self.named = shared.settings.request_id
+        self.naming = self.named or hub.naming
         self.loop = shared.loop
         self.clock = shared.loop.clock
         self._find: Callable[[Request], str | None] = getattr(shared.application, "pattern", lambda request: None)
-        self.patterns: dict[tuple[str, bytes], str] = {}
+        self._patterns: dict[tuple[str, bytes], str] = {}
+        self.series: dict[tuple[str, bytes, Section], Series] = {}
         self.answer = shared.answer
         shared.answer = self._timed
         shared.told = self
@@ -84,14 +90,25 @@ class Told:
     def pattern(self, request: Request) -> str:
         """The pattern of a request's route; empty: there is none. It is looked up once for targets that repeat."""
         key = request.method, request.target
-        found = self.patterns.get(key)
+        found = self._patterns.get(key)
         if found is None:
             found = self._find(request) or ""
-            if len(request.target) <= REMEMBERED_SIZE:
-                if len(self.patterns) >= REMEMBERED:
-                    self.patterns.clear()
-                self.patterns[key] = found
+            if len(self._patterns) < REMEMBERED and len(request.target) <= REMEMBERED_SIZE:
+                self._patterns[key] = found
         return found
+
+    def new_series(self, request: Request) -> Series:
+        """The series of a plain request that is in none which is remembered."""
+        series = Series(self.pattern(request))
+        if len(self.series) < REMEMBERED and len(request.target) <= REMEMBERED_SIZE:
+            self.series[request.method, request.target, request.section] = series
+        return series
+
+    def tidy(self) -> None:
+        """Make room for what is asked for now: once a second."""
+        for remembered in (self._patterns, self.series):
+            if len(remembered) >= REMEMBERED:
+                remembered.clear()
 
     def _timed(self, request: Request) -> Response | bytes | Deferred:
         request.arrived = self.loop.now
@@ -131,25 +148,36 @@ class TellingConnection(Connection):
             # benchmark's row of all observers holds it.
             shared, told = self.shared, self.told
             data = self.sock.recv(READ_SIZE)
-            request = self.parser.feed(data)
-            size = len(data)
-            if request is None or not request.plain or self.parser.pending or size == READ_SIZE or shared.draining:
-                self._on_request(data, request)
+            request = None if shared.draining else self.parser.quick(data)
+            if request is None:
+                self._on_request(data, self.parser.add(data))
                 self.pump()
                 return
-            clock = told.clock
+            size = len(data)
+            section = request.section
+            name = b""
+            if told.naming:
+                # `request.give_name`, without a call where the section is known to give none.
+                name = section.given or (request.give_name() if section.given is None else next(tracing.names))
+                request._name = name
+            clock, handle = told.clock, told.answer
             called = clock()
-            answer = told.answer(request)
+            answer = handle(request)
             returned = clock()
             payload = response = None
             content = b""
             if type(answer) is bytes:
                 content = answer
-                payload = encode_named(answer, request.id) if told.named else encode_json(answer)
+                if told.named:
+                    start = _named_heads.get(len(answer))
+                    payload = encode_named(answer, name) if start is None else start + name + _END + answer
+                else:
+                    start = _heads.get(len(answer))
+                    payload = encode_json(answer) if start is None else start + answer
             elif isinstance(answer, Response):
                 response = answer
                 content = answer.body  # type: ignore[assignment]
-                payload = encode_named(answer, request.id) if told.named else encode_plain(answer)
+                payload = encode_named(answer, name) if told.named else encode_plain(answer)
             if payload is None:
                 request.arrived, request.called, request.returned = shared.loop.now, called, returned
                 self.last_read = size
@@ -169,17 +197,17 @@ class TellingConnection(Connection):
                 self._enter(Phase.SENDING)
                 return
             self.deadline = now + shared.keep_alive
-            route = told.patterns.get((request.method, request.target))
-            if route is None:
-                route = told.pattern(request)
+            series = told.series.get((request.method, request.target, section))
+            if series is None:
+                series = told.new_series(request)
             record = (
-                request, self.parser.peer, response, 200, route, size, sent,
-                now, called, returned, clock(), _KEPT, sent - len(content), "",
+                request, request.peer, response, 200, series.route, size, sent,
+                now, called, returned, clock(), _KEPT, sent - len(content), "", series,
             )  # fmt: skip
             pending = told.pending
             if not pending:
                 told.hub.begin()
-            pending.append(_new(Record, record))
+            pending.append(record)
         except Exception as error:
             self._on_failure(error)
 
@@ -286,9 +314,9 @@ class TellingConnection(Connection):
             peer = self.parser.peer if request is None else request.peer
             record = (
                 request, peer, draft.response, draft.status, pattern, draft.received, sent,
-                draft.began, draft.called, draft.returned, now, end if last else End.KEPT, draft.head, draft.name,
+                draft.began, draft.called, draft.returned, now, end if last else End.KEPT, draft.head, draft.name, None,
             )  # fmt: skip
-            told.hub.on_exchange(make_record(record))
+            told.hub.on_exchange(record)
 
     def _go_on(self) -> None:
         if self.drafts:

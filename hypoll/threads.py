@@ -8,7 +8,7 @@ Its laws:
   there to tell it. So a burst costs one wake-up each way, not one a job.
 - Whoever takes a job while others wait wakes one more thread, unless one is waking already: calls that block soon have
   all threads, calls that don't are done by one, without a fight for the interpreter's lock.
-- A thread sleeps reading its eventfd. Who writes to that lets go of the interpreter's lock, and the thread it wakes runs
+- A thread sleeps reading its eventfd. Who writes to that lets go of the interpreter's lock, so the thread it wakes runs
   at once; releasing a `threading.Lock` would wake it to wait for that lock. Measured: a twentieth of a short call.
 - A thread may be stuck for ever: all are daemons, and nothing waits for them at the process's end.
 """

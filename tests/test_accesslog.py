@@ -23,7 +23,7 @@ from hypoll.accesslog import (
     text_render,
 )
 from hypoll.message import Peer, Request, Section
-from hypoll.observe import End, Gauges, Record
+from hypoll.observe import End, Gauges, Record, Series
 from hypoll.outlet import Outlet, OutletError, Sink
 from hypoll.settings import Settings
 
@@ -37,7 +37,7 @@ COMBINED = re.compile(
 
 def request(target: str = "/", *fields: tuple[str, str], method: str = "GET") -> Request:
     made = Request(method, target.encode("latin-1"), Section(fields))
-    made._id = "0123456789abcdef"
+    made._name = b"0123456789abcdef"
     return made
 
 
@@ -146,7 +146,7 @@ def test_nothing_a_client_sends_forges_a_line_or_a_field(field, value):
     if field in ("user-agent", "referer"):
         made.section = Section(((field, value),))
     elif field == "id":
-        made._id = value
+        made._name = value.encode("utf-8", "replace")
     elif field == "target":
         made.target = b"/" + value.encode("utf-8", "surrogatepass")
     elif field == "client":
@@ -174,6 +174,41 @@ def test_a_line_of_all_that_http_lets_through_fits_the_atomic_size_of_a_pipe():
     made = request("/" + '"\\' * 8000, ("user-agent", '"\xff' * 4000), ("referer", '\\"' * 4000))
     assert len(text(exchange(made))) <= select.PIPE_BUF
     assert len(json_render()([exchange(made)])[0]) <= select.PIPE_BUF
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"ended": 5.0000004},
+        {"returned": 5.0019995, "ended": 5.0029},
+        {"returned": 7.25, "ended": 12345.678},
+        {"received": 0, "sent": 10**12},
+        {"client": "2001:db8::1"},
+        {"client": ""},
+        {"name": 'not "alnum"'},
+        {"path": '/"\\/é'},
+    ],
+)
+def test_the_line_of_a_plain_exchange_says_the_same_as_any_other(values):
+    values = {"route": "/x", **values}
+    made = request(values.pop("path", "/"), ("user-agent", '"'))
+    made._name = values.pop("name", "0123456789abcdef").encode()
+    general = exchange(made, **values)
+    series = Series("/x")
+    render = json_render(lambda: TIME)
+    # Twice: what is known of the first is used for the second.
+    lines = render([general, general._replace(series=series), general._replace(series=series)])
+    assert lines[0] == lines[1] == lines[2]
+
+
+def test_beginnings_of_lines_are_remembered_within_a_bound():
+    made, series, render = request(), Series("/"), json_render(lambda: TIME)
+    plain = exchange(made)._replace(series=series)
+    sizes = range(accesslog.LINES + 10)
+    lines = render([plain._replace(sent=size) for size in sizes])
+    assert [json.loads(line)["sent"] for line in lines] == list(sizes)
+    assert len(series.lines) == accesslog.LINES
 
 
 def test_of_a_field_sent_twice_the_last_is_logged_and_a_long_one_is_cut():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import httptools
 import pytest
@@ -200,7 +201,7 @@ def test_a_long_line_is_served_but_not_remembered(parser: RequestParser, known: 
 
 
 @pytest.mark.parametrize("limits", [{"max_head": 1024}, {"max_line": 64}])
-def test_what_is_known_passes_no_limit(known: Known, limits: dict[str, int]) -> None:
+def test_what_is_known_passes_no_limit(known: Known, limits: dict[str, Any]) -> None:
     parser = RequestParser(Settings(**limits), known=known)
     feed(parser, GET)
     for target in (b"/", b"/" + b"a" * 49):

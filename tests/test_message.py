@@ -25,7 +25,7 @@ def received(target: str = "/", *fields: str, body: bytes = b"") -> Request:
 
 def test_only_what_is_asked_for_is_built() -> None:
     request = received("/a%20b?c=d", "Cookie: e=f")
-    built = {"_headers", "_query", "_cookies", "_id"}
+    built = {"_headers", "_query", "_cookies", "_name"}
     assert not built & vars(request).keys()
     assert (request.method, request.raw_path, request.path, request.body) == ("POST", "/a%20b", "/a b", b"")
     assert not built & vars(request).keys()
@@ -38,10 +38,15 @@ def test_only_what_is_asked_for_is_built() -> None:
     assert built <= vars(request).keys()
 
 
-@pytest.mark.parametrize("name", ["headers", "query", "cookies", "id"])
+@pytest.mark.parametrize("name", ["headers", "query", "cookies"])
 def test_what_is_built_is_built_once(name: str) -> None:
     request = received("/?a=b", "Cookie: c=d")
     assert getattr(request, name) is getattr(request, name)
+
+
+def test_an_id_stays() -> None:
+    request = received("/")
+    assert request.id == request.id != received("/").id
 
 
 def test_a_query_that_is_not_asked_for_costs_nothing() -> None:

@@ -207,7 +207,7 @@ def test_what_is_remembered_is_bounded(metrics, monkeypatch):
     for _ in range(2):
         for number in range(20):
             metrics.on_exchanges([exchange(method=f"M{number}")])
-    assert len(metrics._series) == 5
+    assert len(metrics._counts) == 5
     assert metrics.snapshot().count("requests", "other", "/raw/{id}", "200") == 40
 
 

@@ -7,14 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from hypoll.message import NOBODY, Request
-from hypoll.observe import End, Gauges, Hub, Observer, Record, Timeout, combine, make_record
+from hypoll.message import NOBODY
+from hypoll.observe import End, Fields, Gauges, Hub, Observer, Record, Timeout, combine, make_record
 
-FIELDS = (None, NOBODY, None, 400, "", 1, 2, 0.0, 0.0, 0.0, 1.0, End.REFUSED, 130, "a")
+FIELDS = (None, NOBODY, None, 400, "", 1, 2, 0.0, 0.0, 0.0, 1.0, End.REFUSED, 130, "a", None)
 
 CALLS = {
     "on_open": (),
-    "on_request": (Request("GET", b"/"),),
     "on_shed": ("full",),
     "on_timeout": (Timeout.HEAD,),
     "on_close": (End.CLIENT,),
@@ -85,8 +84,8 @@ class Keeper(Observer):
     def __init__(self) -> None:
         self.told: list[object] = []
 
-    def on_exchanges(self, exchanges: list[Record]) -> None:
-        self.told.append([exchange.status for exchange in exchanges])
+    def on_exchanges(self, exchanges: list[Fields]) -> None:
+        self.told.append([exchange[3] for exchange in exchanges])
 
     def on_stop(self) -> None:
         self.told.append("stop")

@@ -112,15 +112,15 @@ def test_checks_and_further_observers_are_taken(loop):
     told = []
 
     class Hooks(Observer):
-        def on_request(self, request: Request) -> None:
-            told.append(request.target)
+        def on_shed(self, reason: str) -> None:
+            told.append(reason)
 
     observing = Observing(settings(), loop, checks=[lambda: False], more=[Hooks()])
     observing.health.start()
     assert not observing.health.ready
     assert observing.hub is not None
-    observing.hub.on_request(Request("GET", b"/"))
-    assert told == [b"/"]
+    observing.hub.on_shed("full")
+    assert told == ["full"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from hypoll import File, HTTPError, Response, Routes
-from hypoll.observe import End, Observer, Record, Timeout
+from hypoll.observe import End, Fields, Observer, Record, Timeout, make_record
 
 from .serving import TICK, Client, Running, running
 
@@ -34,8 +34,8 @@ class Keeper(Observer):
     def on_open(self) -> None:
         self.opened += 1
 
-    def on_exchanges(self, exchanges: list[Record]) -> None:
-        self.records += exchanges
+    def on_exchanges(self, exchanges: list[Fields]) -> None:
+        self.records += map(make_record, exchanges)
 
     def on_close(self, end: End) -> None:
         self.closes.append(end)

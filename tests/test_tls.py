@@ -25,7 +25,7 @@ from hypoll import tls as module
 from hypoll.connection import Connection
 from hypoll.gunicorn_config import tls_context
 from hypoll.loop import Loop
-from hypoll.observe import End, Hub, Observer, Record, Timeout, combine
+from hypoll.observe import End, Fields, Hub, Observer, Timeout, combine, make_record
 from hypoll.phases import Phase
 from hypoll.secured import Secured
 from hypoll.server import Server
@@ -412,8 +412,8 @@ class Seen(Observer):
     def __init__(self) -> None:
         self.told: list[Any] = []
 
-    def on_exchanges(self, records: Sequence[Record]) -> None:
-        self.told += [(record.status, record.sent, record.peer.scheme) for record in records]
+    def on_exchanges(self, records: Sequence[Fields]) -> None:
+        self.told += [(record.status, record.sent, record.peer.scheme) for record in map(make_record, records)]
 
     def on_timeout(self, timeout: Timeout) -> None:
         self.told.append(timeout)
