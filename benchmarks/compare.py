@@ -89,9 +89,11 @@ def table(contestants: Sequence[Contestant], costs: Mapping[str, Sequence[Cost]]
     return "\n".join(lines)
 
 
-def disturbed(costs: Mapping[str, Sequence[Cost]]) -> list[str]:
+def disturbed(contestants: Sequence[Contestant], costs: Mapping[str, Sequence[Cost]]) -> list[str]:
     """The contestants whose best run shared its processor with something else."""
-    return [key for key, cost in best(costs).items() if cost.waited > QUIET]
+    cheapest = best(costs)
+    single = [contestant.key for contestant in contestants if not contestant.threads]
+    return [key for key in single if cheapest[key].waited > QUIET]
 
 
 def excesses(contestants: Sequence[Contestant], costs: Mapping[str, Sequence[Cost]]) -> list[str]:
@@ -122,7 +124,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     print(table(contestants, costs))
-    shaken = disturbed(costs)
+    shaken = disturbed(contestants, costs)
     if shaken:
         print(f"the machine wasn't quiet, these don't count for much: {', '.join(shaken)}")
     found = excesses(contestants, costs)

@@ -43,6 +43,7 @@ class Contestant:
     connections: of the client, when other than asked for.
     base: the key of the contestant that its CPU is compared with.
     limit: the most its CPU a request may be, as a multiple of the base's.
+    threads: several threads share the processor. That they wait for each other says nothing of the machine.
     """
 
     key: str
@@ -53,6 +54,7 @@ class Contestant:
     connections: int | None = None
     base: str = "floor"
     limit: float | None = None
+    threads: bool = False
 
 
 CONTESTANTS = (
@@ -70,15 +72,21 @@ CONTESTANTS = (
         base="inline",
         limit=1.35,
     ),
-    Contestant("threaded", "JSON, from a thread", hypoll("threads"), "/json", limit=1.7),
+    Contestant("threaded", "JSON, from a thread", hypoll("threads"), "/json", limit=1.7, threads=True),
     Contestant("async", "JSON, async on asyncio", hypoll("tasks", "--no-uvloop"), "/json", limit=2.1),
     Contestant("async-uvloop", "JSON, async on uvloop", hypoll("tasks"), "/json", limit=1.8),
     Contestant("level", "JSON, level-triggered", hypoll("hello", module="benchmarks.level"), "/json"),
     Contestant(
         "worker", "JSON, as a gunicorn worker", gunicorn("benchmarks.app:hello", "-k", WORKER), "/json", limit=1.52
     ),
-    Contestant("wsgi", "JSON, from a WSGI application", hypoll("benchmarks.wsgi:app"), "/json"),
-    Contestant("gthread", "JSON, by gunicorn's gthread", gunicorn("benchmarks.wsgi:app", "--threads", "4"), "/json"),
+    Contestant("wsgi", "JSON, from a WSGI application", hypoll("benchmarks.wsgi:app"), "/json", threads=True),
+    Contestant(
+        "gthread",
+        "JSON, by gunicorn's gthread",
+        gunicorn("benchmarks.wsgi:app", "--threads", "4"),
+        "/json",
+        threads=True,
+    ),
     Contestant("text", "text", hypoll("hello"), "/"),
     Contestant("params", "path parameters", hypoll("shop"), "/users/4711/orders/spring"),
     Contestant("unique", "JSON, no two header sections alike", hypoll("hello"), "/json", "unique.lua"),

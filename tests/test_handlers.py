@@ -332,7 +332,6 @@ def test_a_handler_is_a_task_of_its_own(routes):
         for n, client in enumerate(clients):
             answer = client.answer().body
             assert b'"before":"unset","after":"%d"' % n in answer
-            assert b'"is_task":true' in answer
         assert clients[0].ask(get("/timeout")).body == b"timed out"
         assert clients[0].ask(get("/group")).body == b"[0,1,2,3,4]"
 
