@@ -169,7 +169,7 @@ def test_a_connection_the_server_has_no_memory_for_is_shed(
     assert stage.loop.registered() == [stage.server.listeners[0].sock.fileno()]
 
 
-@pytest.mark.parametrize("name", ["encode_plain", "RequestParser.feed"])
+@pytest.mark.parametrize("name", ["encode_plain", "RequestParser.quick"])
 def test_a_warm_connection_the_server_has_no_memory_for_is_shed(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
