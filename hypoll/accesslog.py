@@ -15,7 +15,7 @@ import orjson
 
 from hypoll.escaping import escape, printable
 from hypoll.message import NOTHING, Request, Section
-from hypoll.observe import End, Fields, Gauges, Observer, Record, make_record
+from hypoll.observe import End, Fields, Gauges, Observer, Record, Series, make_record
 from hypoll.outlet import Outlet, open_file, open_standard
 from hypoll.settings import Settings
 
@@ -28,8 +28,8 @@ MAX_FIELD = 256
 SECTIONS = 128
 """Header sections whose User-Agent and Referer are remembered."""
 
-LINES = 256
-"""Beginnings of lines remembered for each series, by client and sizes."""
+LINES = 1024
+"""Beginnings of lines of plain exchanges that are remembered; then all are forgotten."""
 
 REMEMBERED = 1024
 """Targets whose text is remembered, of at most `REMEMBERED_SIZE` bytes; then all are forgotten."""
@@ -191,6 +191,7 @@ def json_render(clock: Callable[[], float] = time.time) -> Render:
     """Lines of JSON: times in milliseconds, sizes in bytes on the wire, heads included; null for what there isn't."""
     read = _Clock("%Y-%m-%dT%H:%M:%S", clock).read
     fixed = _Fixed()
+    beginnings: dict[tuple[Series, str, int, int], bytes] = {}
 
     def common(record: Record) -> bytes:
         """The members from the method to the sizes."""
@@ -227,12 +228,13 @@ def json_render(clock: Callable[[], float] = time.time) -> Render:
                 lines.append(begin + general(fields))
                 continue
             client = peer.client if peer.origin is None or request.section.origin is NOTHING else request.client
-            key = client[0], received, sent
-            known = series.lines.get(key)
+            key = series, client[0], received, sent
+            known = beginnings.get(key)
             if known is None:
                 known = common(make_record(fields)) + b',"request_id":"'
-                if len(series.lines) < LINES:
-                    series.lines[key] = known
+                if len(beginnings) >= LINES:
+                    beginnings.clear()
+                beginnings[key] = known
             handler, duration = int((returned - called) * 1e6 + 0.5), int((ended - began) * 1e6 + 0.5)
             lines.append(
                 b"".join((

@@ -405,7 +405,7 @@ class Routes:
         stream = route is not None and route.stream
         passing = partial(pass_hooks, scopes, route, missing)
         if kind is Kind.ASYNC or any(scope.waits for scope in scopes):
-            name = "hypoll" if route is None else route.name
+            name = "hypoll" if route is None or route.deferred is None else route.deferred.name
             return Deferred(Kind.ASYNC, passing, to_response, failure, stream, kind, name=name)
         if kind is Kind.THREADED:
             return Deferred(kind, lambda request, _: at_once(passing(request)), to_response, failure, stream)

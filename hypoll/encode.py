@@ -113,7 +113,7 @@ def encode_named(answer: bytes | Response, name: bytes) -> bytes | None:
     content_type: str | None = JSON
     body: object = answer
     if isinstance(answer, Response):
-        if answer.status != 200 or answer.headers is not None or not isinstance(answer.content_type, str):
+        if not _is_simple(answer) or not isinstance(answer.content_type, str):
             return None
         content_type, body = answer.content_type, answer.body
     prefix = _prefixes.get(content_type)

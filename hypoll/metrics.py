@@ -63,7 +63,8 @@ class _Counts:
 
     def count(self, cells: memoryview[int] | array[int]) -> None:
         """Count the durations."""
-        durations, histogram = self.durations, self._histogram
+        durations, self.durations = self.durations, []
+        histogram = self._histogram
         cells[self._number] += len(durations)
         cells[histogram + SUM] += int(sum(durations) * 1e9)
         lowest = bisect_left(BOUNDS, min(durations))
@@ -72,7 +73,6 @@ class _Counts:
         else:
             for duration in durations:
                 cells[histogram + bisect_left(BOUNDS, duration)] += 1
-        durations.clear()
 
 
 class Metrics(Observer):
@@ -102,6 +102,13 @@ class Metrics(Observer):
     def on_exchanges(self, exchanges: list[Fields]) -> None:
         """Count the requests of a turn, those of one method, route and status together."""
         touched: list[_Counts] = []
+        try:
+            self._note(exchanges, touched)
+        finally:
+            for counts in touched:
+                counts.count(self._cells)
+
+    def _note(self, exchanges: list[Fields], touched: list[_Counts]) -> None:
         all_received = all_sent = 0
         for request, _, _, status, route, received, sent, began, _, _, ended, end, _, _, series in exchanges:
             counts = None if series is None else series.counts
@@ -119,8 +126,6 @@ class Metrics(Observer):
         cells = self._cells
         cells[self._received] += all_received
         cells[self._sent] += all_sent
-        for counts in touched:
-            counts.count(cells)
 
     def on_open(self) -> None:
         """Count an accepted connection."""

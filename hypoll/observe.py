@@ -49,14 +49,13 @@ class Timeout(StrEnum):
 class Series:
     """What requests have in common of one method, target and header section, answered with a plain 200.
 
-    route: as in `Record`. lines, counts: what `hypoll.accesslog` and `hypoll.metrics` have found out for them.
+    route: as in `Record`. counts: where `hypoll.metrics` counts them, once it has found out.
     """
 
-    __slots__ = ("counts", "lines", "route")
+    __slots__ = ("counts", "route")
 
     def __init__(self, route: str) -> None:
         self.route = route
-        self.lines: dict[tuple[str, int, int], bytes] = {}
         self.counts: Any = None
 
 

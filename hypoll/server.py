@@ -35,7 +35,8 @@ ACCEPTS_PER_TURN = 64
 """Connections accepted from one listener before the others have their turn."""
 
 RESERVED_DESCRIPTORS = 64
-"""Descriptors left for the application when `max_connections` follows from the descriptor limit; at most a quarter."""
+"""Descriptors left for the application, and the pool's, when `max_connections` follows from the descriptor limit; at
+most a quarter."""
 
 REFUSALS = 256
 """Connections over `max_connections` that are told so at once, at most a quarter of the descriptors; further ones wait

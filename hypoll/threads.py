@@ -8,8 +8,9 @@ Its laws:
   there to tell it. So a burst costs one wake-up each way, not one a job.
 - Whoever takes a job while others wait wakes one more thread, unless one is waking already: calls that block soon have
   all threads, calls that don't are done by one, without a fight for the interpreter's lock.
-- A thread sleeps reading its eventfd. Who writes to that lets go of the interpreter's lock, so the thread it wakes runs
-  at once; releasing a `threading.Lock` would wake it to wait for that lock. Measured: a twentieth of a short call.
+- The first threads sleep reading an eventfd each. Who writes to that lets go of the interpreter's lock, so the thread
+  it wakes runs at once; the release of a lock wakes a thread that then waits for the interpreter's. Measured: a
+  twentieth of a short call. A thread without a descriptor sleeps on a lock all the same.
 - A thread may be stuck for ever: all are daemons, and nothing waits for them at the process's end.
 """
 
@@ -19,11 +20,15 @@ import contextlib
 import logging
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from hypoll.loop import Loop
+
+EVENTFDS = 8
+"""Threads of a pool that have an eventfd: calls so short that waking is felt are done by few."""
 
 START_AGAIN = 1.0
 """Seconds after which the first thread is tried again when the system had none."""
@@ -82,6 +87,41 @@ class Call(Job):
             self.error = None  # its traceback leads back here
 
 
+class _Bed:
+    """Where a thread sleeps until it is woken: a lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def sleep(self) -> None:
+        """Wait for `wake`, which may have been called before."""
+        self._lock.acquire()
+
+    def wake(self) -> None:
+        """End the sleep, once."""
+        self._lock.release()
+
+    def close(self) -> None:
+        """Give back what it has: nobody will be woken here any more."""
+
+
+class _Eventfd(_Bed):
+    """The same over an eventfd. Raises `OSError` when there is none to be had."""
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC)
+
+    def sleep(self) -> None:
+        os.read(self._fd, 8)
+
+    def wake(self) -> None:
+        os.eventfd_write(self._fd, 1)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
 class Threads:
     """At most `size` threads, started when they are needed, and a queue of at most `queue` jobs before them.
 
@@ -102,14 +142,16 @@ class Threads:
         self._loop = loop
         self._jobs: deque[Job] = deque()
         self._finished: deque[Job] = deque()
-        self._sleepers: deque[int] = deque()
-        """The eventfds of threads that sleep. Who takes one out must write to it: only then may the thread close it."""
+        self._sleepers: deque[_Bed] = deque()
+        """Who takes one out must wake the thread in it, which keeps it until then."""
+        self._eventfds = EVENTFDS
         self._started = 0
         self._starting = threading.Lock()
         self._planned = False
         self._waking = False
         self._collecting = False
         self._closed = False
+        _pools.add(self)
 
     @property
     def waiting(self) -> int:
@@ -151,6 +193,12 @@ class Threads:
         self._settle()
         return True
 
+    def forget(self) -> None:
+        """Be without threads, in a forked child: its copies of the eventfds would wake those of its parent."""
+        self._sleepers.clear()
+        self._started = 0
+        self._waking = False
+
     def close(self) -> None:
         """Let idle threads end. Those at work end when they are done; nobody waits for them."""
         self._closed = True
@@ -180,10 +228,10 @@ class Threads:
 
     def _wake_sleeper(self) -> bool:
         try:
-            sleeper = self._sleepers.pop()  # the last to sleep: its memory is warm
+            bed = self._sleepers.pop()  # the last to sleep: its memory is warm
         except IndexError:
             return False
-        os.eventfd_write(sleeper, 1)
+        bed.wake()
         return True
 
     def _start(self) -> bool:
@@ -191,27 +239,33 @@ class Threads:
             if self._started >= self.size:
                 return False
             self._started += 1
-        bed = -1
         try:
-            bed = os.eventfd(0, os.EFD_CLOEXEC)
-            threading.Thread(target=self._work, args=(bed,), name=f"hypoll-{self._started}", daemon=True).start()
-        except (RuntimeError, OSError) as error:  # no thread left, or no descriptor: the others will come to it
+            threading.Thread(target=self._work, name=f"hypoll-{self._started}", daemon=True).start()
+        except RuntimeError as error:  # the system has no thread left: the others will come to it
             with self._starting:
                 self._started -= 1
             log.warning("can't start another thread: %s; going on with %d", error, self._started)
-            if bed >= 0:
-                os.close(bed)
             return False
         return True
 
-    def _work(self, bed: int) -> None:
-        """What a thread does: sleep, and take jobs as long as there are any. bed: its eventfd."""
+    def _work(self) -> None:
+        """What a thread does: sleep, and take jobs as long as there are any."""
+        bed = self._make_bed()
         try:
             self._take_jobs(bed)
         finally:
-            os.close(bed)
+            bed.close()
 
-    def _take_jobs(self, bed: int) -> None:
+    def _make_bed(self) -> _Bed:
+        with self._starting:
+            has_eventfd = self._eventfds > 0
+            self._eventfds -= 1
+        if has_eventfd:
+            with contextlib.suppress(OSError):
+                return _Eventfd()
+        return _Bed()
+
+    def _take_jobs(self, bed: _Bed) -> None:
         jobs, finished, clock = self._jobs, self._finished, self._loop.time
         take, put = jobs.popleft, finished.append
         while not self._closed:
@@ -237,9 +291,9 @@ class Threads:
             self._sleepers.append(bed)
             # A job may have come between the last look and that line, or the end, and found nobody asleep.
             if not (jobs or self._closed) or not self._rise(bed):
-                os.read(bed, 8)
+                bed.sleep()
 
-    def _rise(self, bed: int) -> bool:
+    def _rise(self, bed: _Bed) -> bool:
         """Whether this thread has taken itself back from the sleepers. False: someone is waking it."""
         try:
             self._sleepers.remove(bed)
@@ -257,9 +311,7 @@ class Threads:
         """Finish the jobs that are done; on the loop's thread."""
         self._collecting = False  # before the look at the queue, as above
         finished, on_wait = self._finished, self.on_wait
-        count = len(finished)
-        self.unfinished -= count
-        for _ in range(count):
+        for _ in range(len(finished)):
             job = finished.popleft()
             if on_wait is not None:
                 on_wait(job.waited)
@@ -267,6 +319,7 @@ class Threads:
                 job.finish()
             except Exception:
                 log.exception("taking up what a thread did failed")
+            self.unfinished -= 1
         if not self.unfinished:
             self.on_idle()
 
@@ -274,6 +327,17 @@ class Threads:
         self.unfinished -= 1
         if not self.unfinished:
             self.on_idle()
+
+
+_pools: weakref.WeakSet[Threads] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for pool in list(_pools):
+        pool.forget()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 def _nothing(call: Call) -> None:

@@ -9,6 +9,7 @@ import re
 import select
 import subprocess
 import sys
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -205,10 +206,17 @@ def test_the_line_of_a_plain_exchange_says_the_same_as_any_other(values):
 def test_beginnings_of_lines_are_remembered_within_a_bound():
     made, series, render = request(), Series("/"), json_render(lambda: TIME)
     plain = exchange(made)._replace(series=series)
-    sizes = range(accesslog.LINES + 10)
-    lines = render([plain._replace(sent=size) for size in sizes])
-    assert [json.loads(line)["sent"] for line in lines] == list(sizes)
-    assert len(series.lines) == accesslog.LINES
+    sizes = range(accesslog.LINES * 3)
+    render([plain])
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for at in range(0, len(sizes), 64):
+            lines = render([plain._replace(sent=size) for size in sizes[at : at + 64]])
+            assert [json.loads(line)["sent"] for line in lines] == list(sizes[at : at + 64])
+        assert tracemalloc.get_traced_memory()[0] - before < accesslog.LINES * 1024
+    finally:
+        tracemalloc.stop()
 
 
 def test_of_a_field_sent_twice_the_last_is_logged_and_a_long_one_is_cut():

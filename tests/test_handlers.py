@@ -518,6 +518,53 @@ def test_a_queued_request_whose_client_has_gone_is_not_handled(routes, steps):
     assert ran == [1]
 
 
+def test_a_drain_waits_for_what_a_thread_did_for_a_client_that_has_gone():
+    """Both calls come back in one turn; the first is the last connection's."""
+    happened: list[str] = []
+    gates = {"first": threading.Event(), "second": threading.Event()}
+    stopped = threading.Event()
+    routes = Routes()
+
+    class Body:
+        def __iter__(self):
+            return iter([b"x"])
+
+        def close(self):
+            happened.append("closed")
+
+    @routes.get("/{name}", threaded=True)
+    def wait(request, name):
+        gates[name].wait(PATIENCE)
+        happened.append(name)
+        return Response(Body()) if name == "second" else "done"
+
+    @routes.on_stop
+    def stop():
+        happened.append("stopped")
+        stopped.set()
+
+    with running(routes) as it:
+        stays, goes = it.connect(), it.connect()
+        stays.send(b"GET /first HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        goes.send(get("/second"))
+        it.until(lambda: it.server.threads.busy == 2)
+        goes.reset()
+        it.until(lambda: len(it.server.connections) == 1)
+        it.on_loop(it.server.drain)
+        it.until(lambda: not it.server.listeners)
+
+        def let_both_come_back() -> None:
+            for name, gate in gates.items():
+                gate.set()
+                while name not in happened:
+                    time.sleep(0.001)
+
+        it.engine.loop.call_soon_threadsafe(let_both_come_back)
+        assert stays.answer().status == 200
+        assert stopped.wait(PATIENCE)
+    assert happened == ["first", "second", "closed", "stopped"]
+
+
 def test_a_task_whose_client_goes_before_it_begins_is_no_task_under_way(routes):
     """Cancelled, it would never come to where it says that it is done: the drain would wait for it."""
     ran: list[int] = []

@@ -67,6 +67,33 @@ def test_requests_are_counted_by_method_route_and_status(metrics, values, key):
     assert b"/raw/17" not in scraped(metrics), "the path itself is no label"
 
 
+def test_one_that_fails_to_be_counted_costs_no_other(metrics, monkeypatch):
+    add = metrics.ledger.cells.add
+
+    def failing(key, width=1, *, gauge=False):
+        if "/bad" in key:
+            raise MemoryError
+        return add(key, width, gauge=gauge)
+
+    monkeypatch.setattr(metrics.ledger.cells, "add", failing)
+    key = ("GET", "/raw/{id}", "200")
+    for number in range(1, 4):
+        with pytest.raises(MemoryError):
+            metrics.on_exchanges([exchange(), exchange(route="/bad")])
+        assert samples(metrics)["hypoll_requests_total", key] == number
+
+
+@pytest.mark.parametrize("durations", [[0.00005] * 3, [0.00005, 0.003, 0.3], [20.0, 0.0]])
+def test_durations_of_one_turn_are_counted_as_of_many(metrics, durations):
+    other = Metrics()
+    metrics.on_exchanges([exchange(began=0.0, ended=duration) for duration in durations])
+    for duration in durations:
+        other.on_exchanges([exchange(began=0.0, ended=duration)])
+    found, wanted = (each.snapshot().histograms("duration") for each in (metrics, other))
+    assert {key: value.buckets for key, value in found.items()} == {key: value.buckets for key, value in wanted.items()}
+    assert found["GET", "/raw/{id}"].sum == pytest.approx(sum(durations))
+
+
 def test_bytes_are_counted(metrics):
     metrics.on_exchanges([exchange()])
     metrics.on_exchanges([exchange(received=2, sent=3)])

@@ -266,9 +266,13 @@ def test_with_request_ids_what_is_sent_counts_them_and_an_application_s_own_stan
     own = Routes()
     own.get("/own")(lambda request: Response(b"x", 200, {"X-Request-ID": "mine"}))
     own.get("/")(lambda request: "")
+    fine = Response(b"x", content_type="text/plain; charset=utf-8")
+    fine.reason = "Fine"
+    own.get("/fine")(lambda request: fine)
+    own.get("/json")(lambda request: {})
     with watched(own, request_id=True) as told:
         client = told.connect()
-        for target, count in ((b"/own", 1), (b"/", 2), (b"/", 3)):
+        for count, target in enumerate((b"/own", b"/", b"/", b"/fine", b"/json", b"/json"), 1):
             client.send(GET % target)
             head = client.line(b"\r\n\r\n") + b"\r\n\r\n"
             size = rest_of(client, head[:-4])
@@ -277,3 +281,4 @@ def test_with_request_ids_what_is_sent_counts_them_and_an_application_s_own_stan
             name = b"mine" if target == b"/own" else record.id.encode()
             assert head.lower().count(b"x-request-id: ") == 1
             assert b": " + name + b"\r\n" in head
+            assert (b" Fine\r\n" in head) == (target == b"/fine")

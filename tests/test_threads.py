@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from hypoll.loop import Loop
-from hypoll.threads import Call, Threads, default_size
+from hypoll.threads import EVENTFDS, Call, Threads, _Bed, default_size
 
 PATIENCE = 5.0
 
@@ -290,12 +290,56 @@ def test_threads_leave_no_descriptor_behind(it):
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize(("where", "name"), [(threading.Thread, "start"), (os, "eventfd")])
-def test_a_thread_that_cannot_be_started_leaves_it_to_the_others(it, monkeypatch, caplog, where, name):
+def test_a_forked_child_wakes_no_thread_of_its_parent(it):
+    pool = it.make(2, queue=10)
+    calls = it.block(pool, 2)
+    it.gate.set()
+    it.until(lambda: len(pool._sleepers) == 2)
+    child = os.fork()
+    if not child:
+        pool.close()
+        os._exit(len(pool._sleepers))
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(pool._sleepers) == len(set(pool._sleepers)) == 2
+    assert all(call.result for call in calls)
+
+
+def test_a_thread_without_a_descriptor_does_its_work_all_the_same(it, monkeypatch, caplog):
+    def none_left(*arguments: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "eventfd", none_left)
+    pool = it.make(2, queue=10)
+    done: list[int] = []
+    for number in range(20):
+        pool.call(lambda number=number: number, lambda call: done.append(call.result))
+        it.until(lambda number=number: len(done) == number + 1)
+    assert done == list(range(20))
+    assert not caplog.records
+
+
+def test_few_threads_have_a_descriptor(it):
+    before = len(os.listdir("/proc/self/fd"))
+    it.block(it.make(EVENTFDS + 8), EVENTFDS + 8)
+    assert len(os.listdir("/proc/self/fd")) == before + EVENTFDS
+
+
+def test_a_job_is_unfinished_until_it_was_taken_up(it):
+    pool = it.make(1, queue=10)
+    left: list[int] = []
+    it.block(pool)
+    for _ in range(3):
+        pool.call(lambda: None, lambda call: left.append(pool.unfinished))
+    it.loop.poll_once(0)
+    it.gate.set()
+    it.until(lambda: len(left) == 3)
+    assert left == [3, 2, 1]
+
+
+def test_a_thread_that_cannot_be_started_leaves_it_to_the_others(it, monkeypatch, caplog):
     pool = it.make(4, queue=10)
     it.block(pool)
-    failure = RuntimeError("can't start") if name == "start" else OSError(24, "Too many open files")
-    monkeypatch.setattr(where, name, lambda *arguments: (_ for _ in ()).throw(failure))
+    monkeypatch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("can't start")))
     done: list[int] = []
     pool.call(lambda: None, lambda call: done.append(1))
     it.loop.poll_once(0)
@@ -321,7 +365,7 @@ def test_one_who_falls_asleep_while_another_looks_in_vain_is_woken(it):
     """The job that came in that moment was left to the one who looked, who goes off to a long job of its own."""
     pool = it.make(2, queue=10)
     it.block(pool, 2)
-    bed = os.eventfd(0, os.EFD_NONBLOCK)
+    bed = _Bed()
     start = pool._start
 
     def start_in_vain() -> bool:
@@ -333,8 +377,7 @@ def test_one_who_falls_asleep_while_another_looks_in_vain_is_woken(it):
     pool._start = start_in_vain
     pool.call(lambda: None, _nothing)
     it.loop.poll_once(0)
-    assert os.eventfd_read(bed) == 1, "nobody woke it"
-    os.close(bed)
+    assert bed._lock.acquire(blocking=False), "nobody woke it"
 
 
 @pytest.mark.parametrize("size", [1, 2, 8])
