@@ -127,9 +127,11 @@ class Connection(Sending):
             data = self.sock.recv(READ_SIZE)
             request = self.parser.quick(data)
             if request is None:
-                self._on_request(data, self.parser.add(data))
-                self.pump()
-                return
+                request = self.parser.add(data)
+                if request is None or not request.plain or self.parser.pending or len(data) == READ_SIZE:
+                    self._on_request(data, request)
+                    self.pump()
+                    return
             shared = self.shared
             answer = shared.answer
             response = answer(request)

@@ -148,12 +148,15 @@ class TellingConnection(Connection):
             # benchmark's row of all observers holds it.
             shared, told = self.shared, self.told
             data = self.sock.recv(READ_SIZE)
-            request = None if shared.draining else self.parser.quick(data)
-            if request is None:
-                self._on_request(data, self.parser.add(data))
-                self.pump()
-                return
             size = len(data)
+            request = self.parser.quick(data)
+            if request is None or shared.draining:
+                request = request or self.parser.add(data)
+                if request is None or not request.plain or self.parser.pending or size == READ_SIZE or shared.draining:
+                    self._on_request(data, request)
+                    self.pump()
+                    return
+                self.used = self.parser.used
             section = request.section
             name = b""
             if told.naming:

@@ -161,6 +161,23 @@ def test_each_request_is_told_once_with_its_bytes(told, name, step, first):
     assert told.ends() == [End.CLIENT]
 
 
+def test_bytes_are_told_of_the_request_they_are_of(told):
+    """Whichever way each takes: with fields never seen, seen before, with a body, and together with others."""
+    get = GET % b"/text"
+    new = [get[:-2] + b"New: %b\r\n\r\n" % (b"n" * number) for number in range(1, 4)]
+    asked = [get, get, new[0], POST, new[1], new[2], POST, get]
+    client = told.connect()
+    known = len(told.keeper.records)
+    for one in asked:
+        client.send(one)
+        rest_of(client, client.line(b"\r\n\r\n"))
+    client.send(get + new[0] + get)
+    for _ in range(3):
+        rest_of(client, client.line(b"\r\n\r\n"))
+    records = told.records(known + len(asked) + 3)[known:]
+    assert [record.received for record in records] == [len(one) for one in (*asked, get, new[0], get)]
+
+
 def rest_of(client: Client, head: bytes) -> int:
     """Take the content that belongs to a head; gives its bytes on the wire."""
     fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
