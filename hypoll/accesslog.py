@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 import orjson
 
 from hypoll.escaping import escape, printable
-from hypoll.message import NOTHING, Request, Section
+from hypoll.message import Request, Section
 from hypoll.observe import End, Fields, Gauges, Observer, Record, Series, make_record
 from hypoll.outlet import Outlet, open_file, open_standard
 from hypoll.settings import Settings
@@ -27,6 +27,9 @@ MAX_FIELD = 256
 
 SECTIONS = 128
 """Header sections whose User-Agent and Referer are remembered."""
+
+SHORT = 2000
+"""Microseconds below which a duration's text is at hand: there making it would be felt."""
 
 LINES = 1024
 """Beginnings of lines of plain exchanges that are remembered; then all are forgotten."""
@@ -183,15 +186,14 @@ def _milliseconds(microseconds: int) -> bytes:
     return b"%d.%03d" % divmod(microseconds, 1000)
 
 
-_MILLISECONDS = [_milliseconds(number) for number in range(1000)]
-"""Those below one, where formatting would be felt."""
+_MILLISECONDS = [_milliseconds(number) for number in range(SHORT)]
 
 
 def json_render(clock: Callable[[], float] = time.time) -> Render:
     """Lines of JSON: times in milliseconds, sizes in bytes on the wire, heads included; null for what there isn't."""
     read = _Clock("%Y-%m-%dT%H:%M:%S", clock).read
     fixed = _Fixed()
-    beginnings: dict[tuple[Series, str, int, int], bytes] = {}
+    beginnings: dict[tuple[Series, int, int], bytes] = {}
 
     def common(record: Record) -> bytes:
         """The members from the method to the sizes."""
@@ -222,13 +224,12 @@ def json_render(clock: Callable[[], float] = time.time) -> Render:
         second, milliseconds = read()
         begin = b'{"time":"%b.%03dZ",' % (second.encode(), milliseconds)
         for fields in exchanges:
-            request, peer, _, _, _, received, sent, began, called, returned, ended, _, _, _, series = fields
+            request, _, _, _, _, received, sent, began, called, returned, ended, _, _, _, series = fields
             name = b"" if request is None else request._name or b""
-            if series is None or request is None or not name.isalnum():
+            if series is None or not name.isalnum():
                 lines.append(begin + general(fields))
                 continue
-            client = peer.client if peer.origin is None or request.section.origin is NOTHING else request.client
-            key = series, client[0], received, sent
+            key = series, received, sent
             known = beginnings.get(key)
             if known is None:
                 known = common(make_record(fields)) + b',"request_id":"'
@@ -236,14 +237,13 @@ def json_render(clock: Callable[[], float] = time.time) -> Render:
                     beginnings.clear()
                 beginnings[key] = known
             handler, duration = int((returned - called) * 1e6 + 0.5), int((ended - began) * 1e6 + 0.5)
-            lines.append(
-                b"".join((
-                    begin, known, name,
-                    b'","handler_ms":', _MILLISECONDS[handler] if handler < 1000 else _milliseconds(handler),
-                    b',"duration_ms":', _MILLISECONDS[duration] if duration < 1000 else _milliseconds(duration),
-                    b',"close":null}\n',
-                ))
+            line = (
+                begin, known, name,
+                b'","handler_ms":', _MILLISECONDS[handler] if handler < SHORT else _milliseconds(handler),
+                b',"duration_ms":', _MILLISECONDS[duration] if duration < SHORT else _milliseconds(duration),
+                b',"close":null}\n',
             )  # fmt: skip
+            lines.append(b"".join(line))
         return lines
 
     return render

@@ -116,9 +116,10 @@ class Metrics(Observer):
                 counts = self._counts_of(("" if request is None else request.method, route, status))
                 if series is not None:
                     series.counts = counts
-            if not counts.durations:
+            durations = counts.durations
+            if not durations:
                 touched.append(counts)
-            counts.durations.append(ended - began)
+            durations.append(ended - began)
             all_received += received
             all_sent += sent
             if end is _REFUSED:

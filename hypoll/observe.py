@@ -47,7 +47,7 @@ class Timeout(StrEnum):
 
 
 class Series:
-    """What requests have in common of one method, target and header section, answered with a plain 200.
+    """What requests have in common of one method, target, header section and client, answered with a plain 200.
 
     route: as in `Record`. counts: where `hypoll.metrics` counts them, once it has found out.
     """

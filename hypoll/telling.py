@@ -18,7 +18,7 @@ from hypoll.bodies import FileSource, Pull, Source
 from hypoll.connection import _IDLE, _PLAIN_EDGE, Connection
 from hypoll.encode import JSON_HEADS, NAMED_HEADS, encode_json, encode_named, encode_plain
 from hypoll.http import Deferred, HTTPError, Kind, Peer, PeerError, Request, Response, Rest, State
-from hypoll.message import Section
+from hypoll.message import NOTHING, Section
 from hypoll.observe import End, Hub, Series, Timeout
 from hypoll.phases import Phase, Rule
 from hypoll.shared import READ_SIZE, Shared
@@ -82,7 +82,7 @@ class Told:
         self.clock = shared.loop.clock
         self._find: Callable[[Request], str | None] = getattr(shared.application, "pattern", lambda request: None)
         self._patterns: dict[tuple[str, bytes], str] = {}
-        self.series: dict[tuple[str, bytes, Section], Series] = {}
+        self.series: dict[tuple[str, bytes, Section, str], Series] = {}
         self.answer = shared.answer
         shared.answer = self._timed
         shared.told = self
@@ -97,11 +97,11 @@ class Told:
                 self._patterns[key] = found
         return found
 
-    def new_series(self, request: Request) -> Series:
+    def new_series(self, request: Request, client: str) -> Series:
         """The series of a plain request that is in none which is remembered."""
         series = Series(self.pattern(request))
         if len(self.series) < REMEMBERED and len(request.target) <= REMEMBERED_SIZE:
-            self.series[request.method, request.target, request.section] = series
+            self.series[request.method, request.target, request.section, client] = series
         return series
 
     def tidy(self) -> None:
@@ -122,12 +122,15 @@ class Told:
 class TellingConnection(Connection):
     """See the module."""
 
-    __slots__ = ("began", "drafts", "end", "last_read", "pulling", "streamed", "told", "used")
+    __slots__ = ("address", "began", "direct", "drafts", "end", "last_read", "pulling", "streamed", "told", "used")
 
     def __init__(self, shared: Shared, sock: socket.socket, peer: Peer) -> None:
         told = shared.told
         assert told is not None
         self.told: Told = told
+        self.address = peer.client[0]
+        self.direct = peer.origin is None
+        """Whether the peer's own address is the client's, whatever its requests say."""
         self.began: float | None = None
         self.drafts: list[_Draft] = []
         self.end: End | None = None
@@ -150,6 +153,7 @@ class TellingConnection(Connection):
             data = self.sock.recv(READ_SIZE)
             size = len(data)
             request = self.parser.quick(data)
+            known = request is not None
             if request is None or shared.draining:
                 request = request or self.parser.add(data)
                 if request is None or not request.plain or self.parser.pending or size == READ_SIZE or shared.draining:
@@ -200,11 +204,17 @@ class TellingConnection(Connection):
                 self._enter(Phase.SENDING)
                 return
             self.deadline = now + shared.keep_alive
-            series = told.series.get((request.method, request.target, section))
-            if series is None:
-                series = told.new_series(request)
+            if known:
+                # `request.client`, without a call where no proxy has anything to say.
+                client = self.address if self.direct or section.origin is NOTHING else request.client[0]
+                series = told.series.get((request.method, request.target, section, client))
+                if series is None:
+                    series = told.new_series(request, client)
+                route = series.route
+            else:
+                series, route = None, told.pattern(request)
             record = (
-                request, request.peer, response, 200, series.route, size, sent,
+                request, request.peer, response, 200, route, size, sent,
                 now, called, returned, clock(), _KEPT, sent - len(content), "", series,
             )  # fmt: skip
             pending = told.pending

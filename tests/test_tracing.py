@@ -82,7 +82,8 @@ def test_which_field_names_a_request(fields, given):
 
 
 def test_new_names_differ_when_the_count_is_over_and_between_threads(monkeypatch):
-    monkeypatch.setattr(tracing, "_COUNTED", 10)
+    monkeypatch.setattr(tracing, "_BLOCKS", 3)
+    monkeypatch.setattr(tracing, "_DIGITS", tracing._DIGITS[:3])
     tracing._renew()
     made: list[str] = []
     threads = [threading.Thread(target=lambda: made.extend(new_id() for _ in range(100))) for _ in range(4)]
