@@ -197,12 +197,13 @@ def json_render(clock: Callable[[], float] = time.time) -> Render:
 
     def common(record: Record) -> bytes:
         """The members from the method to the sizes."""
-        request, client, route = record.request, record.client, record.route
+        route, status = record.route, record.status
+        request = record.series or record.request
         if request is None:
-            nothing = {"method": None, "path": None, "route": route or None, "status": record.status}
-            known = _json({**nothing, "client": client or None, "user_agent": None})
+            nothing = {"method": None, "path": None, "route": route or None, "status": status}
+            known = _json({**nothing, "client": record.client or None, "user_agent": None})
         else:
-            known = fixed[request.target, request.section, request.method, route, record.status, client]
+            known = fixed[request.target, request.section, request.method, route, status, record.client]
         return b'%b,"received":%d,"sent":%d' % (known, record.received, record.sent)
 
     def general(fields: Fields) -> bytes:
@@ -224,8 +225,7 @@ def json_render(clock: Callable[[], float] = time.time) -> Render:
         second, milliseconds = read()
         begin = b'{"time":"%b.%03dZ",' % (second.encode(), milliseconds)
         for fields in exchanges:
-            request, _, _, _, _, received, sent, began, called, returned, ended, _, _, _, series = fields
-            name = b"" if request is None else request._name or b""
+            _, _, _, _, _, received, sent, began, called, returned, ended, _, _, name, series = fields
             if series is None or not name.isalnum():
                 lines.append(begin + general(fields))
                 continue
@@ -263,11 +263,13 @@ class AccessLog(Observer):
     """Writes a line for each exchange, those of one turn of the loop together.
 
     skip: paths that aren't logged, nor what is below them.
+    asking: see `Observer`; JSON needs no requests.
     """
 
     naming = True
 
-    def __init__(self, outlet: Outlet, render: Render, skip: Iterable[str] = ()) -> None:
+    def __init__(self, outlet: Outlet, render: Render, skip: Iterable[str] = (), *, asking: bool = True) -> None:
+        self.asking = asking
         self.outlet = outlet
         self._render = render
         self._skip = tuple(path.rstrip("/").encode() for path in skip)
@@ -275,7 +277,7 @@ class AccessLog(Observer):
     def on_exchanges(self, exchanges: list[Fields]) -> None:
         """Log them, but those whose path is to be skipped."""
         if self._skip:
-            exchanges = [exchange for exchange in exchanges if not self._skips(exchange[0])]
+            exchanges = [exchange for exchange in exchanges if not self._skips(exchange[-1] or exchange[0])]
         self.outlet.put_all(self._render(exchanges))
         self.outlet.drain()
 
@@ -291,7 +293,7 @@ class AccessLog(Observer):
         """Write to the file that has the name now: for USR1, after a rotation."""
         self.outlet.reopen()
 
-    def _skips(self, request: Request | None) -> bool:
+    def _skips(self, request: Request | Series | None) -> bool:
         if request is None or not request.target.startswith(self._skip):
             return False
         path = request.target.partition(b"?")[0]
@@ -306,7 +308,7 @@ def open_access_log(settings: Settings) -> AccessLog | None:
     sink = open_standard(1) if settings.access_log_file == "-" else open_file(settings.access_log_file)
     notice = dropped_json if form == "json" else dropped_text
     render = json_render() if form == "json" else text_render()
-    return AccessLog(Outlet(sink, notice, _failing(settings)), render, settings.access_log_skip)
+    return AccessLog(Outlet(sink, notice, _failing(settings)), render, settings.access_log_skip, asking=form != "json")
 
 
 def _form(settings: Settings) -> str:

@@ -78,6 +78,8 @@ class _Counts:
 class Metrics(Observer):
     """Counts what happens in the cells of a ledger."""
 
+    asking = False
+
     def __init__(self, ledger: Ledger | None = None) -> None:
         self.ledger = Ledger() if ledger is None else ledger
         add = self.ledger.cells.add
@@ -111,11 +113,12 @@ class Metrics(Observer):
     def _note(self, exchanges: list[Fields], touched: list[_Counts]) -> None:
         all_received = all_sent = 0
         for request, _, _, status, route, received, sent, began, _, _, ended, end, _, _, series in exchanges:
-            counts = None if series is None else series.counts
-            if counts is None:
+            if series is None:
                 counts = self._counts_of(("" if request is None else request.method, route, status))
-                if series is not None:
-                    series.counts = counts
+            else:
+                counts = series.counts
+                if counts is None:
+                    counts = series.counts = self._counts_of((series.method, route, status))
             durations = counts.durations
             if not durations:
                 touched.append(counts)

@@ -49,20 +49,24 @@ class Timeout(StrEnum):
 class Series:
     """What requests have in common of one method, target, header section and client, answered with a plain 200.
 
-    route: as in `Record`. counts: where `hypoll.metrics` counts them, once it has found out.
+    route, client: as in `Record`. counts: where `hypoll.metrics` counts them, once it has found out.
     """
 
-    __slots__ = ("counts", "route")
+    __slots__ = ("client", "counts", "method", "route", "section", "target")
 
-    def __init__(self, route: str) -> None:
+    def __init__(self, request: Request, route: str, client: str) -> None:
+        self.method = request.method
+        self.target = request.target
+        self.section = request.section
         self.route = route
+        self.client = client
         self.counts: Any = None
 
 
 class Record(NamedTuple):
     """A request and what became of it: the one record of it, made when the last byte of its answer was sent.
 
-    request: the request; None: it was refused before its head was whole.
+    request: the request; None: it was refused before its head was whole, or it is of a series, and nobody asks for it.
     peer: whom it came from.
     response: what answered it. None: a small JSON answer that was sent without one.
     status: the status that was sent.
@@ -75,7 +79,7 @@ class Record(NamedTuple):
     ended: when the last byte was given to the kernel. All four are readings of the loop's clock, in seconds.
     end: why the connection ends with it.
     head: bytes of the answer's head; the rest of `sent` is its content, with the framing of chunks.
-    name: the id of a refusal; empty: the request has it.
+    name: the id of a refusal, or of one of a series if somebody asks for it; empty: the request has it.
     series: what it has in common with others; None: it was no plain one.
     """
 
@@ -92,17 +96,19 @@ class Record(NamedTuple):
     ended: float
     end: End = End.KEPT
     head: int = 0
-    name: str = ""
+    name: bytes = b""
     series: Series | None = None
 
     @property
     def id(self) -> str:
         """The id of the request, or of the refusal of what was none."""
-        return self.name or ("" if self.request is None else self.request.id)
+        return self.name.decode() or ("" if self.request is None else self.request.id)
 
     @property
     def client(self) -> str:
         """Whom it is from, by the word of trusted proxies: the address; empty: a unix socket's."""
+        if self.series is not None:
+            return self.series.client
         return (self.peer.client if self.request is None else self.request.client)[0]
 
 
@@ -119,7 +125,21 @@ class Gauges(NamedTuple):
 
 
 Fields = tuple[
-    Request | None, Peer, Response | None, int, str, int, int, float, float, float, float, End, int, str, Series | None
+    Request | None,
+    Peer,
+    Response | None,
+    int,
+    str,
+    int,
+    int,
+    float,
+    float,
+    float,
+    float,
+    End,
+    int,
+    bytes,
+    Series | None,
 ]
 """The fields of a `Record`, as observers are told them: a plain tuple is made, and taken apart, in half the time."""
 
@@ -130,10 +150,12 @@ make_record: Callable[[Fields], Record] = Record._make
 class Observer:
     """Is told what happens. A subclass has those methods it wants; these do nothing.
 
-    naming: whether it asks each request for its id.
+    naming: whether it asks for the id of each request.
+    asking: whether it asks for more of a request than its series tells.
     """
 
     naming = False
+    asking = True
 
     def on_open(self) -> None:
         """Note that a connection was accepted."""
@@ -188,6 +210,7 @@ class Hub:
         self._on_stop = _telling(found, "on_stop")
         self._call_soon = loop.call_soon
         self.naming = any(observer.naming for observer in found)
+        self.asking = any(observer.asking for observer in found)
         self.pending: list[Fields] = []
         """What the observers will be told at the end of the turn. The first is to be announced by `begin`."""
 

@@ -62,7 +62,7 @@ class _Draft(NamedTuple):
     began: float
     called: float
     returned: float
-    name: str = ""
+    name: bytes = b""
 
 
 class Told:
@@ -70,7 +70,7 @@ class Told:
 
     Has the times of each handler's call noted on its request, where the hot path doesn't note them itself.
 
-    named: whether each answer tells its request's id. naming: whether somebody wants to know it of each request.
+    named: whether each answer tells its request's id. naming, asking: see `Observer`.
     """
 
     def __init__(self, shared: Shared, hub: Hub) -> None:
@@ -78,6 +78,7 @@ class Told:
         self.pending = hub.pending
         self.named = shared.settings.request_id
         self.naming = self.named or hub.naming
+        self.asking = hub.asking
         self.loop = shared.loop
         self.clock = shared.loop.clock
         self._find: Callable[[Request], str | None] = getattr(shared.application, "pattern", lambda request: None)
@@ -99,7 +100,7 @@ class Told:
 
     def new_series(self, request: Request, client: str) -> Series:
         """The series of a plain request that is in none which is remembered."""
-        series = Series(self.pattern(request))
+        series = Series(request, self.pattern(request), client)
         if len(self.series) < REMEMBERED and len(request.target) <= REMEMBERED_SIZE:
             self.series[request.method, request.target, request.section, client] = series
         return series
@@ -213,9 +214,11 @@ class TellingConnection(Connection):
                 route = series.route
             else:
                 series, route = None, told.pattern(request)
+            # A request that is kept till the turn's end has its memory taken by none of the next: that is felt.
+            kept = request if series is None or told.asking else None
             record = (
-                request, request.peer, response, 200, route, size, sent,
-                now, called, returned, clock(), _KEPT, sent - len(content), "", series,
+                kept, request.peer, response, 200, route, size, sent,
+                now, called, returned, clock(), _KEPT, sent - len(content), name, series,
             )  # fmt: skip
             pending = told.pending
             if not pending:
@@ -245,7 +248,7 @@ class TellingConnection(Connection):
         before, self.used = self.used, self.parser.used
         return self.used - before or self.last_read
 
-    def _draft(self, request: Request | None, response: Response | bytes, out: list[bytes], name: str = "") -> None:
+    def _draft(self, request: Request | None, response: Response | bytes, out: list[bytes], name: bytes = b"") -> None:
         began, self.began = self.began, None
         now = self.told.clock()
         self.streamed = 0
@@ -268,7 +271,7 @@ class TellingConnection(Connection):
         begin = len(out)
         rest = super()._encode(out, request, response, kind)
         if self.told.named:
-            out[begin] = named(out[begin], request.id)
+            out[begin] = named(out[begin], request.id.encode())
         self._draft(request, response, out[begin:])
         return rest
 
@@ -276,8 +279,8 @@ class TellingConnection(Connection):
         begin = len(out)
         super()._encode_refusal(out, response, name)
         if self.told.named:
-            out[begin] = named(out[begin], name)
-        self._draft(self.parser.incoming, response, out[begin:], name)
+            out[begin] = named(out[begin], name.encode())
+        self._draft(self.parser.incoming, response, out[begin:], name.encode())
 
     def respond(self, answer: Response | bytes) -> None:
         """`Connection.respond`."""
@@ -381,12 +384,12 @@ class TellingConnection(Connection):
         return _Draft(request, None, GIVEN_UP, self._received(), 0, 0, called, called, now)
 
 
-def named(answer: bytes, name: str) -> bytes:
+def named(answer: bytes, name: bytes) -> bytes:
     """The beginning of an answer, its head in it, with the field X-Request-Id unless the application has set one."""
     end = answer.index(b"\r\n\r\n") + 4
     return answer if b"\r\nx-request-id:" in answer[:end].lower() else _insert(answer, end, name)
 
 
-def _insert(answer: bytes, end: int, name: str) -> bytes:
+def _insert(answer: bytes, end: int, name: bytes) -> bytes:
     """A field more at the end of the head, which has so many bytes."""
-    return b"%bX-Request-Id: %b\r\n%b" % (answer[: end - 2], name.encode(), answer[end - 2 :])
+    return b"%bX-Request-Id: %b\r\n%b" % (answer[: end - 2], name, answer[end - 2 :])

@@ -196,16 +196,15 @@ def test_the_line_of_a_plain_exchange_says_the_same_as_any_other(values):
     made = request(values.pop("path", "/"), ("user-agent", '"'))
     made._name = values.pop("name", "0123456789abcdef").encode()
     general = exchange(made, **values)
-    series = Series("/x")
-    render = json_render(lambda: TIME)
+    plain = general._replace(request=None, name=made._name, series=Series(made, "/x", made.client[0]))
     # Twice: what is known of the first is used for the second.
-    lines = render([general, general._replace(series=series), general._replace(series=series)])
+    lines = json_render(lambda: TIME)([general, plain, plain])
     assert lines[0] == lines[1] == lines[2]
 
 
 def test_beginnings_of_lines_are_remembered_within_a_bound():
-    made, series, render = request(), Series("/"), json_render(lambda: TIME)
-    plain = exchange(made)._replace(series=series)
+    made, render = request(), json_render(lambda: TIME)
+    plain = exchange(made)._replace(request=None, name=b"a", series=Series(made, "/", "192.0.2.7"))
     sizes = range(accesslog.LINES * 3)
     render([plain])
     tracemalloc.start()

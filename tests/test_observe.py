@@ -10,7 +10,7 @@ import pytest
 from hypoll.message import NOBODY
 from hypoll.observe import End, Fields, Gauges, Hub, Observer, Record, Timeout, combine, make_record
 
-FIELDS = (None, NOBODY, None, 400, "", 1, 2, 0.0, 0.0, 0.0, 1.0, End.REFUSED, 130, "a", None)
+FIELDS = (None, NOBODY, None, 400, "", 1, 2, 0.0, 0.0, 0.0, 1.0, End.REFUSED, 130, b"a", None)
 
 CALLS = {
     "on_open": (),
