@@ -15,7 +15,7 @@ import orjson
 
 from hypoll.escaping import escape, printable
 from hypoll.message import Request, Section
-from hypoll.observe import End, Fields, Gauges, Observer, Record, Series, make_record
+from hypoll.observe import End, Fields, Gauges, Observer, Plain, Record, Series, make_record
 from hypoll.outlet import Outlet, open_file, open_standard
 from hypoll.settings import Settings
 
@@ -122,7 +122,7 @@ def text_render(clock: Callable[[], float] = time.time) -> Render:
         lines = []
         moment = read()[0]
         for fields in exchanges:
-            request, _, _, status, _, _, sent, began, _, _, ended, _, head, _, _ = fields
+            request, _, _, status, _, _, sent, began, _, _, ended, _, head, _ = fields
             record = make_record(fields)
             line, agent, referer = "-", "", ""
             if request is not None:
@@ -189,56 +189,33 @@ def _milliseconds(microseconds: int) -> bytes:
 _MILLISECONDS = [_milliseconds(number) for number in range(SHORT)]
 
 
-def json_render(clock: Callable[[], float] = time.time) -> Render:
+class JSONLines:
     """Lines of JSON: times in milliseconds, sizes in bytes on the wire, heads included; null for what there isn't."""
-    read = _Clock("%Y-%m-%dT%H:%M:%S", clock).read
-    fixed = _Fixed()
-    beginnings: dict[tuple[Series, int, int], bytes] = {}
 
-    def common(record: Record) -> bytes:
-        """The members from the method to the sizes."""
-        route, status = record.route, record.status
-        request = record.series or record.request
-        if request is None:
-            nothing = {"method": None, "path": None, "route": route or None, "status": status}
-            known = _json({**nothing, "client": record.client or None, "user_agent": None})
-        else:
-            known = fixed[request.target, request.section, request.method, route, status, record.client]
-        return b'%b,"received":%d,"sent":%d' % (known, record.received, record.sent)
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._read = _Clock("%Y-%m-%dT%H:%M:%S", clock).read
+        self._fixed = _Fixed()
+        self._beginnings: dict[tuple[Series, int, int], bytes] = {}
 
-    def general(fields: Fields) -> bytes:
-        """A line, without its time."""
-        record = make_record(fields)
-        name = record.id
-        # Letters and digits are the same in JSON.
-        identity = b'"%b"' % name.encode() if name.isalnum() and name.isascii() else _string(name)
-        handler = _milliseconds(int((record.returned - record.called) * 1e6 + 0.5)) if record.called else b"null"
-        duration = _milliseconds(int((record.ended - record.began) * 1e6 + 0.5))
-        return b'%b,"request_id":%b,"handler_ms":%b,"duration_ms":%b,"close":%b}\n' % (
-            common(record), identity, handler, duration, _ENDS[record.end],
-        )  # fmt: skip
+    def __call__(self, exchanges: list[Fields]) -> list[bytes]:
+        """The lines of a turn's exchanges."""
+        begin = self._begin()
+        return [begin + self._general(make_record(fields)) for fields in exchanges]
 
-    def render(exchanges: list[Fields]) -> list[bytes]:
-        # Much of what observing costs is here, so the line of a plain exchange is joined of what is known and its
-        # numbers, to microseconds. The benchmark's row of all observers holds it.
+    def plain(self, exchanges: list[Plain], began: float) -> list[bytes]:
+        """The same of those in the short form."""
+        # Much of what observing costs is here, so a line is joined of what is known of its like, and its own numbers,
+        # to microseconds. The benchmark's row of all observers holds it.
         lines = []
-        second, milliseconds = read()
-        begin = b'{"time":"%b.%03dZ",' % (second.encode(), milliseconds)
-        for fields in exchanges:
-            _, _, _, _, _, received, sent, began, called, returned, ended, _, _, name, series = fields
-            if series is None or not name.isalnum():
-                lines.append(begin + general(fields))
-                continue
-            key = series, received, sent
-            known = beginnings.get(key)
+        begin = self._begin()
+        beginnings = self._beginnings
+        for series, name, received, sent, called, returned, ended in exchanges:
+            known = beginnings.get((series, received, sent))
             if known is None:
-                known = common(make_record(fields)) + b',"request_id":"'
-                if len(beginnings) >= LINES:
-                    beginnings.clear()
-                beginnings[key] = known
+                known = self._beginning(series, received, sent)
             handler, duration = int((returned - called) * 1e6 + 0.5), int((ended - began) * 1e6 + 0.5)
             line = (
-                begin, known, name,
+                begin, known, name if name.isalnum() else _string(name.decode())[1:-1],
                 b'","handler_ms":', _MILLISECONDS[handler] if handler < SHORT else _milliseconds(handler),
                 b',"duration_ms":', _MILLISECONDS[duration] if duration < SHORT else _milliseconds(duration),
                 b',"close":null}\n',
@@ -246,7 +223,34 @@ def json_render(clock: Callable[[], float] = time.time) -> Render:
             lines.append(b"".join(line))
         return lines
 
-    return render
+    def _begin(self) -> bytes:
+        second, milliseconds = self._read()
+        return b'{"time":"%b.%03dZ",' % (second.encode(), milliseconds)
+
+    def _beginning(self, series: Series, received: int, sent: int) -> bytes:
+        """What the line of an exchange has before its id."""
+        key = series.target, series.section, series.method, series.route, 200, series.client
+        known = b'%b,"received":%d,"sent":%d,"request_id":"' % (self._fixed[key], received, sent)
+        if len(self._beginnings) >= LINES:
+            self._beginnings.clear()
+        self._beginnings[series, received, sent] = known
+        return known
+
+    def _general(self, record: Record) -> bytes:
+        """A line, without its time."""
+        request, route, status, client, name = record.request, record.route, record.status, record.client, record.id
+        if request is None:
+            nothing = {"method": None, "path": None, "route": route or None, "status": status}
+            known = _json({**nothing, "client": client or None, "user_agent": None})
+        else:
+            known = self._fixed[request.target, request.section, request.method, route, status, client]
+        # Letters and digits are the same in JSON.
+        identity = b'"%b"' % name.encode() if name.isalnum() and name.isascii() else _string(name)
+        handler = _milliseconds(int((record.returned - record.called) * 1e6 + 0.5)) if record.called else b"null"
+        duration = _milliseconds(int((record.ended - record.began) * 1e6 + 0.5))
+        return b'%b,"received":%d,"sent":%d,"request_id":%b,"handler_ms":%b,"duration_ms":%b,"close":%b}\n' % (
+            known, record.received, record.sent, identity, handler, duration, _ENDS[record.end],
+        )  # fmt: skip
 
 
 def dropped_text(count: int) -> bytes:
@@ -263,23 +267,32 @@ class AccessLog(Observer):
     """Writes a line for each exchange, those of one turn of the loop together.
 
     skip: paths that aren't logged, nor what is below them.
-    asking: see `Observer`; JSON needs no requests.
     """
 
     naming = True
 
-    def __init__(self, outlet: Outlet, render: Render, skip: Iterable[str] = (), *, asking: bool = True) -> None:
-        self.asking = asking
+    def __init__(self, outlet: Outlet, render: Render | JSONLines, skip: Iterable[str] = ()) -> None:
         self.outlet = outlet
+        # Text tells more of a request than its series does.
+        self._plain = render.plain if isinstance(render, JSONLines) else None
+        self.asking = self._plain is None
         self._render = render
         self._skip = tuple(path.rstrip("/").encode() for path in skip)
 
     def on_exchanges(self, exchanges: list[Fields]) -> None:
         """Log them, but those whose path is to be skipped."""
         if self._skip:
-            exchanges = [exchange for exchange in exchanges if not self._skips(exchange[-1] or exchange[0])]
+            exchanges = [exchange for exchange in exchanges if not self._skips(exchange[0])]
         self.outlet.put_all(self._render(exchanges))
         self.outlet.drain()
+
+    def on_turn(self, exchanges: list[Fields], plain: list[Plain], began: float) -> None:
+        """Log all of them, by one write."""
+        if self._plain is not None:
+            if self._skip:
+                plain = [exchange for exchange in plain if not self._skips(exchange[0])]
+            self.outlet.put_all(self._plain(plain, began))
+        self.on_exchanges(exchanges)
 
     def on_tick(self, lag: float, gauges: Gauges) -> None:
         """Try again what could not be written; follow a file that was renamed."""
@@ -307,8 +320,8 @@ def open_access_log(settings: Settings) -> AccessLog | None:
         return None
     sink = open_standard(1) if settings.access_log_file == "-" else open_file(settings.access_log_file)
     notice = dropped_json if form == "json" else dropped_text
-    render = json_render() if form == "json" else text_render()
-    return AccessLog(Outlet(sink, notice, _failing(settings)), render, settings.access_log_skip, asking=form != "json")
+    render = JSONLines() if form == "json" else text_render()
+    return AccessLog(Outlet(sink, notice, _failing(settings)), render, settings.access_log_skip)
 
 
 def _form(settings: Settings) -> str:

@@ -66,7 +66,7 @@ class Series:
 class Record(NamedTuple):
     """A request and what became of it: the one record of it, made when the last byte of its answer was sent.
 
-    request: the request; None: it was refused before its head was whole, or it is of a series, and nobody asks for it.
+    request: the request; None: it was refused before its head was whole.
     peer: whom it came from.
     response: what answered it. None: a small JSON answer that was sent without one.
     status: the status that was sent.
@@ -79,8 +79,7 @@ class Record(NamedTuple):
     ended: when the last byte was given to the kernel. All four are readings of the loop's clock, in seconds.
     end: why the connection ends with it.
     head: bytes of the answer's head; the rest of `sent` is its content, with the framing of chunks.
-    name: the id of a refusal, or of one of a series if somebody asks for it; empty: the request has it.
-    series: what it has in common with others; None: it was no plain one.
+    name: the id of a refusal; empty: the request has it.
     """
 
     request: Request | None
@@ -97,7 +96,6 @@ class Record(NamedTuple):
     end: End = End.KEPT
     head: int = 0
     name: bytes = b""
-    series: Series | None = None
 
     @property
     def id(self) -> str:
@@ -107,8 +105,6 @@ class Record(NamedTuple):
     @property
     def client(self) -> str:
         """Whom it is from, by the word of trusted proxies: the address; empty: a unix socket's."""
-        if self.series is not None:
-            return self.series.client
         return (self.peer.client if self.request is None else self.request.client)[0]
 
 
@@ -125,23 +121,13 @@ class Gauges(NamedTuple):
 
 
 Fields = tuple[
-    Request | None,
-    Peer,
-    Response | None,
-    int,
-    str,
-    int,
-    int,
-    float,
-    float,
-    float,
-    float,
-    End,
-    int,
-    bytes,
-    Series | None,
-]
+    Request | None, Peer, Response | None, int, str, int, int, float, float, float, float, End, int, bytes
+]  # fmt: skip
 """The fields of a `Record`, as observers are told them: a plain tuple is made, and taken apart, in half the time."""
+
+Plain = tuple[Series, bytes, int, int, float, float, float]
+"""What a plain exchange adds to its series: the name if somebody asks for it, received, sent, called, returned, ended;
+see `Record`. It began with the turn, its status was 200, and the connection goes on."""
 
 make_record: Callable[[Fields], Record] = Record._make
 """The record of its fields, by name."""
@@ -151,7 +137,9 @@ class Observer:
     """Is told what happens. A subclass has those methods it wants; these do nothing.
 
     naming: whether it asks for the id of each request.
-    asking: whether it asks for more of a request than its series tells.
+    asking: whether it asks for more of each request than its series tells. Where nobody does, plain exchanges are told
+    in the short form, by `on_turn`: half of what is made for one otherwise isn't, and no request is kept until the
+    turn's end, so that the next takes its memory.
     """
 
     naming = False
@@ -162,6 +150,9 @@ class Observer:
 
     def on_exchanges(self, exchanges: list[Fields]) -> None:
         """Note what came of the requests of one turn, and of the refusals of such: each is told once."""
+
+    def on_turn(self, exchanges: list[Fields], plain: list[Plain], began: float) -> None:
+        """`on_exchanges`, and those in the short form; `began`: when they did. Told instead, where nobody is asking."""
 
     def on_shed(self, reason: str) -> None:
         """Note that a connection was refused before it said anything. reason: one word of a few."""
@@ -207,12 +198,17 @@ class Hub:
         for name in ("on_open", "on_shed", "on_timeout", "on_close", "on_wait", "on_tick"):
             setattr(self, name, _telling(found, name))
         self._on_exchanges = _telling(found, "on_exchanges")
+        self._on_turn = _telling(found, "on_turn")
         self._on_stop = _telling(found, "on_stop")
         self._call_soon = loop.call_soon
         self.naming = any(observer.naming for observer in found)
         self.asking = any(observer.asking for observer in found)
         self.pending: list[Fields] = []
         """What the observers will be told at the end of the turn. The first is to be announced by `begin`."""
+        self.plain: list[Plain] = []
+        """The same in the short form, unless somebody is asking."""
+        self.began = 0.0
+        """When those did."""
 
     def on_exchange(self, exchange: Fields) -> None:
         """Take what came of a request; the observers are told at the end of the turn."""
@@ -230,9 +226,12 @@ class Hub:
         self._on_stop()
 
     def _flush(self) -> None:
-        exchanges = self.pending[:]
+        exchanges, plain = self.pending[:], self.plain[:]
         self.pending.clear()
-        if exchanges:
+        self.plain.clear()
+        if plain or (exchanges and not self.asking):
+            self._on_turn(exchanges, plain, self.began)
+        elif exchanges:
             self._on_exchanges(exchanges)
 
 

@@ -75,7 +75,7 @@ class Told:
 
     def __init__(self, shared: Shared, hub: Hub) -> None:
         self.hub = hub
-        self.pending = hub.pending
+        self.plain = hub.plain
         self.named = shared.settings.request_id
         self.naming = self.named or hub.naming
         self.asking = hub.asking
@@ -173,9 +173,7 @@ class TellingConnection(Connection):
             answer = handle(request)
             returned = clock()
             payload = response = None
-            content = b""
             if type(answer) is bytes:
-                content = answer
                 if told.named:
                     start = _named_heads.get(len(answer))
                     payload = encode_named(answer, name) if start is None else start + name + _END + answer
@@ -184,7 +182,6 @@ class TellingConnection(Connection):
                     payload = encode_json(answer) if start is None else start + answer
             elif isinstance(answer, Response):
                 response = answer
-                content = answer.body  # type: ignore[assignment]
                 payload = encode_named(answer, name) if told.named else encode_plain(answer)
             if payload is None:
                 request.arrived, request.called, request.returned = shared.loop.now, called, returned
@@ -199,31 +196,28 @@ class TellingConnection(Connection):
             whole = len(payload)
             now = shared.loop.now
             if sent < whole:
-                head = whole - len(content)
+                head = whole - _content_size(answer)
                 self.drafts.append(_Draft(request, response, 200, size, whole, head, now, called, returned))
                 self.output.append(memoryview(payload)[sent:])
                 self._enter(Phase.SENDING)
                 return
             self.deadline = now + shared.keep_alive
-            if known:
-                # `request.client`, without a call where no proxy has anything to say.
-                client = self.address if self.direct or section.origin is NOTHING else request.client[0]
-                series = told.series.get((request.method, request.target, section, client))
-                if series is None:
-                    series = told.new_series(request, client)
-                route = series.route
-            else:
-                series, route = None, told.pattern(request)
-            # A request that is kept till the turn's end has its memory taken by none of the next: that is felt.
-            kept = request if series is None or told.asking else None
-            record = (
-                kept, request.peer, response, 200, route, size, sent,
-                now, called, returned, clock(), _KEPT, sent - len(content), name, series,
-            )  # fmt: skip
-            pending = told.pending
-            if not pending:
+            if told.asking or not known:
+                told.hub.on_exchange((
+                    request, request.peer, response, 200, told.pattern(request), size, sent,
+                    now, called, returned, clock(), _KEPT, sent - _content_size(answer), b"",
+                ))  # fmt: skip
+                return
+            # `request.client`, without a call where no proxy has anything to say.
+            client = self.address if self.direct or section.origin is NOTHING else request.client[0]
+            series = told.series.get((request.method, request.target, section, client))
+            if series is None:
+                series = told.new_series(request, client)
+            plain = told.plain
+            if not plain:
+                told.hub.began = now
                 told.hub.begin()
-            pending.append(record)
+            plain.append((series, name, size, sent, called, returned, clock()))
         except Exception as error:
             self._on_failure(error)
 
@@ -330,7 +324,7 @@ class TellingConnection(Connection):
             peer = self.parser.peer if request is None else request.peer
             record = (
                 request, peer, draft.response, draft.status, pattern, draft.received, sent,
-                draft.began, draft.called, draft.returned, now, end if last else End.KEPT, draft.head, draft.name, None,
+                draft.began, draft.called, draft.returned, now, end if last else End.KEPT, draft.head, draft.name,
             )  # fmt: skip
             told.hub.on_exchange(record)
 
@@ -382,6 +376,11 @@ class TellingConnection(Connection):
         now = self.told.clock()
         called = getattr(request, "called", now)
         return _Draft(request, None, GIVEN_UP, self._received(), 0, 0, called, called, now)
+
+
+def _content_size(answer: Response | bytes | Deferred) -> int:
+    """Of what is sent in one piece."""
+    return len(answer.body if isinstance(answer, Response) else answer)  # type: ignore[arg-type]
 
 
 def named(answer: bytes, name: bytes) -> bytes:

@@ -9,7 +9,6 @@ import re
 import select
 import subprocess
 import sys
-import tracemalloc
 from typing import Any
 
 import pytest
@@ -17,9 +16,9 @@ import pytest
 from hypoll import accesslog
 from hypoll.accesslog import (
     AccessLog,
+    JSONLines,
     dropped_json,
     dropped_text,
-    json_render,
     open_access_log,
     text_render,
 )
@@ -57,7 +56,7 @@ def text(of: Record) -> str:
 
 
 def document(of: Record) -> dict[str, Any]:
-    (line,) = json_render(lambda: TIME)([of])
+    (line,) = JSONLines(lambda: TIME)([of])
     assert line.endswith(b"}\n")
     assert line.count(b"\n") == 1
     return json.loads(line)  # type: ignore[no-any-return]
@@ -112,7 +111,7 @@ def test_the_second_is_told_anew_when_it_is_over():
 
 def test_the_milliseconds_are_told_anew_when_they_are_over():
     now = [TIME]
-    render = json_render(lambda: now[0])
+    render = JSONLines(lambda: now[0])
     for later in (0.0002, 0.0004, 0.0013, 0.0105):
         now[0] = TIME + later
         moment = json.loads(render([exchange()])[0])["time"]
@@ -161,7 +160,7 @@ def test_nothing_a_client_sends_forges_a_line_or_a_field(field, value):
     assert (match[4], match[5], match[8]) == ("200", "150", "0.004123")
     assert line.isascii()
     assert line[:-1].isprintable()
-    written = json_render(lambda: TIME)([record])[0].decode()
+    written = JSONLines(lambda: TIME)([record])[0].decode()
     if field in ("user-agent", "referer", "target"):
         assert written[:-1].isprintable(), "what the client chooses is fit for a terminal"
     assert not re.search(r"[\x00-\x1f]", written[:-1])
@@ -174,7 +173,7 @@ def test_nothing_a_client_sends_forges_a_line_or_a_field(field, value):
 def test_a_line_of_all_that_http_lets_through_fits_the_atomic_size_of_a_pipe():
     made = request("/" + '"\\' * 8000, ("user-agent", '"\xff' * 4000), ("referer", '\\"' * 4000))
     assert len(text(exchange(made))) <= select.PIPE_BUF
-    assert len(json_render()([exchange(made)])[0]) <= select.PIPE_BUF
+    assert len(JSONLines()([exchange(made)])[0]) <= select.PIPE_BUF
 
 
 @pytest.mark.parametrize(
@@ -196,26 +195,22 @@ def test_the_line_of_a_plain_exchange_says_the_same_as_any_other(values):
     made = request(values.pop("path", "/"), ("user-agent", '"'))
     made._name = values.pop("name", "0123456789abcdef").encode()
     general = exchange(made, **values)
-    plain = general._replace(request=None, name=made._name, series=Series(made, "/x", made.client[0]))
+    series = Series(made, general.route, made.client[0])
+    assert made._name is not None
+    plain = (series, made._name, general.received, general.sent, general.called, general.returned, general.ended)
+    lines = JSONLines(lambda: TIME)
     # Twice: what is known of the first is used for the second.
-    lines = json_render(lambda: TIME)([general, plain, plain])
-    assert lines[0] == lines[1] == lines[2]
+    assert lines.plain([plain, plain], general.began) == lines([general, general])
 
 
 def test_beginnings_of_lines_are_remembered_within_a_bound():
-    made, render = request(), json_render(lambda: TIME)
-    plain = exchange(made)._replace(request=None, name=b"a", series=Series(made, "/", "192.0.2.7"))
-    sizes = range(accesslog.LINES * 3)
-    render([plain])
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        for at in range(0, len(sizes), 64):
-            lines = render([plain._replace(sent=size) for size in sizes[at : at + 64]])
-            assert [json.loads(line)["sent"] for line in lines] == list(sizes[at : at + 64])
-        assert tracemalloc.get_traced_memory()[0] - before < accesslog.LINES * 1024
-    finally:
-        tracemalloc.stop()
+    lines = JSONLines(lambda: TIME)
+    series = Series(request(), "/", "192.0.2.7")
+    for at in range(0, accesslog.LINES * 3, 64):
+        sizes = range(at, at + 64)
+        found = lines.plain([(series, b"a", 1, size, 5.0, 5.0, 5.0) for size in sizes], 5.0)
+        assert [json.loads(line)["sent"] for line in found] == list(sizes)
+        assert len(lines._beginnings) <= accesslog.LINES
 
 
 def test_of_a_field_sent_twice_the_last_is_logged_and_a_long_one_is_cut():
@@ -225,7 +220,7 @@ def test_of_a_field_sent_twice_the_last_is_logged_and_a_long_one_is_cut():
 
 def test_header_sections_are_remembered_within_a_bound(monkeypatch):
     monkeypatch.setattr(accesslog, "SECTIONS", 4)
-    render = json_render()
+    render = JSONLines()
     sections = [Section((("user-agent", str(number)),)) for number in range(10)]
     for _ in range(2):
         for number, section in enumerate(sections):
@@ -235,7 +230,7 @@ def test_header_sections_are_remembered_within_a_bound(monkeypatch):
 
 def test_targets_are_remembered_within_a_bound(monkeypatch):
     monkeypatch.setattr(accesslog, "REMEMBERED", 4)
-    render = json_render()
+    render = JSONLines()
     for _ in range(2):
         for number in range(10):
             for path in (f"/{number}", f"/{'a' * 200}{number}"):
@@ -276,7 +271,7 @@ class Heap(Sink):
 
 def test_the_lines_of_one_turn_go_out_in_one_write():
     heap = Heap()
-    log = AccessLog(Outlet(heap, dropped_json), json_render())
+    log = AccessLog(Outlet(heap, dropped_json), JSONLines())
     for count in (3, 1):
         log.on_exchanges([exchange(request(f"/{number}")) for number in range(count)])
     assert [data.count(b"\n") for data in heap.writes] == [3, 1]
@@ -285,7 +280,7 @@ def test_the_lines_of_one_turn_go_out_in_one_write():
 
 def test_a_tick_tries_again_a_signal_reopens_and_the_end_writes_what_is_left():
     heap = Heap()
-    log = AccessLog(Outlet(heap, dropped_json), json_render())
+    log = AccessLog(Outlet(heap, dropped_json), JSONLines())
     heap.full = True
     log.on_exchanges([exchange(request())])
     log.on_tick(0.0, Gauges({}))

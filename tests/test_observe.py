@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from hypoll.message import NOBODY
-from hypoll.observe import End, Fields, Gauges, Hub, Observer, Record, Timeout, combine, make_record
+from hypoll.message import NOBODY, Request
+from hypoll.observe import End, Fields, Gauges, Hub, Observer, Plain, Record, Series, Timeout, combine, make_record
 
-FIELDS = (None, NOBODY, None, 400, "", 1, 2, 0.0, 0.0, 0.0, 1.0, End.REFUSED, 130, b"a", None)
+FIELDS = (None, NOBODY, None, 400, "", 1, 2, 0.0, 0.0, 0.0, 1.0, End.REFUSED, 130, b"a")
 
 CALLS = {
     "on_open": (),
@@ -60,7 +60,7 @@ def tell_all(hub: Hub, turn: Turn) -> None:
 
 
 def test_every_method_is_tried_here():
-    assert sorted(CALLS) == sorted(name for name in vars(Observer) if name.startswith("on_"))
+    assert sorted([*CALLS, "on_turn"]) == sorted(name for name in vars(Observer) if name.startswith("on_"))
 
 
 def test_nobody_is_none(turn):
@@ -101,6 +101,39 @@ def test_the_exchanges_of_a_turn_are_told_together_at_its_end(turn):
         turn.end()
     turn.end()
     assert keeper.told == [[200, 404], [500]]
+
+
+class Modest(Observer):
+    asking = False
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def on_turn(self, exchanges: list[Fields], plain: list[Plain], began: float) -> None:
+        self.told.append(([exchange[3] for exchange in exchanges], [exchange[2] for exchange in plain], began))
+
+
+def test_where_nobody_asks_for_more_plain_exchanges_are_told_in_the_short_form(turn):
+    modest = Modest()
+    hub = hub_of(turn, modest)
+    assert not hub.asking
+    series = Series(Request("GET", b"/"), "/", "")
+    for received in (3, 4):
+        if not hub.plain:
+            hub.began = 5.0
+            hub.begin()
+        hub.plain.append((series, b"", received, 0, 0.0, 0.0, 0.0))
+    hub.on_exchange(FIELDS)
+    turn.end()
+    hub.on_exchange(FIELDS)
+    turn.end()
+    turn.end()
+    assert modest.told == [([400], [3, 4], 5.0), ([400], [], 5.0)]
+
+
+def test_one_that_asks_is_enough(turn):
+    hub = hub_of(turn, Modest(), Observer())
+    assert hub.asking
 
 
 def test_those_of_the_last_turn_are_told_before_the_end(turn):
