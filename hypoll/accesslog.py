@@ -31,9 +31,6 @@ SECTIONS = 128
 SHORT = 2000
 """Microseconds below which a duration's text is at hand: there making it would be felt."""
 
-LINES = 1024
-"""Beginnings of lines of plain exchanges that are remembered; then all are forgotten."""
-
 REMEMBERED = 1024
 """Targets whose text is remembered, of at most `REMEMBERED_SIZE` bytes; then all are forgotten."""
 
@@ -195,7 +192,6 @@ class JSONLines:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._read = _Clock("%Y-%m-%dT%H:%M:%S", clock).read
         self._fixed = _Fixed()
-        self._beginnings: dict[tuple[Series, int, int], bytes] = {}
 
     def __call__(self, exchanges: list[Fields]) -> list[bytes]:
         """The lines of a turn's exchanges."""
@@ -208,10 +204,10 @@ class JSONLines:
         # to microseconds. The benchmark's row of all observers holds it.
         lines = []
         begin = self._begin()
-        beginnings = self._beginnings
         for series, name, received, sent, called, returned, ended in exchanges:
-            known = beginnings.get((series, received, sent))
-            if known is None:
+            if sent == series.sent and received == series.received:
+                known = series.beginning
+            else:
                 known = self._beginning(series, received, sent)
             handler, duration = int((returned - called) * 1e6 + 0.5), int((ended - began) * 1e6 + 0.5)
             line = (
@@ -228,12 +224,10 @@ class JSONLines:
         return b'{"time":"%b.%03dZ",' % (second.encode(), milliseconds)
 
     def _beginning(self, series: Series, received: int, sent: int) -> bytes:
-        """What the line of an exchange has before its id."""
+        """What the line of an exchange has before its id. It is kept for the next of these sizes."""
         key = series.target, series.section, series.method, series.route, 200, series.client
         known = b'%b,"received":%d,"sent":%d,"request_id":"' % (self._fixed[key], received, sent)
-        if len(self._beginnings) >= LINES:
-            self._beginnings.clear()
-        self._beginnings[series, received, sent] = known
+        series.beginning, series.received, series.sent = known, received, sent
         return known
 
     def _general(self, record: Record) -> bytes:

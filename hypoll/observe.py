@@ -49,10 +49,11 @@ class Timeout(StrEnum):
 class Series:
     """What requests have in common of one method, target, header section and client, answered with a plain 200.
 
-    route, client: as in `Record`. counts: where `hypoll.metrics` counts them, once it has found out.
+    route, client: as in `Record`. counts: where `hypoll.metrics` counts them, once it has found out. beginning: of the
+    line that `hypoll.accesslog` writes of one with these sizes, `received` and `sent`; -1: it has written none.
     """
 
-    __slots__ = ("client", "counts", "method", "route", "section", "target")
+    __slots__ = ("beginning", "client", "counts", "method", "received", "route", "section", "sent", "target")
 
     def __init__(self, request: Request, route: str, client: str) -> None:
         self.method = request.method
@@ -61,6 +62,8 @@ class Series:
         self.route = route
         self.client = client
         self.counts: Any = None
+        self.beginning = b""
+        self.received = self.sent = -1
 
 
 class Record(NamedTuple):

@@ -27,6 +27,7 @@ from hypoll.shared import READ_SIZE, Shared
 _heads, _named_heads = JSON_HEADS, NAMED_HEADS
 _KEPT = End.KEPT
 _END = b"\r\n\r\n"
+_NONE = Series(Request("", b""), "", "")
 
 GIVEN_UP = 499
 """The status that is told of a request whose client left before there was an answer: none was sent."""
@@ -83,7 +84,7 @@ class Told:
         self.clock = shared.loop.clock
         self._find: Callable[[Request], str | None] = getattr(shared.application, "pattern", lambda request: None)
         self._patterns: dict[tuple[str, bytes], str] = {}
-        self.series: dict[tuple[str, bytes, Section, str], Series] = {}
+        self._series: dict[tuple[str, bytes, Section, str], Series] = {}
         self.answer = shared.answer
         shared.answer = self._timed
         shared.told = self
@@ -98,16 +99,21 @@ class Told:
                 self._patterns[key] = found
         return found
 
-    def new_series(self, request: Request, client: str) -> Series:
-        """The series of a plain request that is in none which is remembered."""
-        series = Series(request, self.pattern(request), client)
-        if len(self.series) < REMEMBERED and len(request.target) <= REMEMBERED_SIZE:
-            self.series[request.method, request.target, request.section, client] = series
+    def find_series(self, request: Request, address: str, direct: bool) -> Series:
+        """The series of a plain request. direct: the client has this address, whatever the request says."""
+        # `request.client`, without a call where no proxy has anything to say.
+        client = address if direct or request.section.origin is NOTHING else request.client[0]
+        key = request.method, request.target, request.section, client
+        series = self._series.get(key)
+        if series is None:
+            series = Series(request, self.pattern(request), client)
+            if len(self._series) < REMEMBERED and len(request.target) <= REMEMBERED_SIZE:
+                self._series[key] = series
         return series
 
     def tidy(self) -> None:
         """Make room for what is asked for now: once a second."""
-        for remembered in (self._patterns, self.series):
+        for remembered in (self._patterns, self._series):
             if len(remembered) >= REMEMBERED:
                 remembered.clear()
 
@@ -123,12 +129,26 @@ class Told:
 class TellingConnection(Connection):
     """See the module."""
 
-    __slots__ = ("address", "began", "direct", "drafts", "end", "last_read", "pulling", "streamed", "told", "used")
+    __slots__ = (
+        "address",
+        "began",
+        "direct",
+        "drafts",
+        "end",
+        "last_read",
+        "pulling",
+        "series",
+        "streamed",
+        "told",
+        "used",
+    )
 
     def __init__(self, shared: Shared, sock: socket.socket, peer: Peer) -> None:
         told = shared.told
         assert told is not None
         self.told: Told = told
+        self.series = _NONE
+        """Of the last plain request."""
         self.address = peer.client[0]
         self.direct = peer.origin is None
         """Whether the peer's own address is the client's, whatever its requests say."""
@@ -208,11 +228,10 @@ class TellingConnection(Connection):
                     now, called, returned, clock(), _KEPT, sent - _content_size(answer), b"",
                 ))  # fmt: skip
                 return
-            # `request.client`, without a call where no proxy has anything to say.
-            client = self.address if self.direct or section.origin is NOTHING else request.client[0]
-            series = told.series.get((request.method, request.target, section, client))
-            if series is None:
-                series = told.new_series(request, client)
+            # A target that is the same object came with the same line.
+            series = self.series
+            if request.target is not series.target or section is not series.section:
+                series = self.series = told.find_series(request, self.address, self.direct)
             plain = told.plain
             if not plain:
                 told.hub.began = now
