@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -22,6 +23,13 @@ STOP_TIMEOUT = 5.0
 
 WRK_THREADS = 1
 
+WINDOW = 0.1
+"""Seconds between two looks at a server: what else a machine does, or one it shares a processor with, comes and goes by
+tenths of a second."""
+
+MAX_SEGMENTS = 8
+"""TCP segments a request up to which they tell how many requests a window had."""
+
 _URL = re.compile(r"http://127\.0\.0\.1:([0-9]+)")
 _REQUESTS = re.compile(r"([0-9]+) requests in ")
 _RATE = re.compile(r"Requests/sec: +([0-9.]+)")
@@ -33,10 +41,18 @@ class BenchmarkError(Exception):
 
 
 class Load(NamedTuple):
-    """What wrk did."""
+    """What wrk did. windows: microseconds of CPU a request in each tenth of a second, where that was watched."""
 
     requests: int
     rate: float
+    windows: tuple[float, ...] = ()
+
+
+class Sample(NamedTuple):
+    """Seconds of CPU and TCP segments so far."""
+
+    cpu: float
+    segments: int
 
 
 class Cpu(NamedTuple):
@@ -122,16 +138,48 @@ def end_on_term() -> None:
     signal.signal(signal.SIGTERM, leave)
 
 
-def load(contestant: Contestant, port: int, core: int, seconds: int, connections: int) -> Load:
-    """Let wrk ask for `seconds`. Raises `BenchmarkError` when a request fails."""
+def load(contestant: Contestant, port: int, core: int, seconds: int, connections: int, pid: int | None = None) -> Load:
+    """Let wrk ask for `seconds`. pid: of a server to watch meanwhile. Raises `BenchmarkError` when a request fails."""
     script = [] if contestant.script is None else ["-s", str(HERE / contestant.script)]
     url = f"http://127.0.0.1:{port}{contestant.path}"
     count = contestant.connections or connections
     command = ["wrk", f"-t{WRK_THREADS}", f"-c{count}", f"-d{seconds}s", *script, url]
-    result = subprocess.run(pinned(core, command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if result.returncode:
-        raise BenchmarkError(f"wrk failed: {result.stdout}")
-    return parse_wrk(result.stdout)
+    samples = []
+    with subprocess.Popen(
+        pinned(core, command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        while process.returncode is None:
+            if pid is not None:
+                samples.append(Sample(cpu(pid).total, segments()))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                output, _ = process.communicate(timeout=WINDOW)
+    if process.returncode:
+        raise BenchmarkError(f"wrk failed: {output}")
+    done = parse_wrk(output)
+    return done._replace(windows=windows(samples, done.requests))
+
+
+def segments() -> int:
+    """TCP segments received on this machine so far, loopback's included (proc_pid_net(5), snmp)."""
+    names, values = re.findall(r"^Tcp: (.*)$", Path("/proc/net/snmp").read_text(), re.MULTILINE)
+    return int(values.split()[names.split().index("InSegs")])
+
+
+def windows(samples: Sequence[Sample], requests: int) -> tuple[float, ...]:
+    """Microseconds of CPU a request between each two samples, but the first and the last ones.
+
+    The requests of a window are told by its segments, of which small ones have always the same number. None where a
+    request has many.
+    """
+    inner = samples[2:-2]
+    if len(inner) < 2 or samples[-1].segments - samples[0].segments > MAX_SEGMENTS * requests:
+        return ()
+    segments_each = (samples[-1].segments - samples[0].segments) / requests
+    return tuple(
+        (after.cpu - before.cpu) / (after.segments - before.segments) * segments_each * 1e6
+        for before, after in itertools.pairwise(inner)
+        if after.segments > before.segments
+    )
 
 
 def parse_wrk(text: str) -> Load:

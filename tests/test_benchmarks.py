@@ -15,7 +15,7 @@ import pytest
 from benchmarks import compare, idle, measure, syscalls
 from benchmarks.compare import Cost
 from benchmarks.contestants import CONTESTANTS, HERE, Contestant, choose
-from benchmarks.measure import BenchmarkError, Cpu, Load
+from benchmarks.measure import BenchmarkError, Cpu, Load, Sample
 
 BY_KEY = {contestant.key: contestant for contestant in CONTESTANTS}
 REQUEST = b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -134,7 +134,7 @@ def test_cpu_includes_children():
 
 def test_the_cost_of_a_request_is_the_time_used_divided():
     used = Cpu(3.0, 1.0, 2.0, 1.5).since(Cpu(1.0, 0.5, 0.5, 1.0))
-    assert compare.cost(Load(100_000, 40_000.0), used) == pytest.approx(Cost(40_000.0, 20.0, 5.0, 15.0, 0.8, 0.2))
+    assert compare.cost(Load(100_000, 40_000.0), used)[:6] == pytest.approx((40_000.0, 20.0, 5.0, 15.0, 0.8, 0.2))
 
 
 def costs(floors: list[float], inlines: list[float]) -> dict[str, list[Cost]]:
@@ -142,6 +142,31 @@ def costs(floors: list[float], inlines: list[float]) -> dict[str, list[Cost]]:
         key: [Cost(1e5, total, 1.0, total - 1, 1.0, 0.0) for total in totals]
         for key, totals in {"floor": floors, "inline": inlines}.items()
     }
+
+
+def test_what_a_request_costs_is_told_for_each_window():
+    # Two segments a request; 10 µs each but in the third of the four inner windows, where it is 20.
+    samples = [Sample(cpu, 200_000 * at) for at, cpu in enumerate((0, 1, 2, 3, 4, 6, 7, 8, 9))]
+    assert measure.windows(samples, 800_000) == pytest.approx((10.0, 10.0, 20.0, 10.0))
+    assert measure.windows(samples, 100_000) == (), "of many segments"
+    assert measure.windows(samples[:4], 800_000) == ()
+    assert measure.windows([], 1) == ()
+
+
+def test_the_cheapest_windows_count():
+    first = Cost(1e5, 12.0, 4.0, 8.0, 1.0, 0.0, (9.0, 11.0, *[14.0] * 20))
+    second = Cost(1e5, 14.0, 5.0, 9.0, 1.0, 0.0, (16.0,) * 18)
+    found = compare.best({"inline": [first, second]})["inline"]
+    assert found[:4] == pytest.approx((1e5, 10.0, 4 / 1.2, 8 / 1.2))
+
+
+def test_a_server_is_watched_while_it_is_asked():
+    if shutil.which("wrk") is None:
+        pytest.skip("there is no wrk")
+    with measure.running(BY_KEY["inline"], sys.executable) as (pid, port):
+        load = measure.load(BY_KEY["inline"], port, min(os.sched_getaffinity(0)), 1, 8, pid)
+    assert len(load.windows) >= 3
+    assert all(window > 0 for window in load.windows)
 
 
 def test_the_cheapest_run_counts():
