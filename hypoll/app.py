@@ -15,7 +15,18 @@ import orjson
 from hypoll.answers import failure, settle, to_response
 from hypoll.hooks import Complete, Hooks, InThread, Scopes, at_once, pass_hooks, run_hook
 from hypoll.http import FAILURES, Deferred, HTTPError, Kind, Request, Response, json_response
-from hypoll.routing import Handler, Route, RouteError, Table, check_handler, check_hook, kind_of, name_of, parse_path
+from hypoll.routing import (
+    Handler,
+    Methods,
+    Route,
+    RouteError,
+    Table,
+    check_handler,
+    check_hook,
+    kind_of,
+    name_of,
+    parse_path,
+)
 from hypoll.static import Static
 from hypoll.wsgi_face import Face
 
@@ -25,6 +36,8 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 """The methods a route may be declared for."""
 
 log = logging.getLogger("hypoll.error")
+
+_NO_METHODS: Methods = {}
 
 H = TypeVar("H", bound=Callable[..., Any])
 
@@ -240,8 +253,7 @@ class Routes:
         if self._hooked:
             return self._with_hooks(request)
         try:
-            methods = self._static.get(request.target)
-            route = methods.get(request.method) if methods is not None else None
+            route = self._static.get(request.target, _NO_METHODS).get(request.method)
             if route is None:
                 route = self._find(request)
                 if route.deferred is not None:

@@ -117,14 +117,21 @@ class Known:
 
     sections: header sections, by their bytes. bare: those of them after which no body comes.
     lines: method and target of request lines, by their bytes before the version.
+    execute: httptools' own judgement of a whole request without a body. It has no callbacks, and keeps nothing from one
+    to the next.
     """
 
-    __slots__ = ("bare", "lines", "sections")
+    __slots__ = ("bare", "execute", "lines", "sections")
 
     def __init__(self) -> None:
+        self.renew()
         self.sections: dict[bytes, Section] = {}
         self.bare: dict[bytes, Section] = {}
         self.lines: dict[bytes, tuple[str, bytes]] = {}
+
+    def renew(self) -> None:
+        """Begin with another parser: one that has raised is of no further use."""
+        self.execute = httptools.HttpRequestParser(None).feed_data
 
     def add_section(self, block: bytes, section: Section) -> None:
         """Remember a section that goes with any request line of HTTP/1.1, unless it is a large one."""
@@ -240,14 +247,15 @@ class RequestParser:
             known = self._simple_line(line)
             if known is None:
                 return None
-        execute = self._execute
+        execute = self._known.execute
         try:
             execute(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            # To be judged again, with care; a parser that has raised is of no further use.
-            self._renew()
+        except BaseException as error:
+            self._known.renew()
             self._lines.pop(line, None)
-            return None
+            if not isinstance(error, (httptools.HttpParserError, httptools.HttpParserUpgrade)):
+                raise
+            return None  # to be judged again, with care
         request = PlainRequest()
         request.method, request.target = known
         request.section = section

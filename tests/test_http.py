@@ -218,6 +218,23 @@ def test_a_known_line_excuses_no_bad_section(parser: RequestParser) -> None:
         parser.feed(b"GET / HTTP/1.1\r\nHost: h\r\nA b\r\n\r\n")
 
 
+@pytest.mark.parametrize("failure", [MemoryError, KeyboardInterrupt])
+def test_a_judgement_that_was_broken_off_spoils_no_other(known: Known, failure: type[BaseException]) -> None:
+    """It is one for all connections."""
+    parsers = [RequestParser(Settings(), known=known) for _ in range(2)]
+    feed(parsers[0], GET)
+    judge = known.execute
+
+    def broken_off(data: Any) -> None:
+        judge(data[:-2])
+        raise failure
+
+    known.execute = broken_off
+    with pytest.raises(failure):
+        parsers[0].quick(GET)
+    assert all(parser.quick(GET) is not None for parser in parsers)
+
+
 def test_quick_leaves_alone_what_it_does_not_give(parser: RequestParser) -> None:
     assert parser.quick(GET) is None
     assert parser.add(GET) is not None
