@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from inspect import CORO_CREATED, getcoroutinestate
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orjson import dumps
@@ -86,6 +85,7 @@ class Exchange(Job):
     started = False
     broken = False
     """Whether the request's body will never be whole: nothing can follow its answer."""
+    _begun = False
     _task: asyncio.Task[None] | None = None
     _answer: Response | bytes = b""
     _starved_at: float | None = None
@@ -128,8 +128,7 @@ class Exchange(Job):
         self.end()
         if self.deferred.kind is Kind.THREADED:
             self.means.threads.withdraw(self)
-        elif task is not None and not told and getcoroutinestate(task.get_coro()) != CORO_CREATED:  # type: ignore[arg-type]
-            # A task that waits for the body is told by that. One that hasn't begun sees that its connection is gone.
+        elif task is not None and self._begun and not told:  # a task that waits for the body is told by that
             task.cancel()
 
     def end(self) -> None:
@@ -182,6 +181,7 @@ class Exchange(Job):
     async def _run(self, tasks: Tasks) -> None:
         """The task of a request."""
         deferred, request = self.deferred, self.request
+        self._begun = True
         try:
             if self.connection is None:
                 return  # the client has gone already: a task cancelled before it begins never comes to its end below

@@ -228,9 +228,13 @@ class TellingConnection(Connection):
                     now, called, returned, clock(), _KEPT, sent - _content_size(answer), b"",
                 ))  # fmt: skip
                 return
-            # A target that is the same object came with the same line.
+            # The same objects, as of lines and sections that are remembered, are the same series.
             series = self.series
-            if request.target is not series.target or section is not series.section:
+            if (
+                request.target is not series.target
+                or section is not series.section
+                or request.method is not series.method
+            ):
                 series = self.series = told.find_series(request, self.address, self.direct)
             plain = told.plain
             if not plain:

@@ -196,8 +196,11 @@ class Threads:
     def forget(self) -> None:
         """Be without threads, in a forked child: its copies of the eventfds would wake those of its parent."""
         self._sleepers.clear()
-        self._started = 0
-        self._waking = False
+        self._jobs.clear()
+        self._finished.clear()
+        self._starting = threading.Lock()
+        self._started = self.unfinished = 0
+        self._waking = self._planned = self._collecting = False
 
     def close(self) -> None:
         """Let idle threads end. Those at work end when they are done; nobody waits for them."""

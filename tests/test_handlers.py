@@ -518,6 +518,28 @@ def test_a_queued_request_whose_client_has_gone_is_not_handled(routes, steps):
     assert ran == [1]
 
 
+@pytest.mark.parametrize("kind", ["inline", "threaded", "async"])
+def test_a_client_that_goes_during_a_large_answer_is_let_go(kind):
+    """Of a handler that never waited, whose task may have ended before it was known (Python 3.12)."""
+    routes = Routes()
+    large = Response(bytes(16 * 1024 * 1024))
+
+    async def answer(request):
+        return large
+
+    handler = answer if kind == "async" else lambda request: large
+    routes.get("/", threaded=kind == "threaded")(handler)
+    with running(routes) as it:
+        client = it.connect()
+        client.send(get("/"))
+        assert client.line(b"\r\n\r\n").startswith(b"HTTP/1.1 200")
+        left: list[object] = []
+        it.on_loop(lambda: setattr(it.server.shared, "on_close", left.append))
+        client.reset()
+        it.until(lambda: not it.server.connections)
+        assert len(left) == 1
+
+
 def test_a_drain_waits_for_what_a_thread_did_for_a_client_that_has_gone():
     """Both calls come back in one turn; the first is the last connection's."""
     happened: list[str] = []

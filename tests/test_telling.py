@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
-from hypoll import File, HTTPError, Response, Routes
-from hypoll.observe import End, Fields, Observer, Record, Timeout, make_record
+from hypoll import File, HTTPError, Request, Response, Routes
+from hypoll.message import Peer
+from hypoll.observe import End, Fields, Observer, Plain, Record, Timeout, make_record
 
 from .serving import TICK, Client, Running, running
 
@@ -42,6 +43,21 @@ class Keeper(Observer):
 
     def on_timeout(self, timeout: Timeout) -> None:
         self.timeouts.append(timeout)
+
+
+class Modest(Keeper):
+    """One that is told plain exchanges in the short form; it makes the same records of them."""
+
+    asking = False
+    naming = True
+
+    def on_turn(self, exchanges: list[Fields], plain: list[Plain], began: float) -> None:
+        self.on_exchanges(exchanges)
+        for series, name, received, sent, called, returned, ended in plain:
+            request = Request(series.method, series.target, series.section, Peer((series.client, 0)))
+            request._name = name
+            times = began, called, returned, ended
+            self.records.append(Record(request, request.peer, None, 200, series.route, received, sent, *times))
 
 
 class Watched(NamedTuple):
@@ -95,15 +111,15 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> Routes:
 
 
 @contextlib.contextmanager
-def watched(routes: Routes, **settings: object) -> Iterator[Watched]:
-    keeper = Keeper()
+def watched(routes: Routes, kind: type[Keeper] = Keeper, /, **settings: object) -> Iterator[Watched]:
+    keeper = kind()
     with running(routes, observers=[keeper], **settings) as server:
         yield Watched(server, keeper)
 
 
-@pytest.fixture
-def told(routes):
-    with watched(routes) as watcher:
+@pytest.fixture(params=[Keeper, Modest])
+def told(routes, request):
+    with watched(routes, request.param) as watcher:
         yield watcher
 
 
@@ -176,6 +192,37 @@ def test_bytes_are_told_of_the_request_they_are_of(told):
         rest_of(client, client.line(b"\r\n\r\n"))
     records = told.records(known + len(asked) + 3)[known:]
     assert [record.received for record in records] == [len(one) for one in (*asked, get, new[0], get)]
+
+
+@pytest.mark.parametrize("kind", [Keeper, Modest])
+def test_each_is_told_as_what_it_was(kind):
+    """On one connection, of every method and with two sections of fields; `/` is an object that they have in common."""
+    own = Routes()
+    for method in ("GET", "POST", "PUT", "DELETE"):
+        own.route("/", methods=[method])(lambda request: request.method)
+        own.route("/{name}", methods=[method])(lambda request, name: [request.method, name])
+    targets = [b"/", b"/a", b"/b"]
+    lines = [b"%b %b" % (method, target) for target in targets for method in (b"GET", b"DELETE", b"POST", b"PUT")]
+    asked = [
+        line + b" HTTP/1.1\r\nHost: h\r\nUser-Agent: %b\r\n\r\n" % agent for agent in (b"x", b"y") for line in lines
+    ]
+    asked = [*asked, *asked, *asked[::5]]
+    with watched(own, kind) as told:
+        client = told.connect()
+        for one in asked:
+            client.send(one)
+            rest_of(client, client.line(b"\r\n\r\n"))
+        found = []
+        for record in told.records(len(asked)):
+            assert record.request is not None
+            line = b"%b %b" % (record.request.method.encode(), record.request.target)
+            found.append((line, record.request.headers["user-agent"], record.route, record.client))
+    for one, (line, agent, route, address) in zip(asked, found, strict=True):
+        assert one.startswith(line + b" ")
+        assert one.endswith(b" %b\r\n\r\n" % agent.encode())
+        assert route == ("/" if line.endswith(b" /") else "/{name}")
+        assert address == "127.0.0.1"
+    assert len({record.id for record in told.keeper.records}) == len(asked)
 
 
 def rest_of(client: Client, head: bytes) -> int:
