@@ -153,6 +153,8 @@ def load(contestant: Contestant, port: int, core: int, seconds: int, connections
                 samples.append(Sample(cpu(pid).total, segments()))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 output, _ = process.communicate(timeout=WINDOW)
+    if pid is not None:
+        samples.append(Sample(cpu(pid).total, segments()))  # all that wrk counted has its segments counted
     if process.returncode:
         raise BenchmarkError(f"wrk failed: {output}")
     done = parse_wrk(output)
