@@ -75,6 +75,9 @@ LINES = 1024
 
 LINE_SIZE = 256
 
+QUICK_BODY = 32 * 1024
+"""Bytes of a body up to which it may come whole with its head."""
+
 SIMPLE_LINE_SIZE = 2048
 """Bytes of a request line up to which it may be judged in the short way."""
 
@@ -117,8 +120,8 @@ class Known:
 
     sections: header sections, by their bytes. bare: those of them after which no body comes.
     lines: method and target of request lines, by their bytes before the version.
-    execute: httptools' own judgement of a whole request without a body. It has no callbacks, and keeps nothing from one
-    to the next.
+    execute: httptools' own judgement of a whole request, its body included. It has no callbacks, and keeps nothing from
+    one to the next.
     """
 
     __slots__ = ("bare", "execute", "lines", "sections")
@@ -177,10 +180,12 @@ class RequestParser:
         "_execute",
         "_fault",
         "_known",
+        "_largest_body",
         "_left",
         "_lines",
         "_longest_line",
         "_partial",
+        "_sections",
         "_settings",
         "_unfinished",
         "incoming",
@@ -212,6 +217,8 @@ class RequestParser:
         # A line up to this size passes no limit, and no head of it and a known section does.
         self._longest_line = longest
         self._bare = self._known.bare if longest >= LINE_SIZE else {}
+        self._sections = self._known.sections if longest >= LINE_SIZE else {}
+        self._largest_body = min(settings.max_body, QUICK_BODY)
         self.pending = b""
         """What was received and no request has used wholly yet, from `_at` on."""
         self._at = 0
@@ -233,13 +240,13 @@ class RequestParser:
     def quick(self, data: bytes) -> Request | None:
         """Give the request that the data are, if nothing about it is new or special.
 
-        None: nothing was taken, the data are to be given to `add`. Such a request is plain, without a body, and by
-        itself: nothing is pending before or after it.
+        None: nothing was taken, the data are to be given to `add`. Such a request is plain, its body, if it has one,
+        came whole with it, and it is by itself: nothing is pending before or after it.
         """
         # The hot path: that the line is a line and the section a section, known or seen, tells that this is one head
         # and nothing else.
         line, _, block = data.partition(_VERSION)
-        section = self._bare.get(block)
+        section = self._bare.get(block) or self._with_body(block)
         if section is None or self.state or self.pending:
             return None
         known = self._lines.get(line)
@@ -261,7 +268,17 @@ class RequestParser:
         request.section = section
         request.peer = self.peer
         request.plain = True
+        if section.length:
+            request.body = data[-section.length :]
         return request
+
+    def _with_body(self, block: bytes) -> Section | None:
+        """The section at the beginning of the block, if it is known and the rest is just its body."""
+        fields, end, body = block.partition(HEAD_END)
+        section = self._sections.get(fields + end)
+        if section is None or section.length != len(body) or len(body) > self._largest_body:
+            return None
+        return section
 
     def _simple_line(self, line: bytes) -> tuple[str, bytes] | None:
         """The method and the target of a line that is seen at a glance to be well-formed, but for single bytes."""

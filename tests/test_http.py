@@ -218,6 +218,35 @@ def test_a_known_line_excuses_no_bad_section(parser: RequestParser) -> None:
         parser.feed(b"GET / HTTP/1.1\r\nHost: h\r\nA b\r\n\r\n")
 
 
+def test_a_body_that_came_whole_with_its_head(parser: RequestParser) -> None:
+    assert parser.quick(POST + b"abc") is None
+    assert feed(parser, POST + b"abc").body == b"abc"
+    for body in (b"abc", b"\r\n\r", b"\x00\n\xff"):
+        request = parser.quick(POST + body)
+        assert request is not None
+        assert (request.method, request.body, request.plain) == ("POST", body, True)
+    for more in (b"", b"ab", b"abcd", b"abc" + GET, b"abc" + POST + b"abc"):
+        assert parser.quick(POST + more) is None
+        assert (parser.state, parser.pending) == (State.START, b"")
+    assert feed(parser, POST + b"abc" + GET).body == b"abc"
+    assert parser.next() is not None
+    feed(parser, GET)
+    assert getattr(parser.quick(GET), "body", None) == b""
+
+
+@pytest.mark.parametrize(("size", "quick"), [(http.QUICK_BODY, True), (http.QUICK_BODY + 1, False)])
+def test_a_large_body_goes_the_long_way(parser: RequestParser, size: int, quick: bool) -> None:
+    data = POST.replace(b": 3", b": %d" % size) + b"x" * size
+    feed(parser, data)
+    assert (parser.quick(data) is not None) == quick
+
+
+def test_a_known_section_excuses_no_body_that_is_too_large(known: Known) -> None:
+    feed(RequestParser(Settings(), known=known), POST + b"abc")
+    with pytest.raises(HTTPError, match="413"):
+        RequestParser(Settings(max_body=2), known=known).feed(POST + b"abc")
+
+
 @pytest.mark.parametrize("failure", [MemoryError, KeyboardInterrupt])
 def test_a_judgement_that_was_broken_off_spoils_no_other(known: Known, failure: type[BaseException]) -> None:
     """It is one for all connections."""
