@@ -39,6 +39,9 @@ LENGTHS = 1024
 """Lengths of content whose head is kept."""
 
 _prefixes: dict[str | None, bytes] = {}
+_others: dict[tuple[int, str | None], bytes] = {}
+"""The same of other statuses than 200, whose answers have content."""
+
 _date = b""
 
 
@@ -72,20 +75,25 @@ def refresh_date(now: float | None = None) -> None:
     global _date
     _date = formatdate(time.time() if now is None else now, usegmt=True).encode()
     _prefixes.clear()
+    _others.clear()
     JSON_HEADS.clear()
     NAMED_HEADS.clear()
 
 
 def encode_plain(response: Response) -> bytes | None:
-    """The bytes of a small 200 on a connection that goes on; None when the response needs more thought.
+    """The bytes of a small answer on a connection that goes on; None when the response needs more thought.
 
     Rule 7 of the hot path: only the length is new. The benchmark's inline row holds it.
     """
-    if response.status == 200 and response.headers is None and response.reason is None:
+    if response.headers is None and response.reason is None:
         body = response.body
         if type(body) is bytes and len(body) <= COPY_LIMIT:
+            status = response.status
             try:
-                prefix = _prefixes.get(response.content_type)
+                if status == 200:
+                    prefix = _prefixes.get(response.content_type)
+                else:
+                    prefix = _others.get((status, response.content_type))
             except TypeError:
                 return None  # no str, not even hashable: said where there is time to
             if prefix is not None:
@@ -165,8 +173,8 @@ def _encode_general(out: list[bytes], response: Response, request: Request, clos
         (reason(status) if response.reason is None else _checked_reason(response.reason)).encode("latin-1"),
         _field_lines(fields, None if status in BODILESS else content_type),
     )
-    if request.plain and not close and _is_simple(response) and framing is Framing.LENGTH:
-        _remember(content_type, head)
+    if request.plain and not close and framing is Framing.LENGTH and status != 205:
+        _remember(response, content_type, head)
     length = 0 if status == 205 else len(body) if declared is None and isinstance(body, bytes) else declared
     out.append(head + _framing_lines(framing, length, close, request.minor))
     part = None
@@ -237,9 +245,14 @@ def _framing_lines(framing: Framing, length: int | None, close: bool, minor: int
     return line + (b"\r\n" if minor else b"Connection: keep-alive\r\n\r\n")
 
 
-def _remember(content_type: str | None, head: bytes) -> None:
-    if content_type is not None and len(_prefixes) < PREFIXES:
-        _prefixes[content_type] = head + b"Content-Length: "
+def _remember(response: Response, content_type: str | None, head: bytes) -> None:
+    if content_type is None or response.headers is not None or response.reason is not None:
+        return
+    if response.status == 200:
+        if len(_prefixes) < PREFIXES:
+            _prefixes[content_type] = head + b"Content-Length: "
+    elif len(_others) < PREFIXES:
+        _others[response.status, content_type] = head + b"Content-Length: "
 
 
 class Framing(Enum):

@@ -202,7 +202,8 @@ class TellingConnection(Connection):
                     payload = encode_json(answer) if start is None else start + answer
             elif isinstance(answer, Response):
                 response = answer
-                payload = encode_named(answer, name) if told.named else encode_plain(answer)
+                if answer.status == 200:
+                    payload = encode_named(answer, name) if told.named else encode_plain(answer)
             if payload is None:
                 request.arrived, request.called, request.returned = shared.loop.now, called, returned
                 self.last_read = size

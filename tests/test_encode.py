@@ -495,8 +495,11 @@ def test_date_is_that_of_the_last_refresh() -> None:
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/html; charset=utf-8", "application/octet-stream"])
 @pytest.mark.parametrize("size", [0, 1, 1000, COPY_LIMIT])
-def test_prebuilt_and_general_way_give_equal_bytes(content_type: str, size: int) -> None:
-    response = Response(b"a" * size, content_type=content_type)
+@pytest.mark.parametrize("status", [200, 201, 299, 404, 500])
+def test_prebuilt_and_general_way_give_equal_bytes(content_type: str, size: int, status: int) -> None:
+    refresh_date()
+    encode([], Response(b"a", 202, content_type=content_type), a_request(), False)
+    response = Response(b"a" * size, status, content_type=content_type)
     assert encode_plain(response) is None
     general: list[bytes] = []
     assert encode(general, response, a_request(), False) is None
@@ -511,6 +514,7 @@ def test_prebuilt_and_general_way_give_equal_bytes(content_type: str, size: int)
     "response",
     [
         Response(b"a", 201, content_type="text/a"),
+        Response(b"a", 202, {"X": "y"}, "text/a"),
         Response(b"a", 200, {"X": "y"}, "text/a"),
         Response("a", content_type="text/a"),
         Response(b"a" * (COPY_LIMIT + 1), content_type="text/a"),
@@ -522,9 +526,19 @@ def test_prebuilt_and_general_way_give_equal_bytes(content_type: str, size: int)
     ],
 )
 def test_what_is_not_plain_needs_thought(response: Response) -> None:
-    encode([], Response(b"a", content_type="text/a"), a_request(), False)
-    assert encode_plain(Response(b"a", content_type="text/a")) is not None
+    for status in (200, 202):
+        encode([], Response(b"a", status, content_type="text/a"), a_request(), False)
+        assert encode_plain(Response(b"a", status, content_type="text/a")) is not None
     assert encode_plain(response) is None
+
+
+@pytest.mark.parametrize("status", [204, 205, 304])
+def test_an_answer_without_content_has_no_head_for_others(status: int) -> None:
+    refresh_date()
+    for _ in range(2):
+        response = Response(b"", status, content_type="text/a")
+        encode([], response, a_request(), False)
+        assert encode_plain(response) is None
 
 
 @pytest.mark.parametrize(

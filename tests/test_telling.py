@@ -201,12 +201,12 @@ def test_each_is_told_as_what_it_was(kind):
     for method in ("GET", "POST", "PUT", "DELETE"):
         own.route("/", methods=[method])(lambda request: request.method)
         own.route("/{name}", methods=[method])(lambda request, name: [request.method, name])
+    own.get("/teapot")(lambda request: ({"pot": 1}, 418))
     targets = [b"/", b"/a", b"/b"]
     lines = [b"%b %b" % (method, target) for target in targets for method in (b"GET", b"DELETE", b"POST", b"PUT")]
-    asked = [
-        line + b" HTTP/1.1\r\nHost: h\r\nUser-Agent: %b\r\n\r\n" % agent for agent in (b"x", b"y") for line in lines
-    ]
-    asked = [*asked, *asked, *asked[::5]]
+    fields = b" HTTP/1.1\r\nHost: h\r\nUser-Agent: %b\r\n\r\n"
+    asked = [line + fields % agent for agent in (b"x", b"y") for line in lines]
+    asked = [*asked, *asked, *asked[::5], *[b"GET /teapot" + fields % b"x"] * 3]
     with watched(own, kind) as told:
         client = told.connect()
         for one in asked:
@@ -220,9 +220,10 @@ def test_each_is_told_as_what_it_was(kind):
     for one, (line, agent, route, address) in zip(asked, found, strict=True):
         assert one.startswith(line + b" ")
         assert one.endswith(b" %b\r\n\r\n" % agent.encode())
-        assert route == ("/" if line.endswith(b" /") else "/{name}")
+        assert route == {b"/": "/", b"/teapot": "/teapot"}.get(line.split()[1], "/{name}")
         assert address == "127.0.0.1"
     assert len({record.id for record in told.keeper.records}) == len(asked)
+    assert [record.status for record in told.keeper.records[-4:]] == [200, 418, 418, 418]
 
 
 def rest_of(client: Client, head: bytes) -> int:
