@@ -24,7 +24,7 @@ CONTENTLESS = (204, 205, 304)
 """Final statuses that carry no content (RFC 9110, 15.3 and 15.4)."""
 
 PREFIXES = 256
-"""Heads kept prebuilt, by Content-Type, until the second ends."""
+"""Heads kept prebuilt, by status and Content-Type, until the second ends."""
 
 HEARTBEAT_INTERVAL = 15.0
 """Seconds a body with a heartbeat may be silent."""
@@ -38,10 +38,7 @@ NAMED_HEADS: dict[int, bytes] = {}
 LENGTHS = 1024
 """Lengths of content whose head is kept."""
 
-_prefixes: dict[str | None, bytes] = {}
-_others: dict[tuple[int, str | None], bytes] = {}
-"""The same of other statuses than 200, whose answers have content."""
-
+_prefixes: dict[tuple[int, str | None], bytes] = {}
 _date = b""
 
 
@@ -75,7 +72,6 @@ def refresh_date(now: float | None = None) -> None:
     global _date
     _date = formatdate(time.time() if now is None else now, usegmt=True).encode()
     _prefixes.clear()
-    _others.clear()
     JSON_HEADS.clear()
     NAMED_HEADS.clear()
 
@@ -88,12 +84,8 @@ def encode_plain(response: Response) -> bytes | None:
     if response.headers is None and response.reason is None:
         body = response.body
         if type(body) is bytes and len(body) <= COPY_LIMIT:
-            status = response.status
             try:
-                if status == 200:
-                    prefix = _prefixes.get(response.content_type)
-                else:
-                    prefix = _others.get((status, response.content_type))
+                prefix = _prefixes.get((response.status, response.content_type))
             except TypeError:
                 return None  # no str, not even hashable: said where there is time to
             if prefix is not None:
@@ -103,7 +95,7 @@ def encode_plain(response: Response) -> bytes | None:
 
 def encode_json(body: bytes) -> bytes | None:
     """`encode_plain` of a `json_response`, without the response: `body` after its head, which `JSON_HEADS` may have."""
-    prefix = _prefixes.get(JSON)
+    prefix = _prefixes.get((200, JSON))
     size = len(body)
     if prefix is None or size > COPY_LIMIT:
         return None
@@ -124,7 +116,7 @@ def encode_named(answer: bytes | Response, name: bytes) -> bytes | None:
         if not _is_simple(answer) or not isinstance(answer.content_type, str):
             return None
         content_type, body = answer.content_type, answer.body
-    prefix = _prefixes.get(content_type)
+    prefix = _prefixes.get((200, content_type))
     if prefix is None or type(body) is not bytes or len(body) > COPY_LIMIT:
         return None
     head = b"%b%d\r\nX-Request-Id: " % (prefix, len(body))
@@ -173,8 +165,8 @@ def _encode_general(out: list[bytes], response: Response, request: Request, clos
         (reason(status) if response.reason is None else _checked_reason(response.reason)).encode("latin-1"),
         _field_lines(fields, None if status in BODILESS else content_type),
     )
-    if request.plain and not close and framing is Framing.LENGTH and status != 205:
-        _remember(response, content_type, head)
+    if request.plain and not close and framing is Framing.LENGTH and status != 205 and _has_no_more(response):
+        _remember(status, content_type, head)
     length = 0 if status == 205 else len(body) if declared is None and isinstance(body, bytes) else declared
     out.append(head + _framing_lines(framing, length, close, request.minor))
     part = None
@@ -209,7 +201,12 @@ def encode_file(request: Request, response: Response) -> OpenFile | None:
 
 
 def _is_simple(response: Response) -> bool:
-    return response.status == 200 and response.headers is None and response.reason is None
+    return response.status == 200 and _has_no_more(response)
+
+
+def _has_no_more(response: Response) -> bool:
+    """Whether its head has nothing but the status, the Content-Type and what every head has."""
+    return response.headers is None and response.reason is None
 
 
 def _is_bare(response: Response) -> bool:
@@ -245,14 +242,9 @@ def _framing_lines(framing: Framing, length: int | None, close: bool, minor: int
     return line + (b"\r\n" if minor else b"Connection: keep-alive\r\n\r\n")
 
 
-def _remember(response: Response, content_type: str | None, head: bytes) -> None:
-    if content_type is None or response.headers is not None or response.reason is not None:
-        return
-    if response.status == 200:
-        if len(_prefixes) < PREFIXES:
-            _prefixes[content_type] = head + b"Content-Length: "
-    elif len(_others) < PREFIXES:
-        _others[response.status, content_type] = head + b"Content-Length: "
+def _remember(status: int, content_type: str | None, head: bytes) -> None:
+    if content_type is not None and len(_prefixes) < PREFIXES:
+        _prefixes[status, content_type] = head + b"Content-Length: "
 
 
 class Framing(Enum):

@@ -104,6 +104,7 @@ class Exchange(Job):
             self._open_intake()
         if deferred.kind is _THREADED:
             threads = means.threads
+            # `threads.full`, without a call.
             if threads.unfinished >= threads.room and self.connection is not None:
                 self.connection.respond(problem(busy(), self.request.id))
             else:
