@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import orjson
 
 from hypoll.answers import failure, settle, to_response
-from hypoll.hooks import Complete, Hooks, InThread, Scopes, at_once, pass_hooks, run_hook
+from hypoll.hooks import Complete, Hooks, InThread, Scopes, at_once, call_here, pass_hooks, run_hook
 from hypoll.http import FAILURES, Deferred, HTTPError, Kind, Request, Response, json_response
 from hypoll.routing import (
     Handler,
@@ -440,7 +440,7 @@ def _deferred(handler: Handler, kind: Kind, stream: bool) -> tuple[Deferred | No
 def _make(request: Request, deferred: Deferred) -> Response | bytes:
     """Make a deferred answer here and now."""
     try:
-        result = deferred.call(request, asyncio.to_thread)
+        result = deferred.call(request, call_here)
         return deferred.settle(result if deferred.kind is Kind.THREADED else asyncio.run(result))
     except FAILURES as error:
         return deferred.fail(request, error)

@@ -1,8 +1,8 @@
-"""Where the pieces of a response's body come from: the loop, a thread of the pool, or a task. All are PULLED.
+"""Where the pieces of a response's body come from: the loop, a task, or a file. All are PULLED.
 
 The connection pulls when nothing waits for the socket. A source that has nothing yet says so, and calls `ready` when it
-has: then the connection pulls again. So whatever the source, at most one piece of it waits in memory, and none in a
-thread: a slow reader costs neither.
+has: then the connection pulls again. So at most one piece waits in memory. A thread's pieces are in a spool: see
+`hypoll.thread_stream`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
+from contextvars import Context, copy_context
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from hypoll.encode import COPY_LIMIT
 from hypoll.files import Slice
 from hypoll.http import FAILURES, ClientDisconnect
 from hypoll.output import SEND_SIZE, Buffers
-from hypoll.threads import Call, Threads
 
 PIECES_PER_PULL = range(64)
 """Pieces one pull takes at most: a body may give none but empty ones."""
@@ -52,16 +52,17 @@ class Source(Protocol):
 
 
 class InlineSource:
-    """An iterator whose `next` runs on the loop."""
+    """An iterator whose `next` runs on the loop, in the context of its request. None: it runs no code but hypoll's."""
 
-    def __init__(self, stream: Generator[bytes]) -> None:
+    def __init__(self, stream: Generator[bytes], context: Context | None = None) -> None:
         self._stream = stream
+        self._context = copy_context() if context is None else context
 
     def pull(self, sock: socket.socket, output: Buffers) -> Pull:
         """Take the next pieces: few, since none may wait in memory for a slow reader."""
         size = 0
         for _ in PIECES_PER_PULL:
-            piece = next(self._stream, None)
+            piece = self._context.run(next, self._stream, None)
             if piece is None:
                 return Pull.END
             if piece:
@@ -73,7 +74,7 @@ class InlineSource:
 
     def close(self) -> None:
         """Close the iterator, if it can be."""
-        close_stream(self._stream)
+        self._context.run(close_body, self._stream)
 
 
 class FileSource:
@@ -105,68 +106,6 @@ class FileSource:
     def close(self) -> None:
         """Let go of the file."""
         self._part.release()
-
-
-class ThreadSource:
-    """An iterator whose `next` runs on the pool, a job a piece."""
-
-    def __init__(self, stream: Generator[bytes], threads: Threads, ready: Callable[[], object]) -> None:
-        self._stream = stream
-        self._threads = threads
-        self._ready: Callable[[], object] | None = ready
-        self._pulling = False
-        self._piece: bytes | None = b""
-        self._error: BaseException | None = None
-
-    def pull(self, sock: socket.socket, output: Buffers) -> Pull:
-        """Give the piece that has come, or have the next one made."""
-        if self._pulling:
-            return Pull.LATER
-        if self._error is not None:
-            self._fail()
-        piece, self._piece = self._piece, b""
-        if piece is None:
-            return Pull.END
-        if piece:
-            output.append(piece)
-            return Pull.MORE
-        self._pulling = True
-        self._threads.call(self._next, self._on_next)
-        return Pull.LATER
-
-    def close(self) -> None:
-        """Close the iterator on the pool, after the piece that is being made."""
-        self._ready = None
-        if not self._pulling:
-            self._close()
-
-    def _fail(self) -> None:
-        """Raise what `next` raised. It isn't kept: its traceback leads back here."""
-        error, self._error = self._error, None
-        try:
-            if error is not None:
-                raise error
-        finally:
-            del error
-
-    def _next(self) -> bytes | None:
-        """The next piece that isn't empty; None: there is none. On a thread."""
-        while self._ready is not None:
-            piece = next(self._stream, None)
-            if piece is None or piece:
-                return piece
-        return None
-
-    def _on_next(self, call: Call) -> None:
-        self._pulling = False
-        self._piece, self._error = call.result, call.error
-        if self._ready is not None:
-            self._ready()
-        else:
-            self._close()
-
-    def _close(self) -> None:
-        self._threads.call(lambda: close_stream(self._stream), lambda call: None)
 
 
 class TaskSource:
@@ -235,10 +174,12 @@ def log_cut(error: BaseException) -> None:
     error.__traceback__ = None  # an application's constant would keep what it was raised in
 
 
-def close_stream(stream: Generator[bytes]) -> None:
-    """Close an iterator, and log what that raises."""
+def close_body(body: Any) -> None:
+    """Close a body, or its iterator, if it can be closed, and log what that raises."""
     try:
-        stream.close()
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
     except KeyboardInterrupt:
         raise
     except FAILURES:

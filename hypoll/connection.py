@@ -21,6 +21,7 @@ import socket
 import struct
 import termios
 from collections.abc import Iterable
+from contextvars import Context
 
 from hypoll.encode import CONTINUE, COPY_LIMIT, JSON_HEADS, UNPARSED, encode_json, encode_plain
 from hypoll.exchange import Exchange, PlainExchange, too_slow
@@ -133,8 +134,8 @@ class Connection(Sending):
                     self.pump()
                     return
             shared = self.shared
-            answer = shared.answer
-            response = answer(request)
+            context = shared.context.copy()
+            response = context.run(shared.answer, request)
             if type(response) is bytes:
                 head = _heads.get(len(response))
                 payload = encode_json(response) if head is None else head + response
@@ -142,7 +143,7 @@ class Connection(Sending):
                 # `_start`, without a call. A peer that has half-closed never comes here: each of its edges says so.
                 self.exchange = exchange = PlainExchange()
                 exchange.connection, exchange.means = self, shared
-                exchange.request, exchange.deferred = request, response
+                exchange.request, exchange.deferred, exchange.context = request, response, context
                 self.phase = _WAITING
                 self.deadline = NEVER
                 exchange.start()
@@ -150,7 +151,7 @@ class Connection(Sending):
             else:
                 payload = encode_plain(response)  # type: ignore[arg-type]
             if payload is None or shared.draining:
-                self._answer_otherwise(request, response)
+                self._answer_otherwise(request, response, context)
                 return
             try:
                 sent = self.sock.send(payload)
@@ -326,8 +327,16 @@ class Connection(Sending):
         # A short read has drained the socket (epoll(7)). But an end that was told already brings no further edge.
         self.readable = len(data) == READ_SIZE or self.half_closed
 
-    def _answer(self, request: Request | None, response: Response | bytes | Deferred | None = None) -> None:
-        """Answer a request, and those that came behind it, with one send. None: none is complete."""
+    def _answer(
+        self,
+        request: Request | None,
+        response: Response | bytes | Deferred | None = None,
+        context: Context | None = None,
+    ) -> None:
+        """Answer a request, and those that came behind it, with one send. None: none is complete.
+
+        context: what the request's code runs in; None: it hasn't begun.
+        """
         if request is None:
             self._await_more()
             return
@@ -338,22 +347,24 @@ class Connection(Sending):
         try:
             while request is not None:
                 begin = len(out)
-                answer = shared.answer(request) if response is None else response
+                if context is None:
+                    context = shared.context.copy()
+                answer = context.run(shared.answer, request) if response is None else response
                 if isinstance(answer, Deferred):
-                    self.exchange = Exchange(self, shared, request, answer)
+                    self.exchange = Exchange(self, shared, request, answer, context)
                     break
-                rest = self._encode(out, request, answer, Kind.INLINE)
+                rest = context.run(self._encode, out, request, answer, Kind.INLINE)
                 room -= sum(map(len, out[begin:]))
                 if rest is not None or not parser.pending or room <= 0 or len(out) >= PIECES_PER_SEND:
                     break
-                response = None
+                response = context = None
                 request = parser.next()
         except HTTPError as error:
             self.refuse(error, out)
             return
         except PeerError:
             rest = Rest(None, close=True)
-        self._deliver(out, rest, Kind.INLINE)
+        self._deliver(out, rest, context)
 
     def _encode(self, out: list[bytes], request: Request, response: Response | bytes, kind: Kind) -> Rest | None:
         """Encode a response; one that can't be sent becomes 500 to the client, its reason goes to the log."""
@@ -375,10 +386,10 @@ class Connection(Sending):
             error = HTTPError(500, "the response could not be sent; the log has the reason under this id")
             return encode(out, problem(error, name), request, self.shared.draining)
 
-    def _answer_otherwise(self, request: Request, response: Response | bytes | Deferred) -> None:
+    def _answer_otherwise(self, request: Request, response: Response | bytes | Deferred, context: Context) -> None:
         """Answer with what isn't a few bytes: a file, or what takes the general path."""
         if not self._send_file(request, response):
-            self._answer(request, response)
+            self._answer(request, response, context)
             self.pump()
 
     def _encode_refusal(self, out: list[bytes], response: Response, name: str) -> None:
@@ -401,9 +412,10 @@ class Connection(Sending):
             return
         request, shared = self.parser.incoming, self.shared
         if request is not None and shared.streams(request):
-            answer = shared.answer(request)
+            context = shared.context.copy()
+            answer = context.run(shared.answer, request)
             if isinstance(answer, Deferred):
-                self._start(Exchange(self, shared, request, answer))
+                self._start(Exchange(self, shared, request, answer, context))
                 return
         self._on_body_progress()
 
@@ -481,10 +493,12 @@ class Connection(Sending):
         if self._lacks_body(exchange) and isinstance(body, (bytes, str, bytearray, memoryview)):
             exchange.end_connection()
         out: list[bytes] = []
-        rest = self._encode(out, exchange.request, answer, exchange.deferred.kind)
+        # A copy: the handler's thread, or the step of its task that sends this, may still be in the context itself.
+        context = exchange.context.copy()
+        rest = context.run(self._encode, out, exchange.request, answer, exchange.deferred.kind)
         if rest is None and self._lacks_body(exchange):
             rest = Rest(None, close=True)
-        self._deliver(out, rest, exchange.deferred.handler)
+        self._deliver(out, rest, context)
         if self.readable or self.parser.pending:
             # Not now: requests that came together must not be nested in each other.
             self._come_back()
@@ -591,11 +605,11 @@ class Connection(Sending):
 
     # the way out
 
-    def _deliver(self, out: list[bytes], rest: Rest | None, kind: Kind) -> None:
+    def _deliver(self, out: list[bytes], rest: Rest | None, context: Context | None) -> None:
         """Send answers; then go on with what `rest` says of the last of them, or with what came after it."""
         if rest is not None:
             self._enter(Phase.FINISHING if rest.close else Phase.SENDING)
-            self.source = self._source(rest, kind)
+            self.source = self._source(rest, context)
             self.beat = rest.beat
             self.output += out
             self._drive()

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import NamedTuple, cast
 
 from hypoll.files import File, OpenFile, Slice
-from hypoll.message import JSON, HeaderSource, Request, Response, check_field, pairs, reason
+from hypoll.message import JSON, HeaderSource, Request, Response, Streamed, check_field, pairs, reason
 
 COPY_LIMIT = 16 * 1024
 """A body up to this size is copied behind its head; a larger one is sent from where it is."""
@@ -51,6 +51,7 @@ class Rest(NamedTuple):
 
     stream, async_stream: the framed pieces of its body; of an async iterator, the latter.
     part: the bytes of a file that are its body.
+    source: where its pieces come from, which are framed already.
     beat: seconds without a piece of the stream after which to send the framed bytes, again and again.
     """
 
@@ -59,9 +60,10 @@ class Rest(NamedTuple):
     beat: tuple[float, bytes] | None = None
     async_stream: AsyncGenerator[bytes] | None = None
     part: Slice | None = None
+    source: Streamed | None = None
 
 
-Body = bytes | Slice | Iterator[bytes] | AsyncIterator[bytes]
+Body = bytes | Slice | Streamed | Iterator[bytes] | AsyncIterator[bytes]
 
 
 def refresh_date(now: float | None = None) -> None:
@@ -175,14 +177,22 @@ def _encode_general(out: list[bytes], response: Response, request: Request, clos
     elif isinstance(body, Slice):
         part = _sliced(out, body)
     elif not isinstance(body, bytes):
-        framer = _Framer(framing is Framing.CHUNKED, declared)
-        beat = _beat(response.body, framer)
-        if isinstance(body, AsyncIterator):
-            return Rest(None, close, beat, _begun_async(_frame_async(body, framer)))
-        return Rest(_begun(_frame(body, framer)), close, beat)
+        return _begin(response, body, Framer(framing is Framing.CHUNKED, declared), close)
     elif body:
         out.append(body)
     return Rest(None, close, part=part) if close or part is not None else None
+
+
+def _begin(
+    response: Response, body: Streamed | Iterator[bytes] | AsyncIterator[bytes], framer: Framer, close: bool
+) -> Rest:
+    """What is to be done with a body that comes in pieces."""
+    if isinstance(body, Streamed):
+        return Rest(None, close, _beat(body, body.framer), source=body)
+    beat = _beat(response.body, framer)
+    if isinstance(body, AsyncIterator):
+        return Rest(None, close, beat, _begun_async(_frame_async(body, framer)))
+    return Rest(_begun(_frame(body, framer)), close, beat)
 
 
 def file_head(file: OpenFile) -> bytes:
@@ -279,6 +289,8 @@ def content_of(response: Response) -> tuple[Body, str | None]:
         return bytes(body), default if content_type is None else content_type
     if isinstance(body, Slice):
         return body, content_type
+    if isinstance(body, Streamed):
+        return body, "application/octet-stream" if content_type is None else content_type
     try:
         if isinstance(body, Mapping):
             raise TypeError
@@ -333,7 +345,7 @@ def _field_lines(fields: Iterable[tuple[str, str]], content_type: str | None) ->
     return b"".join(lines)
 
 
-class _Framer:
+class Framer:
     """Frames a body's pieces: in chunks (RFC 9112, 7.1), or as they are, held against the declared length if any."""
 
     __slots__ = ("chunked", "declared", "sent")
@@ -343,9 +355,14 @@ class _Framer:
         self.declared = declared
         self.sent = 0
 
+    @property
+    def left(self) -> int | None:
+        """Bytes that the declared length still wants; None: none is declared."""
+        return None if self.declared is None else self.declared - self.sent
+
     def piece(self, piece: bytes) -> bytes:
         """A piece, framed. Raises `ValueError` before a byte too many, `TypeError` for what isn't bytes."""
-        piece = _checked(piece)
+        piece = check_piece(piece)
         self.sent += len(piece)
         if self.declared is not None and self.sent > self.declared:
             raise ValueError(f"the body is longer than its Content-Length: {self.declared}")
@@ -359,12 +376,19 @@ class _Framer:
         return b"0\r\n\r\n" if self.chunked else b""
 
 
-def _beat(body: object, framer: _Framer) -> tuple[float, bytes] | None:
+def framer_of(response: Response, request: Request) -> Framer:
+    """How the pieces of a response's body are framed, if it has content. Raises `ValueError`, `TypeError`."""
+    _, declared, _ = inspect_fields(response.headers)
+    return Framer(declared is None and request.minor > 0, declared)
+
+
+def _beat(body: object, framer: Framer) -> tuple[float, bytes] | None:
     """What to send while the body has nothing, framed; see `hypoll.sse`."""
     heartbeat: bytes | None = getattr(body, "heartbeat", None)
     if heartbeat is None or framer.declared is not None:
         return None
-    return getattr(body, "interval", HEARTBEAT_INTERVAL), framer.piece(heartbeat)
+    interval: float | None = getattr(body, "interval", None)
+    return HEARTBEAT_INTERVAL if interval is None else interval, framer.piece(heartbeat)
 
 
 def _begun(stream: Generator[bytes]) -> Generator[bytes]:
@@ -379,7 +403,7 @@ def _begun_async(stream: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     return stream
 
 
-def _frame(pieces: Iterator[bytes], framer: _Framer) -> Generator[bytes]:
+def _frame(pieces: Iterator[bytes], framer: Framer) -> Generator[bytes]:
     try:
         yield b""
         for piece in pieces:
@@ -389,7 +413,7 @@ def _frame(pieces: Iterator[bytes], framer: _Framer) -> Generator[bytes]:
         _release(pieces)
 
 
-async def _frame_async(pieces: AsyncIterator[bytes], framer: _Framer) -> AsyncGenerator[bytes]:
+async def _frame_async(pieces: AsyncIterator[bytes], framer: Framer) -> AsyncGenerator[bytes]:
     try:
         yield b""
         async for piece in pieces:
@@ -401,7 +425,8 @@ async def _frame_async(pieces: AsyncIterator[bytes], framer: _Framer) -> AsyncGe
             await close()
 
 
-def _checked(piece: bytes) -> bytes:
+def check_piece(piece: bytes) -> bytes:
+    """A piece of a body as bytes. Raises `TypeError` for what is none."""
     if not isinstance(piece, (bytes, bytearray, memoryview)):
         raise TypeError(f"the iterator of a response's body gives bytes, not {type(piece).__name__}")
     return bytes(piece)

@@ -4,20 +4,27 @@ Its laws:
 
 - It belongs to one connection until it is abandoned (the client has gone) or finished (the answer is sent), and then
   to none: `connection` is None, and whatever comes of the handler is dropped.
-- The handler is told of a client that goes: by the body it reads, or by the cancelling of its task. A thread can't be
-  told otherwise; a call that hasn't begun isn't made.
+- The handler is told of a client that goes: by the body it reads, by the body it gives, or by the cancelling of its
+  task. A thread can't be told otherwise; a call that hasn't begun isn't made.
+- All of its code that runs on threads runs on one: hooks, handler, each piece of its body, and what closes that. It
+  runs in one context; from a task to the thread a copy of the task's goes along, as with `asyncio.to_thread`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orjson import dumps
 
-from hypoll.bodies import TaskSource, close_stream, log_cut
+from hypoll.bodies import TaskSource, close_body, log_cut
+from hypoll.encode import CONTENTLESS, framer_of
+from hypoll.files import File, OpenFile, Slice
 from hypoll.http import (
     FAILURES,
     ClientDisconnect,
@@ -33,11 +40,16 @@ from hypoll.http import (
 from hypoll.intake import Intake, TaskIntake, ThreadIntake
 from hypoll.loop import Loop
 from hypoll.settings import Settings
+from hypoll.spool import SpoolSpace
 from hypoll.tasks import EAGER, Tasks
-from hypoll.threads import Job, Threads
+from hypoll.thread_stream import ThreadStream
+from hypoll.threads import Job, Lease, NoThreadError, Threads
 
 RETRY_AFTER = 1
 """Seconds a client is asked to wait when the thread pool's queue is full."""
+
+_LIFELESS = (bytes, str, bytearray, memoryview, File, OpenFile, Slice)
+"""Bodies that run no code of the application."""
 
 # A plain name: an Enum's attribute costs the hot path two look-ups more.
 _THREADED = Kind.THREADED
@@ -51,11 +63,8 @@ class Means(Protocol):
     loop: Loop
     threads: Threads
     tasks: Tasks | None
+    spool: SpoolSpace
     settings: Settings
-
-    def in_thread(self, call: Callable[[], Any]) -> Awaitable[Any]:
-        """Await what a blocking function gives."""
-        ...
 
 
 class Carrier(Protocol):
@@ -76,6 +85,7 @@ class Carrier(Protocol):
 class Exchange(Job):
     """One request, its handler elsewhere, and what is known of both.
 
+    context: what the application's code for this request runs in.
     intake: the body, while the connection has more of it to read.
     source: the async iterator that is the response's body.
     """
@@ -86,16 +96,25 @@ class Exchange(Job):
     broken = False
     """Whether the request's body will never be whole: nothing can follow its answer."""
     _begun = False
+    _sent = False
+    """Whether the answer was sent by the handler's thread itself, before its end."""
+    _stream: ThreadStream | None = None
+    _lease: Lease | None = None
+    """The thread of an async handler's request that runs something on one."""
+    _thread_context: contextvars.Context | None = None
     _task: asyncio.Task[None] | None = None
     _answer: Response | bytes = b""
     _starved_at: float | None = None
     _waited = 0.0
 
-    def __init__(self, connection: Carrier, means: Means, request: Request, deferred: Deferred) -> None:
+    def __init__(
+        self, connection: Carrier, means: Means, request: Request, deferred: Deferred, context: contextvars.Context
+    ) -> None:
         self.connection: Carrier | None = connection
         self.means = means
         self.request = request
         self.deferred = deferred
+        self.context = context
 
     def start(self) -> None:
         """Have the handler run where it is to."""
@@ -115,10 +134,10 @@ class Exchange(Job):
             raise RuntimeError("an async handler needs a server that runs on asyncio")
         tasks.count += 1
         if EAGER:
-            self._task = tasks.new(self._run(tasks), name=deferred.name)
+            self._task = tasks.new(self._run(tasks), name=deferred.name, context=self.context)
         else:
             # `tasks.new`, without a call.
-            self._task = asyncio.Task(self._run(tasks), loop=tasks.asyncio, name=deferred.name)
+            self._task = asyncio.Task(self._run(tasks), loop=tasks.asyncio, name=deferred.name, context=self.context)
 
     def abandon(self) -> None:
         """The client has gone."""
@@ -139,20 +158,10 @@ class Exchange(Job):
         if intake is not None:
             intake.fail(RuntimeError("the request is answered: nothing more of its body is read"))
 
-    # the handler
-
-    def _drop(self, answer: Response | bytes) -> None:
-        """Close the body of an answer that nobody will get."""
-        body: Any = b"" if isinstance(answer, bytes) else answer.body
-        if not hasattr(body, "close"):
-            return
-        if self.deferred.handler is _THREADED:
-            self.means.threads.call(lambda: close_stream(body), _nothing)
-        else:
-            close_stream(body)
+    # the handler on a thread
 
     def run(self) -> None:
-        """The handler, on a thread."""
+        """The handler, on a thread, in the request's context."""
         if self.connection is None:
             return  # the client has gone in the moment that a thread took this
         deferred, request = self.deferred, self.request
@@ -160,26 +169,139 @@ class Exchange(Job):
             try:
                 direct = deferred.direct
                 if direct is None:
-                    self._answer = deferred.settle(deferred.call(request, None))
+                    answer = deferred.settle(deferred.call(request, self))
                 else:
                     result = direct(request)
                     # `settle`, without a call
-                    self._answer = dumps(result) if type(result) is dict else deferred.settle(result)
+                    answer = dumps(result) if type(result) is dict else deferred.settle(result)
+                if type(answer) is not bytes and answer is not None and _has_code(answer):
+                    answer = self._send_body(answer)  # type: ignore[arg-type]
             except FAILURES as error:
-                self._answer = deferred.fail(request, error)
+                answer = self._fail(error)
         except BaseException as error:
-            self._answer = self._escaped(error)  # an interrupt: it isn't this thread that gets it
+            answer = self._escaped(error)  # an interrupt: it isn't this thread that gets it
+        self._answer = answer
 
     def finish(self) -> None:
         """The handler has come back from its thread."""
+        answer, self._answer = self._answer, b""
+        self._stream = None
+        self._stream = None
+        if not self._sent:
+            self._respond(answer)
+
+    def reject(self) -> None:
+        """There is no thread for the handler."""
+        self._respond(problem(busy(), self.request.id))
+
+    def _fail(self, error: BaseException) -> Response | bytes:
+        """The answer of a handler that has raised; where its head is sent already, its body fails."""
+        stream = self._stream
+        if stream is not None:
+            stream.fail(error)
+            return b""
+        return self.deferred.fail(self.request, error)
+
+    def send(self, answer: Response) -> None:
+        """Send an answer before the handler's end. On its thread."""
+        self._sent = True
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.means.loop.call_soon_threadsafe(self._respond, answer)
+
+    def start_stream(self, response: Response) -> ThreadStream:
+        """Send the head of a response; give what takes its body, piece by piece. On the handler's thread.
+
+        Raises `HTTPError` 503 when too many threads stream, `ValueError` or `TypeError` for a head that can't be sent.
+        """
+        means, job = self.means, self._lease or self
+        framer = framer_of(response, self.request)
+        if not means.threads.begin_stream(job):
+            raise busy()
+        stream = self._stream = ThreadStream(job, means.threads, means.spool, framer)
+        stream.heartbeat = getattr(response.body, "heartbeat", None)
+        stream.interval = getattr(response.body, "interval", None)
+        self.send(_with_body(response, stream))
+        return stream
+
+    @contextlib.contextmanager
+    def wait_outside(self) -> Iterator[None]:
+        """Let the handler's thread not count while it waits for the client."""
+        threads, job = self.means.threads, self._lease or self
+        left = threads.leave(job)
+        try:
+            yield
+        finally:
+            if left:
+                threads.come_back(job)
+
+    def _send_body(self, response: Response) -> Response | bytes:
+        """Make the pieces of a body and close it, here where its handler ran; or give what else is to be sent."""
+        body: Any = response.body
+        if isinstance(body, (AsyncIterable, Mapping)) or not hasattr(body, "__iter__"):
+            return response  # which can't be sent: told where the others are
+        if self.connection is None or self.request.method == "HEAD" or response.status in CONTENTLESS:
+            close_body(body)
+            return _with_body(response, iter(()))
+        try:
+            stream = self.start_stream(response)
+        except BaseException:
+            close_body(body)
+            raise
+        pieces = None
+        try:
+            pieces = iter(body)
+            for piece in pieces:
+                stream.write(piece)
+            stream.finish()
+        except FAILURES as error:
+            stream.fail(error)
+        finally:
+            close_body(pieces)
+            if body is not pieces:
+                close_body(body)
+        return b""
+
+    def _respond(self, answer: Response | bytes) -> None:
+        """Send an answer, if somebody is there to get it. On the loop's thread."""
         connection = self.connection
         if connection is not None:
-            connection.respond(self._answer)
-        else:
-            self._drop(self._answer)
-        self._answer = b""
+            connection.respond(answer)
+        elif not isinstance(answer, bytes) and isinstance(answer.body, ThreadStream):
+            answer.body.close()
 
-    async def _run(self, tasks: Tasks) -> None:
+    # the handler in a task
+
+    async def in_thread(self, call: Callable[[], Any]) -> Any:
+        """Await what `call()` gives on the request's thread, in a copy of the present context.
+
+        Raises `HTTPError` 503 when there is no thread for it.
+        """
+        self._thread_context = context = contextvars.copy_context()
+        return await self._on_lease(call, context)
+
+    async def _on_lease(self, call: Callable[[], Any], context: contextvars.Context) -> Any:
+        tasks, threads = self.means.tasks, self.means.threads
+        assert tasks is not None
+        if self._lease is None:
+            if threads.full:
+                raise busy()
+            self._lease = Lease(threads)
+        try:
+            return await tasks.in_thread(self._lease, call, context)
+        except NoThreadError:
+            raise busy() from None
+
+    async def _send_body_on_thread(self, response: Response) -> None:
+        """Have the request's thread make the body, in the context of the handler that gave it."""
+        context = self._thread_context or contextvars.copy_context()
+        try:
+            answer = await self._on_lease(partial(self._send_body, response), context)
+        except FAILURES as error:
+            answer = self.deferred.fail(self.request, error)
+        if not self._sent:
+            self._respond(answer)
+
+    async def _run(self, tasks: Tasks) -> None:  # noqa: C901 - one path, without calls on it
         """The task of a request."""
         deferred, request = self.deferred, self.request
         self._begun = True
@@ -189,7 +311,7 @@ class Exchange(Job):
             try:
                 direct = deferred.direct
                 if direct is None:
-                    answer = deferred.settle(await deferred.call(request, self.means.in_thread))
+                    answer = deferred.settle(await deferred.call(request, self.in_thread))
                 else:
                     result = await direct(request)
                     answer = dumps(result) if type(result) is dict else deferred.settle(result)  # as above
@@ -202,13 +324,17 @@ class Exchange(Job):
                 answer = deferred.fail(request, error)
             self._task = None
             connection = self.connection
-            if connection is not None:
+            threaded = deferred.handler is _THREADED and _has_code(answer)
+            if connection is not None and not threaded:
                 connection.respond(answer)
-            else:
-                self._drop(answer)
-            if type(answer) is not bytes:
+            if threaded:
+                await self._send_body_on_thread(answer)  # type: ignore[arg-type]
+            elif type(answer) is not bytes:
                 await self._see_to_body(answer.body)  # type: ignore[union-attr]
         finally:
+            lease, self._lease = self._lease, None
+            if lease is not None:
+                lease.release()
             tasks.count -= 1
             if not tasks.count:
                 tasks.on_idle()
@@ -260,7 +386,7 @@ class Exchange(Job):
         loop, demand = self.means.loop, connection.on_demand
         # Not at once for a task, either: one that reads from a fast client must let the others run.
         if self.deferred.handler is _THREADED:
-            return ThreadIntake(lambda: loop.call_soon_threadsafe(demand))
+            return ThreadIntake(lambda: loop.call_soon_threadsafe(demand), self.wait_outside)
         return TaskIntake(lambda: loop.call_soon(demand))
 
     @property
@@ -340,5 +466,13 @@ def busy() -> HTTPError:
     return HTTPError(503, "the server is busy: try again later", {"Retry-After": str(RETRY_AFTER)})
 
 
-def _nothing(call: object) -> None:
-    """Take up nothing of what a thread did."""
+def _has_code(answer: Response | bytes) -> bool:
+    """Whether the body runs code of the application."""
+    return not isinstance(answer, bytes) and not isinstance(answer.body, _LIFELESS)
+
+
+def _with_body(response: Response, body: Any) -> Response:
+    """The response with another body. A new one: the handler's may be a constant of its application."""
+    other = Response(body, response.status, response.headers, response.content_type)
+    other.reason = response.reason
+    return other

@@ -7,10 +7,12 @@ task. While `HIGH_WATER` bytes wait here the connection doesn't read, and TCP ho
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 HIGH_WATER = 64 * 1024
 """Bytes that wait for the handler before the connection stops reading; one read more may come."""
@@ -84,11 +86,19 @@ class Intake:
 
 
 class ThreadIntake(Intake):
-    """The body for a threaded handler: an iterator of bytes that waits for the client."""
+    """The body for a threaded handler: an iterator of bytes that waits for the client.
 
-    def __init__(self, demand: Callable[[], object]) -> None:
+    outside: a context in which the thread waits; see `hypoll.threads`.
+    """
+
+    def __init__(
+        self,
+        demand: Callable[[], object],
+        outside: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> None:
         super().__init__(demand)
         self._changed = threading.Condition()
+        self._outside: Callable[[], AbstractContextManager[object]] = outside
 
     def put(self, pieces: list[bytes]) -> None:
         """`Intake.put`."""
@@ -97,6 +107,7 @@ class ThreadIntake(Intake):
 
     def end(self) -> None:
         """`Intake.end`."""
+        self._outside = contextlib.nullcontext  # the other leads back here
         with self._changed:
             super().end()
 
@@ -113,9 +124,9 @@ class ThreadIntake(Intake):
         Raises `ClientDisconnect` when the client breaks off, `HTTPError` when the body is malformed, too large or too
         slow.
         """
-        with self._changed:
-            self.begun = True
-            while True:
+        self.begun = True
+        while True:
+            with self._changed:
                 piece = self._take()
                 if piece is None:
                     raise StopIteration
@@ -123,7 +134,9 @@ class ThreadIntake(Intake):
                     return piece
                 self.hungry = True
                 self.demand()
-                self._changed.wait()
+            with self._outside(), self._changed:
+                while self.hungry:
+                    self._changed.wait()
 
     def read(self) -> bytes:
         """All that is left of the body."""

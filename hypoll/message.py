@@ -392,11 +392,23 @@ class Kind(Enum):
     ASYNC = "async"
 
 
+class HandlerCall(Protocol):
+    """What a threaded handler may do before it has come to its end. On its thread."""
+
+    def send(self, answer: Response) -> None:
+        """Send an answer that is whole."""
+
+    def start_stream(self, response: Response) -> Any:
+        """Send the head of a response; give the `ThreadStream` that takes its body. Raises `HTTPError` 503."""
+
+
 class Deferred:
     """How an answer is made that isn't made on the loop: what an application gives for a request that must wait.
 
     kind: `Kind.THREADED`: `call` may block, and gives a result. `Kind.ASYNC`: it gives a coroutine of one.
-    call: `call(request, in_thread)`; `await in_thread(function)` gives what a blocking function returns, to the async.
+    call: to the async `call(request, in_thread)`, where `await in_thread(function)` gives what a blocking function
+    returns; to the threaded `call(request, handler_call)`, see `HandlerCall`. The latter may give None when it has sent
+    the answer itself.
     settle: makes the answer of the result. What it or the call raises, if it is of `FAILURES`, goes to `fail`.
     fail: `fail(request, error)` makes the answer of an exception.
     stream: whether the handler begins when the head is whole, and takes the body from `request.stream`.
@@ -427,6 +439,29 @@ class Deferred:
         self.settle = settle
         self.fail = fail
         self.stream = stream
+
+
+class Streamed:
+    """A response's body that comes in pieces which the connection pulls, framed already by `framer`.
+
+    heartbeat, interval: see `hypoll.encode.Rest.beat`.
+    """
+
+    heartbeat: bytes | None = None
+    interval: float | None = None
+    framer: Any = None
+
+    def attach(self, ready: Callable[[], object]) -> None:
+        """Call `ready()` on the loop when there is something to pull."""
+        raise NotImplementedError
+
+    def pull(self, sock: Any, output: Any) -> Any:
+        """Append what is here; see `hypoll.bodies.Source`."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nobody will pull any more."""
+        raise NotImplementedError
 
 
 def _parse_cookies(field: str) -> dict[str, str]:

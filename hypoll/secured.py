@@ -10,11 +10,12 @@ import logging
 import socket
 import ssl
 from collections.abc import Iterable
+from contextvars import Context
 from typing import cast
 
 from hypoll.bodies import InlineSource, Source
 from hypoll.connection import NEW_GRACE, Connection
-from hypoll.http import Deferred, HTTPError, Kind, Peer, Request, Response, Rest
+from hypoll.http import Deferred, HTTPError, Peer, Request, Response, Rest
 from hypoll.loop import ERR, HUP, RDHUP
 from hypoll.phases import Phase
 from hypoll.shared import Shared
@@ -104,8 +105,8 @@ class Secured(Connection):
         """No file is sent from the page cache: it must be encrypted."""
         return False
 
-    def _source(self, rest: Rest, kind: Kind) -> Source | None:
-        return super()._source(rest, kind) if rest.part is None else InlineSource(iter(rest.part))
+    def _source(self, rest: Rest, context: Context | None) -> Source | None:
+        return super()._source(rest, context) if rest.part is None else InlineSource(iter(rest.part), context)
 
     def _finish(self) -> None:
         if self.sock.notify_close():  # else at the writable edge, which leads here again

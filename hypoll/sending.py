@@ -9,12 +9,13 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable
+from contextvars import Context
 
-from hypoll.bodies import FileSource, InlineSource, Pull, Source, TaskSource, ThreadSource, log_cut
+from hypoll.bodies import FileSource, InlineSource, Pull, Source, TaskSource, log_cut
 from hypoll.encode import encode_file, file_head
 from hypoll.exchange import Exchange
 from hypoll.files import Slice
-from hypoll.http import FAILURES, Deferred, Kind, Request, Response, Rest
+from hypoll.http import FAILURES, Deferred, Request, Response, Rest
 from hypoll.output import JOIN_LIMIT, SEND_SIZE, Buffers, flush, send_one
 from hypoll.phases import Phase
 from hypoll.shared import Shared
@@ -115,18 +116,17 @@ class Sending:
             self._come_back()
         return not self.output
 
-    def _source(self, rest: Rest, kind: Kind) -> Source | None:
+    def _source(self, rest: Rest, context: Context | None) -> Source | None:
         """Where the pieces of a streamed body will come from."""
         if rest.async_stream is not None and self.exchange is not None:
             self.exchange.source = TaskSource(rest.async_stream, self._on_piece)
             return self.exchange.source
         if rest.part is not None:
             return FileSource(rest.part)
-        if rest.stream is None:
-            return None
-        if kind is Kind.THREADED:
-            return ThreadSource(rest.stream, self.shared.threads, self._on_piece)
-        return InlineSource(rest.stream)
+        if rest.source is not None:
+            rest.source.attach(self._on_piece)
+            return rest.source
+        return None if rest.stream is None else InlineSource(rest.stream, context)
 
     def _on_piece(self) -> None:
         """The source has something."""

@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
 from enum import Enum
 from typing import Any, Protocol
 
@@ -310,6 +311,7 @@ class Server:
         except BaseException:
             self._close_listeners()
             raise
+        self.shared.context = copy_context()
         refresh_date()
         self.status = Status.SERVING
         self.loop.on_tick(self._tick)
@@ -479,6 +481,8 @@ class Server:
         for greeting in [greeting for greeting in self._greetings if greeting.deadline <= now]:
             greeting.on_deadline()
         self._feed_starved()
+        self.threads.tick(now)
+        self.shared.spool.wake()
         if self.hub is not None:
             phases = Counter(connection.phase.name.lower() for connection in self.connections)
             self.hub.on_tick(self.loop.lag, Gauges(phases, self.threads.waiting, self.threads.busy))

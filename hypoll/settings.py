@@ -160,7 +160,24 @@ class Settings:
         256 * KIB, "Output that may wait for a client before its next request has to wait.", unit="bytes", least=1
     )
     threads: int = _option(0, "Threads for threaded handlers. 0: the processors and 4, at most 32.")
+    stream_threads: int = _option(
+        64,
+        "Threads, beside --threads, that wait for slow clients or stream for over a second; a further stream is "
+        "refused with 503.",
+    )
     queue: int = _option(1000, "Requests that may wait for a thread; one more is refused with 503.")
+    spool_memory: int = _option(
+        64 * MIB, "Memory for what waits for slow clients, and for the bodies of WSGI requests.", unit="bytes"
+    )
+    spool_disk: int = _option(
+        1 * GIB, "Disk for the same, where the memory doesn't do. Beyond both threads and uploads wait.", unit="bytes"
+    )
+    spool_dir: str = _option(
+        "", "The directory of that, on a disk. Default: TMPDIR, or else /var/tmp.", metavar="DIRECTORY"
+    )
+    wsgi_stream: bool = _option(
+        False, "Call a WSGI application when the head is whole, and let it wait for the body on its thread."
+    )
     slow_callback: float = _option(
         0.1, "Log a handler that holds the loop for longer, with its stack. 0: don't look.", unit="s"
     )

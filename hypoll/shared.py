@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Protocol
 
-from hypoll.exchange import busy
 from hypoll.http import Deferred, HTTPError, Known, Request, Response
 from hypoll.loop import Loop
 from hypoll.phases import LINGER_PAUSE, NEVER, RULES, Phase
 from hypoll.settings import Settings
+from hypoll.spool import SpoolSpace
 from hypoll.tasks import Tasks
 from hypoll.threads import Threads, default_size
 
@@ -47,7 +48,12 @@ class Shared:
         # what isn't to run on the loop.
         self.answer: Answer = getattr(application, "answer", application.__call__)
         self.streams: Callable[[Request], bool] = getattr(application, "streams", _streams_nothing)
-        self.threads = Threads(loop, settings.threads or default_size(), settings.queue)
+        self.threads = Threads(
+            loop, settings.threads or default_size(), settings.queue, streams=settings.stream_threads
+        )
+        self.context = copy_context()
+        """What the context of each request begins as: renewed when the application has started."""
+        self.spool = SpoolSpace(loop, settings)
         self.tasks = tasks
         self.settings = settings
         # Without keep-alive each answer is its connection's last, as in a drain; only a first request is waited for.
@@ -73,13 +79,6 @@ class Shared:
         self.known.tidy()
         if self.told is not None:
             self.told.tidy()
-
-    def in_thread(self, call: Callable[[], Any]) -> Awaitable[Any]:
-        """Await what `call()` gives on the pool. Raises `HTTPError` 503 when it is full."""
-        assert self.tasks is not None
-        if self.threads.full:
-            raise busy()
-        return self.tasks.in_thread(self.threads, call)
 
 
 def _streams_nothing(request: Request) -> bool:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from hypoll.loop import Loop
-from hypoll.threads import Call, Threads
+from hypoll.threads import Call, Lease
 
 T = TypeVar("T")
 
@@ -71,11 +71,10 @@ class Tasks:
         """Run a coroutine to its end before or after `run`."""
         return self.asyncio.run_until_complete(coroutine)
 
-    async def in_thread(self, threads: Threads, call: Callable[[], T]) -> T:
-        """Await a call that is made on the pool, in the context of who awaits it."""
+    async def in_thread(self, lease: Lease, call: Callable[[], T], context: contextvars.Context) -> T:
+        """Await a call that is made on a thread of the pool, in a context. Raises what it raises."""
         future: asyncio.Future[tuple[T, BaseException | None]] = self.asyncio.create_future()
-        context = contextvars.copy_context()
-        job = threads.call(lambda: context.run(call), partial(_settle, future))
+        job = lease.call(call, partial(_settle, future), context)
         error = None
         try:
             result, error = await future
@@ -83,7 +82,7 @@ class Tasks:
                 raise error
             return result
         except asyncio.CancelledError:
-            threads.withdraw(job)
+            job.cancel()
             raise
         finally:
             del error, future, job  # the error's traceback leads back here

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from typing import NamedTuple
 
 from hypoll import tracing
@@ -190,7 +191,8 @@ class TellingConnection(Connection):
                 request._name = name
             clock, handle = told.clock, told.answer
             called = clock()
-            answer = handle(request)
+            context = shared.context.copy()
+            answer = context.run(handle, request)
             returned = clock()
             payload = response = None
             if type(answer) is bytes:
@@ -207,7 +209,7 @@ class TellingConnection(Connection):
             if payload is None:
                 request.arrived, request.called, request.returned = shared.loop.now, called, returned
                 self.last_read = size
-                self._answer(request, answer)
+                self._answer(request, answer, context)
                 self.pump()
                 return
             try:
@@ -306,7 +308,7 @@ class TellingConnection(Connection):
             self.exchange.request.returned = self.told.clock()
         super().respond(answer)
 
-    def _deliver(self, out: list[bytes], rest: Rest | None, kind: Kind) -> None:
+    def _deliver(self, out: list[bytes], rest: Rest | None, context: Context | None) -> None:
         if rest is not None and rest.close and self.drafts:
             request = self.drafts[-1].request
             if self.shared.draining:
@@ -315,7 +317,7 @@ class TellingConnection(Connection):
                 self.mark(End.CLIENT)
             else:
                 self.mark(End.APPLICATION)
-        super()._deliver(out, rest, kind)
+        super()._deliver(out, rest, context)
 
     def _pull(self, source: Source) -> Pull:
         # What closes the connection in there is the body's failure, or of a file, that nobody takes it.

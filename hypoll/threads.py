@@ -11,14 +11,20 @@ Its laws:
 - The first threads sleep reading an eventfd each. Who writes to that lets go of the interpreter's lock, so the thread
   it wakes runs at once; the release of a lock wakes a thread that then waits for the interpreter's. Measured: a
   twentieth of a short call. A thread without a descriptor sleeps on a lock all the same.
+- A job runs in its own `contextvars` context, so that nothing of it is left for the next one of its thread.
+- A thread that waits for a client, or streams for long, leaves the pool until its job is done, and another takes its
+  place: at most `streams` of them. Threads beyond the pool's size end with their job.
 - A thread may be stuck for ever: all are daemons, and nothing waits for them at the process's end.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import itertools
 import logging
 import os
+import queue
 import threading
 import weakref
 from collections import deque
@@ -26,12 +32,15 @@ from collections.abc import Callable
 from typing import Any
 
 from hypoll.loop import Loop
+from hypoll.settings import Settings
 
 EVENTFDS = 8
 """Threads of a pool that have an eventfd: calls so short that waking is felt are done by few."""
 
-START_AGAIN = 1.0
-"""Seconds after which the first thread is tried again when the system had none."""
+LONG = 1.0
+"""Seconds after which a job that streams no longer counts against the pool's size."""
+
+NEVER = float("inf")
 
 log = logging.getLogger("hypoll.error")
 
@@ -44,12 +53,16 @@ def default_size() -> int:
 class Job:
     """Something to do on the pool: `run` on a thread, then `finish` on the loop's thread.
 
+    context: what it runs in; nothing else may be in it at that time.
     since: when it was submitted, by the loop's clock.
     waited: seconds it waited for a thread.
+    outside: how many times its thread has left the pool, and not come back.
     """
 
+    context: contextvars.Context
     since = 0.0
     waited = 0.0
+    outside = 0
 
     def run(self) -> None:
         """Do it. On a thread; must not raise."""
@@ -58,11 +71,15 @@ class Job:
     def finish(self) -> None:
         """Take up what came of it. On the loop's thread."""
 
+    def reject(self) -> None:
+        """There is no thread to do it, and none can be started. On the loop's thread, in place of both."""
+
 
 class Call(Job):
     """A function's call. `result` or `error` is there when `done(call)` is called."""
 
     def __init__(self, function: Callable[[], Any], done: Callable[[Call], object]) -> None:
+        self.context = contextvars.copy_context()
         self.result: Any = None
         self.error: BaseException | None = None
         self._function = function
@@ -85,6 +102,61 @@ class Call(Job):
             done(self)
         finally:
             self.error = None  # its traceback leads back here
+
+    def cancel(self) -> None:
+        """Nobody wants it any more: if it hasn't begun, it won't."""
+        self._function = self._done = _nothing
+
+    def reject(self) -> None:
+        """Tell who asked for it by a `NoThreadError`."""
+        self.error = NoThreadError("the system has no thread left")
+        self.finish()
+
+
+class NoThreadError(RuntimeError):
+    """A call can't be made: no thread can be started."""
+
+
+class Lease(Job):
+    """One thread of the pool, held for several calls: they run on it one after the other, and nothing in between.
+
+    Calls come back to the loop one by one. `release` ends it, after those that were asked for.
+    """
+
+    def __init__(self, threads: Threads) -> None:
+        self.context = contextvars.copy_context()
+        self._threads = threads
+        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._released = False
+        threads.submit(self)
+
+    def call(self, function: Callable[[], Any], done: Callable[[Call], object], context: contextvars.Context) -> Call:
+        """Have `function()` called in a context, and `done(call)` on the loop's thread after it."""
+        call = Call(function, done)
+        call.context = context
+        self._calls.put(call)
+        return call
+
+    def release(self) -> None:
+        """Let the thread go when the calls so far are made. Releasing twice does nothing."""
+        if not self._released:
+            self._released = True
+            self._calls.put(None)
+
+    def run(self) -> None:
+        """Make the calls."""
+        loop = self._threads.loop
+        while (call := self._calls.get()) is not None:
+            call.context.run(call.run)
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(call.finish)
+            del call
+
+    def reject(self) -> None:
+        """Reject each call."""
+        self.release()
+        while (call := self._calls.get()) is not None:
+            call.reject()
 
 
 class _Bed:
@@ -126,27 +198,42 @@ class Threads:
     """At most `size` threads, started when they are needed, and a queue of at most `queue` jobs before them.
 
     on_idle: called on the loop's thread whenever no job is left.
+    streams: threads that may be outside the pool, see `leave`.
 
     A pool with a queue of 0 still takes a job for each of its threads.
     """
 
-    def __init__(self, loop: Loop, size: int, queue: int, on_idle: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        size: int,
+        queue: int,
+        on_idle: Callable[[], object] = lambda: None,
+        *,
+        streams: int = Settings.stream_threads,
+    ) -> None:
+        self.loop = loop
         self.size = size
-        self.room = size + queue
-        """Jobs there may be before another request is one too many."""
+        self.streams = streams
+        self.outside = 0
+        """Threads that have left the pool."""
+        self.room = self._room = size + queue
+        """Jobs there may be before another request is one too many; those outside the pool take no room."""
         self.on_idle = on_idle
         self.unfinished = 0
         """Jobs whose `done` has not been called, cancelled ones that run included."""
         self.on_wait: Callable[[float], object] | None = None
         """Called with the seconds that a job waited for a thread."""
-        self._loop = loop
         self._jobs: deque[Job] = deque()
         self._finished: deque[Job] = deque()
         self._sleepers: deque[_Bed] = deque()
         """Who takes one out must wake the thread in it, which keeps it until then."""
         self._eventfds = EVENTFDS
         self._started = 0
-        self._starting = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._streams: dict[Job, float] = {}
+        """Jobs that stream, and when they will have done so for long."""
         self._planned = False
         self._waking = False
         self._collecting = False
@@ -160,8 +247,8 @@ class Threads:
 
     @property
     def busy(self) -> int:
-        """Threads at work."""
-        return max(0, min(self.size, self.unfinished - len(self._jobs)))
+        """Threads at work in the pool."""
+        return max(0, min(self.size, self.unfinished - len(self._jobs) - self.outside))
 
     @property
     def full(self) -> bool:
@@ -170,13 +257,13 @@ class Threads:
 
     def submit(self, job: Job) -> None:
         """Have a job done. Never refused: whether there is room for another request is for `full` to say."""
-        job.since = self._loop.now
+        job.since = self.loop.now
         self.unfinished += 1
         self._jobs.append(job)
         if not self._planned:
             self._planned = True
             # At the turn's end: waking a thread now would have it fight this one for the interpreter at each recv.
-            self._loop.call_soon(self._hand_over)
+            self.loop.call_soon(self._hand_over)
 
     def call(self, function: Callable[[], Any], done: Callable[[Call], object]) -> Call:
         """Have `function()` called on a thread, and `done(call)` on the loop's thread after it."""
@@ -198,9 +285,70 @@ class Threads:
         self._sleepers.clear()
         self._jobs.clear()
         self._finished.clear()
-        self._starting = threading.Lock()
-        self._started = self.unfinished = 0
+        self._lock = threading.Lock()
+        self._started = self.unfinished = self.outside = 0
+        self.room = self._room
+        self._streams.clear()
         self._waking = self._planned = self._collecting = False
+
+    def leave(self, job: Job) -> bool:
+        """Let the thread at work on `job` no longer count against the pool's size: another may take its place.
+
+        False: `streams` threads are outside already, so this one goes on counting. To be taken back by `come_back` as
+        often as it was true, or by the job's end.
+        """
+        with self._lock:
+            left = self._leave(job)
+        if left:
+            self._replace()
+        return left
+
+    def _leave(self, job: Job) -> bool:
+        if not job.outside:
+            if self.outside >= self.streams:
+                return False
+            self.outside += 1
+            self.room += 1
+        job.outside += 1
+        return True
+
+    def _replace(self) -> None:
+        """See that another thread takes the place of one that has left."""
+        if self._jobs and not self._wake():
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self.loop.call_soon_threadsafe(self._hand_over)
+
+    def come_back(self, job: Job) -> None:
+        """Let the thread at work on `job` count again."""
+        with self._lock:
+            job.outside -= 1
+            if not job.outside:
+                self.outside -= 1
+                self.room -= 1
+
+    def begin_stream(self, job: Job) -> bool:
+        """Note that the thread at work on `job` begins to stream. False: so many do that one more is refused."""
+        with self._lock:
+            if self.outside >= self.streams:
+                return False
+            self._streams[job] = self.loop.now + LONG
+            return True
+
+    def end_stream(self, job: Job) -> None:
+        """Note that a stream has ended. On its thread, before its job ends."""
+        with self._lock:
+            self._streams.pop(job, None)
+
+    def tick(self, now: float) -> None:
+        """Let those leave that have streamed for long: to be called once a second, with the loop's time."""
+        left = False
+        with self._lock:
+            for job, until in list(self._streams.items()):
+                if until <= now and self._leave(job):
+                    self._streams[job] = NEVER
+                    left = True
+        if left:
+            self._replace()
 
     def close(self) -> None:
         """Let idle threads end. Those at work end when they are done; nobody waits for them."""
@@ -212,10 +360,12 @@ class Threads:
     def _hand_over(self) -> None:
         self._planned = False
         self._wake()
-        if self._jobs and not self._started:
-            # The system had no thread for the first of them, and none will come by later.
-            self._planned = True
-            self._loop.call_later(START_AGAIN, self._hand_over)
+        if self._jobs and self._started <= self.outside and not self._sleepers:
+            # The system has no thread for them, and none will come by later.
+            jobs = list(self._jobs)
+            for job in jobs:
+                if self.withdraw(job):
+                    job.reject()
 
     def _wake(self) -> bool:
         """See that a thread looks at the queue soon. False: all are at work, and look again when they are done."""
@@ -238,14 +388,14 @@ class Threads:
         return True
 
     def _start(self) -> bool:
-        with self._starting:
-            if self._started >= self.size:
+        with self._lock:
+            if self._started - self.outside >= self.size:
                 return False
             self._started += 1
         try:
-            threading.Thread(target=self._work, name=f"hypoll-{self._started}", daemon=True).start()
+            threading.Thread(target=self._work, name=f"hypoll-{next(self._numbers)}", daemon=True).start()
         except RuntimeError as error:  # the system has no thread left: the others will come to it
-            with self._starting:
+            with self._lock:
                 self._started -= 1
             log.warning("can't start another thread: %s; going on with %d", error, self._started)
             return False
@@ -260,7 +410,7 @@ class Threads:
             bed.close()
 
     def _make_bed(self) -> _Bed:
-        with self._starting:
+        with self._lock:
             has_eventfd = self._eventfds > 0
             self._eventfds -= 1
         if has_eventfd:
@@ -269,7 +419,7 @@ class Threads:
         return _Bed()
 
     def _take_jobs(self, bed: _Bed) -> None:
-        jobs, finished, clock = self._jobs, self._finished, self._loop.time
+        jobs, finished, clock = self._jobs, self._finished, self.loop.time
         take, put = jobs.popleft, finished.append
         while not self._closed:
             self._waking = False  # before the look at the queue: what comes after it wakes again
@@ -286,8 +436,12 @@ class Threads:
                     self._collect_soon()
                 if self.on_wait is not None:
                     job.waited = clock() - job.since
-                job.run()
+                job.context.run(job.run)
                 put(job)
+                if job.outside and not self._return(job):
+                    del job
+                    self._collect_soon()
+                    return
                 del job  # a sleeping thread keeps nothing of a request
             if finished and not self._collecting:
                 self._collect_soon()
@@ -295,6 +449,18 @@ class Threads:
             # A job may have come between the last look and that line, or the end, and found nobody asleep.
             if not (jobs or self._closed) or not self._rise(bed):
                 bed.sleep()
+
+    def _return(self, job: Job) -> bool:
+        """Come back with a job's end. False: another thread has taken the place of this one, which ends."""
+        with self._lock:
+            job.outside = 0
+            self.outside -= 1
+            self.room -= 1
+            surplus = self._started - self.outside > self.size
+            self._started -= surplus
+        if surplus and self._jobs:
+            self._wake()
+        return not surplus
 
     def _rise(self, bed: _Bed) -> bool:
         """Whether this thread has taken itself back from the sleepers. False: someone is waking it."""
@@ -308,7 +474,7 @@ class Threads:
         self._collecting = True
         # RuntimeError: the loop is closed, and the server has given up on what is left.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._collect)
+            self.loop.call_soon_threadsafe(self._collect)
 
     def _collect(self) -> None:
         """Finish the jobs that are done; on the loop's thread."""
@@ -343,5 +509,5 @@ def _in_child() -> None:
 os.register_at_fork(after_in_child=_in_child)
 
 
-def _nothing(call: Call) -> None:
-    """Stand for a `done` that was called."""
+def _nothing(*arguments: object) -> None:
+    """Stand for a `done` that was called, or a function that won't be."""

@@ -21,10 +21,10 @@ from urllib.parse import unquote_to_bytes
 from wsgiref.util import FileWrapper
 
 from hypoll.answers import failure
-from hypoll.message import ClientDisconnect, Deferred, HTTPError, Kind, Request, Response, Section
+from hypoll.message import ClientDisconnect, Deferred, HandlerCall, HTTPError, Kind, Request, Response, Section
 from hypoll.server import Service
 from hypoll.version import __version__
-from hypoll.wsgi_answer import Start, close_body, respond
+from hypoll.wsgi_answer import Start, respond
 from hypoll.wsgi_face import Face
 
 INPUT_BUFFER = 64 * 1024
@@ -78,9 +78,11 @@ class WSGI:
     def __call__(self, request: Request) -> Response:
         """Answer a request, here and now."""
         try:
-            return self._answer(request)
+            response = self._answer(request)
         except Exception as error:
-            return _failure(request, error)
+            response = _failure(request, error)
+        assert response is not None  # without a call nothing is sent by the application itself
+        return response
 
     def answer(self, request: Request) -> Response | Deferred:
         """Answer a request as serving does: on the pool."""
@@ -104,14 +106,10 @@ class WSGI:
     def shutdown(self, complete: Any) -> None:
         """Do nothing: WSGI has no such hook."""
 
-    def _answer(self, request: Request, in_thread: object = None) -> Response:
-        start = Start()
-        body = self.application(self.environ(request), start)
+    def _answer(self, request: Request, call: HandlerCall | None = None) -> Response | None:
+        start = Start(request, call)
         try:
-            return respond(request, start, body)
-        except BaseException:
-            close_body(body)
-            raise
+            return respond(request, start, self.application(self.environ(request), start), call)
         finally:
             self._errors.flush()
 

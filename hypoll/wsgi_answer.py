@@ -4,8 +4,10 @@ Laws:
 
 - What is wrong with an answer's head is raised to the application, by `start_response`, and not found out later.
 - Nothing is sent before the first piece that isn't empty: up to then the application may change its mind.
-- The iterable's `close` is called once, whatever became of the request, and on a thread: it may block. (A file's is
-  called on the loop.)
+- The iterable's `close` is called once, whatever became of the request, on the request's thread: after the server has
+  taken over the last piece, or the client has gone.
+- The iterable is exhausted, unless the client has gone, the answer has no content, or its Content-Length is reached:
+  then one more `next` tells whether there is too much.
 - An answer that is whole when the application returns goes in one send, with its length.
 """
 
@@ -18,14 +20,18 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
 
+from hypoll.bodies import close_body
 from hypoll.encode import CONTENTLESS
 from hypoll.files import Slice
-from hypoll.message import Request, Response, check_field, reason
+from hypoll.message import ClientDisconnect, HandlerCall, Request, Response, check_field, reason
+
+if TYPE_CHECKING:
+    from hypoll.thread_stream import ThreadStream
 
 HOP_BY_HOP = frozenset(
     (
@@ -55,20 +61,24 @@ class Start:
     status, phrase: the phrase is None where it is the registered one.
     declared: the Content-Length; None: not told.
     content_type: the only field beside Content-Length; None: there are others, or none.
-    written: what `write` took, to go before the body.
-    sent: whether the head is on its way.
+    written: what `write` took and didn't send, to go before the body.
+    stream: takes the body, piece by piece, once the head is on its way.
+
+    request: what is answered. call: by what the head is sent before the end of the handler; None: it can't be.
     """
 
-    __slots__ = ("content_type", "declared", "fields", "phrase", "sent", "status", "written")
+    __slots__ = ("_call", "_request", "content_type", "declared", "fields", "phrase", "status", "stream", "written")
 
-    def __init__(self) -> None:
+    def __init__(self, request: Request, call: HandlerCall | None = None) -> None:
+        self._request = request
+        self._call = call
         self.status = 0
         self.phrase: str | None = None
         self.fields: list[tuple[str, str]] = []
         self.declared: int | None = None
         self.content_type: str | None = None
         self.written: list[bytes] = []
-        self.sent = False
+        self.stream: ThreadStream | None = None
 
     def __call__(
         self, status: str, headers: Iterable[tuple[str, str]], exc_info: ExcInfo | None = None
@@ -80,7 +90,7 @@ class Start:
         """
         try:
             if exc_info and exc_info[1] is not None:
-                if self.sent:
+                if self.stream is not None:
                     raise exc_info[1].with_traceback(exc_info[2])
             elif self.status:
                 raise RuntimeError("start_response was called already: a second call must have exc_info")
@@ -91,24 +101,44 @@ class Start:
         self.status, self.phrase = code, phrase
         return self.write
 
-    def _take(self, fields: list[tuple[str, str]]) -> None:
+    def _take(self, given: list[tuple[str, str]]) -> None:
         declared = content_type = None
-        for name, value in fields:
+        fields = []
+        for name, value in given:
             match _checked(name, value):
+                case "":
+                    continue
                 case "content-length":
                     if declared is not None:
                         raise ValueError("there is more than one Content-Length")
                     declared = int(value)
                 case "content-type":
                     content_type = value
+            fields.append((name, value))
         self.fields, self.declared = fields, declared
         self.content_type = content_type if len(fields) == (1 if declared is None else 2) else None
 
     def write(self, data: bytes) -> None:
-        """Take the beginning of the body: it goes when the application has returned."""
-        if type(data) is not bytes:
+        """Send a piece of the body. Raises `TypeError`, `ValueError`, `ClientDisconnect` when the client has gone."""
+        if not isinstance(data, bytes):
             raise TypeError(f"write takes bytes, not {type(data).__name__}")
-        self.written.append(data)
+        if self.contentless or not data:
+            return
+        if self.stream is None and self.begin() is None:
+            self.written.append(data)
+        elif self.stream is not None:
+            self.stream.write(data)
+
+    @property
+    def contentless(self) -> bool:
+        """Whether the answer has no content, whatever the application gives."""
+        return self._request.method == "HEAD" or self.status in CONTENTLESS
+
+    def begin(self) -> ThreadStream | None:
+        """Send the head. None: here it can't be sent before the end."""
+        if self._call is not None:
+            self.stream = self._call.start_stream(self.response(()))
+        return self.stream
 
     def response(self, body: Any) -> Response:
         """The response with this head and a body."""
@@ -123,11 +153,17 @@ class Start:
 
 @lru_cache(512)
 def _checked(name: str, value: str) -> str:
-    """The lower-case name of a field that an application may send. Raises `ValueError`, `TypeError`."""
+    """The lower-case name of a field that an application may send; empty: it is dropped.
+
+    Raises `ValueError`, `TypeError`.
+    """
     check_field(name, value)
     lower = name.lower()
+    if lower == "transfer-encoding" and value.strip().lower() != "identity":
+        raise ValueError(f"Transfer-Encoding: {value} is the server's to choose: an application may not send it")
     if lower in HOP_BY_HOP:
-        raise ValueError(f"{name} is a field of the connection: an application may not send it (PEP 3333)")
+        _warn_of_dropped(lower)
+        return ""
     if lower == "content-length" and not (value.isascii() and value.isdecimal()):
         raise ValueError(f"Content-Length: {value!r} is not a decimal number")
     return lower
@@ -145,32 +181,99 @@ def _parse_status(status: str) -> tuple[int, str | None]:
     return code, None if phrase == reason(code) else phrase
 
 
-def respond(request: Request, start: Start, body: Iterable[bytes]) -> Response:
-    """The response of what the application has returned. The body is closed, unless the response has it."""
-    if type(body) in (list, tuple):
-        content = [*start.written, *body]
-        return _whole(request, start, content[0] if len(content) == 1 else b"".join(content))
-    contentless = request.method == "HEAD" or start.status in CONTENTLESS
-    if isinstance(body, FileWrapper) and start.status and not (contentless or start.written):
+@cache
+def _warn_of_dropped(name: str) -> None:
+    """Say once that a field is dropped; there are few such names."""
+    log.warning("the application sends %s, a field of the connection (PEP 3333): it is dropped, here and later", name)
+
+
+def respond(request: Request, start: Start, body: Any, call: HandlerCall | None) -> Response | None:
+    """Answer with what the application has returned, and close it. None: the answer is sent, or on its way.
+
+    Without a `call` the body is given on with the response, if that isn't whole.
+    """
+    response: Response | None = None
+    pieces: Iterator[bytes] | None = None
+    try:
+        if start.stream is None:
+            if type(body) in (list, tuple):
+                content = [*start.written, *map(_check_piece, body)]
+                return _whole(request, start, content[0] if len(content) == 1 else b"".join(content))
+            response, first, pieces = _begin(request, start, body)
+        else:
+            first, pieces = b"", iter(body)
+        if response is None and call is not None and pieces is not None:
+            _stream(start, first, pieces)
+        elif response is None and pieces is not None:
+            response, body = start.response(Pieces(first, pieces, body)), None
+        elif response is not None and call is not None and hasattr(body, "close"):
+            call.send(response)
+            response = None
+    finally:
+        close_body(body)
+    return response
+
+
+def _begin(request: Request, start: Start, body: Any) -> tuple[Response | None, bytes, Iterator[bytes] | None]:
+    """The response, if it is whole; else the first piece of the body and what gives the others."""
+    if start.status and start.contentless:
+        return _whole(request, start, b""), b"", None
+    if isinstance(body, FileWrapper) and start.status and not start.written:
         part = _file_part(start, body)
         if part is not None:
-            return start.response(part)
+            return start.response(part), b"", None
     pieces = iter(body)
-    first = b"".join(start.written) or next(filter(None, pieces), b"")
-    if contentless or not first or len(first) == start.declared:
-        # There is no more, or no more of it may be sent.
-        response = _whole(request, start, first if not contentless else b"")
-        close_body(body)
-        return response
-    _check(start, first)
-    start.sent = True
-    return start.response(Pieces(first, pieces, body))
+    first = b"".join(start.written) or _next(pieces)
+    if start.contentless:  # a generator calls `start_response` with its first piece
+        return _whole(request, start, b"" if start.status else first), b"", None
+    if first and len(first) == start.declared:
+        _check_end(start, pieces)
+    elif first:
+        _check_started(start)
+        return None, first, pieces
+    return _whole(request, start, first), b"", None
+
+
+def _stream(start: Start, first: bytes, pieces: Iterator[bytes]) -> None:
+    """Send the pieces one by one, on the request's thread."""
+    stream = start.stream or start.begin()
+    assert stream is not None
+    try:
+        if first:
+            stream.write(first)
+        while stream.framer.left != 0 and (piece := _next(pieces)):
+            stream.write(piece)
+        if stream.framer.left == 0:
+            _check_end(start, pieces)
+        stream.finish()
+    except ClientDisconnect as error:
+        stream.fail(error)
+
+
+def _next(pieces: Iterator[bytes]) -> bytes:
+    """The next piece that isn't empty; b"": there is none. Raises `TypeError` for what isn't bytes."""
+    for piece in pieces:
+        if _check_piece(piece):
+            return piece
+    return b""
+
+
+def _check_end(start: Start, pieces: Iterator[bytes]) -> None:
+    """See that the application gives no more than it has declared. Raises `ValueError`."""
+    if _next(pieces):
+        raise ValueError(f"the answer declares Content-Length: {start.declared}, its body is longer")
+
+
+def _check_piece(piece: Any) -> bytes:
+    if not isinstance(piece, bytes):
+        raise TypeError(f"the application's iterable must give bytes, it gave {type(piece).__name__}: {piece!r:.60}")
+    return piece
 
 
 def _whole(request: Request, start: Start, content: bytes) -> Response:
     """The response with all of its body here; that of HEAD may be absent."""
-    _check(start, content)
-    bodiless = request.method == "HEAD" or start.status in CONTENTLESS
+    _check_started(start)
+    bodiless = start.contentless
     if start.declared not in (None, len(content)) and (content or not bodiless):
         raise ValueError(f"the answer declares Content-Length: {start.declared}, its body has {len(content)} bytes")
     if not bodiless or (content and start.status not in CONTENTLESS):
@@ -178,12 +281,10 @@ def _whole(request: Request, start: Start, content: bytes) -> Response:
     return start.response(b"" if start.declared is not None else iter(()))
 
 
-def _check(start: Start, content: object) -> None:
-    """Hold an application against what it owes. Raises `RuntimeError`, `TypeError`."""
+def _check_started(start: Start) -> None:
+    """See that there is a head. Raises `RuntimeError`."""
     if not start.status:
         raise RuntimeError("the application gave a body before it called start_response")
-    if not isinstance(content, bytes):
-        raise TypeError(f"the body gives bytes, not {type(content).__name__}")
 
 
 class Pieces:
@@ -206,24 +307,28 @@ class Pieces:
 
 
 class FilePart(Slice):
-    """What is left of an application's file, which is closed when nothing more is sent of it."""
+    """What is to be sent of an application's file, from a descriptor of its own: the application may close the file."""
 
-    __slots__ = ("_wrapper",)
+    __slots__ = ()
 
-    def __init__(self, wrapper: FileWrapper, fd: int, offset: int, count: int) -> None:
-        self._wrapper: FileWrapper | None = wrapper
+    def __init__(self, fd: int, offset: int, count: int) -> None:
         self._file = None
-        self.fd = fd
+        self.fd = os.dup(fd)
         self.offset = offset
         self.count = count
 
     def release(self) -> None:
-        """Close the file."""
-        wrapper, self._wrapper = self._wrapper, None
+        """Close the descriptor, once."""
+        fd = self.fd
         super().release()
-        close_body(wrapper)
+        if fd >= 0:
+            os.close(fd)
 
     close = release
+
+    def __del__(self) -> None:
+        if getattr(self, "fd", -1) >= 0:
+            self.release()
 
 
 def _file_part(start: Start, wrapper: FileWrapper) -> FilePart | None:
@@ -245,7 +350,7 @@ def _file_part(start: Start, wrapper: FileWrapper) -> FilePart | None:
     count = there if start.declared is None else start.declared
     if count > there:
         raise ValueError(f"the answer declares Content-Length: {count}, its file has {there} bytes")
-    return FilePart(wrapper, fd, offset, count)
+    return FilePart(fd, offset, count)
 
 
 def _is_plain(file: Any) -> bool:
@@ -253,13 +358,3 @@ def _is_plain(file: Any) -> bool:
     return type(file) is io.FileIO or (
         type(file) in (io.BufferedReader, io.BufferedRandom) and type(file.raw) is io.FileIO
     )
-
-
-def close_body(body: Any) -> None:
-    """Close what the application has returned, and log what that raises."""
-    try:
-        close = getattr(body, "close", None)
-        if close is not None:
-            close()
-    except Exception:
-        log.exception("closing a response's body failed")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextvars
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from urllib.parse import quote, unquote_to_bytes
 from hypoll.answers import failure
 from hypoll.encode import BODILESS, CONTENTLESS, content_of, inspect_fields
 from hypoll.files import Slice
+from hypoll.hooks import call_here
 from hypoll.message import (
     FAILURES,
     ClientDisconnect,
@@ -90,8 +92,13 @@ class Face:
         """Answer a request."""
         if not self._started:
             self._start()
+        # One context for all that the application does for the request, as under hypoll itself.
+        context = contextvars.copy_context()
+        return context.run(self._answer, context, environ, start_response)
+
+    def _answer(self, context: contextvars.Context, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         request = request_of(environ)
-        call = _Call(self.routes, request, environ)
+        call = _Call(self.routes, request, environ, context)
         try:
             return call.send(call.answer(), start_response)
         except FAILURES as error:
@@ -109,7 +116,8 @@ class Face:
 class _Call:
     """One request's way through the routes."""
 
-    def __init__(self, routes: Application, request: Request, environ: Environ) -> None:
+    def __init__(self, routes: Application, request: Request, environ: Environ, context: contextvars.Context) -> None:
+        self._context = context
         self._routes = routes
         self._request = request
         self._environ = environ
@@ -137,7 +145,7 @@ class _Call:
             request.__class__ = StreamedRequest
             request.__dict__["stream"] = AsyncStream(pieces) if deferred.kind is Kind.ASYNC else Stream(pieces)
         try:
-            result = deferred.call(request, asyncio.to_thread)
+            result = deferred.call(request, call_here)
             if deferred.kind is Kind.ASYNC:
                 self._runner = asyncio.Runner()
                 result = self._runner.run(result)
@@ -167,9 +175,9 @@ class _Call:
         if pulled is None or isinstance(body, bytes):
             self.close()
             return [cast(bytes, body)]
-        return Body(pulled, lambda: self._end(body))
+        return Body(pulled, lambda: self._end(body), self._context)
 
-    def _pulled(self, body: Iterator[bytes] | AsyncIterator[bytes] | Slice) -> Iterator[bytes]:
+    def _pulled(self, body: Any) -> Iterator[bytes]:
         if not isinstance(body, AsyncIterator):
             return iter(body)
         if self._runner is None:
@@ -198,7 +206,8 @@ class _Call:
 class Body:
     """A body in pieces, for the server to take and to close."""
 
-    def __init__(self, pieces: Iterator[bytes], close: Callable[[], object]) -> None:
+    def __init__(self, pieces: Iterator[bytes], close: Callable[[], object], context: contextvars.Context) -> None:
+        self._context = context
         self._pieces = pieces
         self._close: Callable[[], object] | None = close
 
@@ -206,13 +215,13 @@ class Body:
         return self
 
     def __next__(self) -> bytes:
-        return bytes(next(self._pieces))
+        return bytes(self._context.run(next, self._pieces))
 
     def close(self) -> None:
         """Close what gives the pieces; a second time does nothing."""
         close, self._close = self._close, None
         if close is not None:
-            close()
+            self._context.run(close)
 
 
 class Stream:

@@ -482,6 +482,7 @@ TEXTS = {
     "NETWORK": "10.0.0.0/8",
     "PATH": "/a/path",
     "FILE": "a.log",
+    "DIRECTORY": "/var/tmp",
     "CIPHERS": "HIGH",
 }
 """A value of each kind of text."""

@@ -19,7 +19,7 @@ import pytest
 
 from hypoll.loop import IN, Loop
 from hypoll.tasks import Tasks, new_event_loop
-from hypoll.threads import Threads
+from hypoll.threads import Lease, Threads
 
 PATIENCE = 5.0
 
@@ -63,6 +63,15 @@ class Driven:
         self.threads.close()
         self.tasks.close()
         self.loop.close()
+
+
+async def in_thread(it: Driven, call: Callable[[], Any]) -> Any:
+    """Await a call on a thread of its own."""
+    lease = Lease(it.threads)
+    try:
+        return await it.tasks.in_thread(lease, call, contextvars.copy_context())
+    finally:
+        lease.release()
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -354,7 +363,7 @@ def complete(it: Driven, coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 def test_a_call_in_a_thread_is_awaited(it):
-    ran, loops = complete(it, it.tasks.in_thread(it.threads, threading.current_thread)), threading.current_thread()
+    ran, loops = complete(it, in_thread(it, threading.current_thread)), threading.current_thread()
     assert ran is not loops
 
 
@@ -363,9 +372,9 @@ def test_a_call_in_a_thread_is_made_in_the_context_of_who_awaits_it(it):
 
     async def ask() -> tuple[str, str]:
         variable.set("mine")
-        mine = await it.tasks.in_thread(it.threads, variable.get)
+        mine = await in_thread(it, variable.get)
         variable.set("another")
-        return mine, await it.tasks.in_thread(it.threads, variable.get)
+        return mine, await in_thread(it, variable.get)
 
     assert complete(it, ask()) == ("mine", "another")
     assert variable.get() == "nobody's"
@@ -385,7 +394,7 @@ def test_what_a_call_in_a_thread_raises_is_raised_and_leaves_nothing(it, raised)
 
     async def ask() -> str:
         try:
-            await it.tasks.in_thread(it.threads, fail)
+            await in_thread(it, fail)
         except (ValueError, SystemExit) as error:
             return f"{type(error).__name__} {error}"
         return "nothing"
@@ -416,8 +425,8 @@ def test_a_call_whose_task_is_cancelled_is_not_made_if_it_has_not_begun(it, begu
         it.gate.wait(PATIENCE)
 
     async def ask() -> str:
-        others = [] if begun else [asyncio.ensure_future(it.tasks.in_thread(it.threads, hold)) for _ in range(2)]
-        asked = asyncio.ensure_future(it.tasks.in_thread(it.threads, call))
+        others = [] if begun else [asyncio.ensure_future(in_thread(it, hold)) for _ in range(2)]
+        asked = asyncio.ensure_future(in_thread(it, call))
         while begun and not entered.is_set():
             await asyncio.sleep(0.001)
         await asyncio.sleep(0)
@@ -440,7 +449,7 @@ def test_a_call_whose_task_is_cancelled_is_not_made_if_it_has_not_begun(it, begu
 
 def test_many_calls_in_threads(it):
     async def ask() -> list[int]:
-        return list(await asyncio.gather(*(it.tasks.in_thread(it.threads, _square(n)) for n in range(200))))
+        return list(await asyncio.gather(*(in_thread(it, _square(n)) for n in range(200))))
 
     assert complete(it, ask()) == [n * n for n in range(200)]
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from hypoll.loop import Loop
-from hypoll.threads import EVENTFDS, Call, Threads, _Bed, default_size
+from hypoll.threads import EVENTFDS, Call, NoThreadError, Threads, _Bed, default_size
 
 PATIENCE = 5.0
 
@@ -349,16 +349,20 @@ def test_a_thread_that_cannot_be_started_leaves_it_to_the_others(it, monkeypatch
     assert pool._started == 1
 
 
-def test_the_first_thread_is_tried_again(it, monkeypatch, caplog):
-    monkeypatch.setattr("hypoll.threads.START_AGAIN", 0.01)
+def test_without_any_thread_jobs_are_rejected_and_the_next_are_tried_again(it, monkeypatch, caplog):
     pool = it.make(4, queue=10)
-    done: list[int] = []
+    told: list[BaseException | None] = []
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("can't start")))
-        pool.call(lambda: None, lambda call: done.append(1))
+        for _ in range(3):
+            pool.call(lambda: None, lambda call: told.append(call.error))
         it.loop.poll_once(0)
         assert "going on with 0" in caplog.text
-    it.until(lambda: done)
+        assert [type(error) for error in told] == [NoThreadError] * 3
+        assert pool.unfinished == 0
+    pool.call(lambda: None, lambda call: told.append(call.error))
+    it.until(lambda: len(told) == 4)
+    assert told[3] is None
 
 
 def test_one_who_falls_asleep_while_another_looks_in_vain_is_woken(it):

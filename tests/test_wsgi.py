@@ -18,7 +18,7 @@ from wsgiref.validate import validator
 import pytest
 import requests
 
-from hypoll import Request, Routes
+from hypoll import Request, Routes, wsgi_answer
 from hypoll.message import NO_FIELDS, Peer, Section
 from hypoll.testing import TestClient
 from hypoll.wsgi import WSGI, ErrorStream, check_application, service_of
@@ -269,30 +269,40 @@ def test_what_is_one():
         ("200 OK", [("X Y", "a")], ValueError),
         ("200 OK", [("X", b"a")], TypeError),
         ("200 OK", [("X", "\u20ac")], ValueError),
-        ("200 OK", [("Connection", "close")], ValueError),
         ("200 OK", [("transfer-encoding", "chunked")], ValueError),
-        ("200 OK", [("Upgrade", "x")], ValueError),
-        ("200 OK", [("Keep-Alive", "x")], ValueError),
         ("200 OK", [("Content-Length", "1"), ("Content-Length", "1")], ValueError),
         ("200 OK", [("Content-Length", "-1")], ValueError),
     ],
 )
 def test_a_head_that_cannot_be_sent_is_refused_to_the_application(status, headers, error):
-    start = Start()
+    start = Start(Request("GET", b"/"))
     with pytest.raises(error):
         start(status, headers)
     start("200 OK", PLAIN)  # it may try again
 
 
+def test_fields_of_the_connection_are_dropped_and_named_once(caplog):
+    wsgi_answer._warn_of_dropped.cache_clear()
+    fields = [("Connection", "close"), ("keep-alive", "x"), ("Upgrade", "x"), ("Transfer-Encoding", "identity")]
+    with served(giving([b"x"], headers=[*fields, ("X-Own", "1")])) as client:
+        for _ in range(2):
+            answer = client.get("/")
+            assert answer.headers["X-Own"] == "1"
+            assert not {"connection", "keep-alive", "upgrade", "transfer-encoding"} & {*map(str.lower, answer.headers)}
+    told = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(told) == 4
+    assert "the application sends keep-alive" in told[1]
+
+
 def test_start_response_twice():
-    start = Start()
+    start = Start(Request("GET", b"/"))
     start("200 OK", PLAIN)
     with pytest.raises(RuntimeError, match="a second call must have exc_info"):
         start("200 OK", PLAIN)
     error = ZeroDivisionError()
     start("500 Oh", PLAIN, (ZeroDivisionError, error, None))
     assert (start.status, start.phrase) == (500, "Oh")
-    start.sent = True
+    start.stream = object()  # type: ignore[assignment]
     with pytest.raises(ZeroDivisionError):
         start("500 Oh", PLAIN, (ZeroDivisionError, error, None))
 
@@ -398,7 +408,7 @@ def _exits(environ: Any, start_response: Any) -> Any:
         giving([b"abc"], headers=[("Content-Length", "2")]),
         giving([b"abc"], headers=[("Content-Length", "4")]),
         giving(Body(), headers=[("Content-Length", "4")]),
-        giving([], headers=[("Connection", "close")]),
+        giving([], headers=[("Transfer-Encoding", "chunked")]),
     ],
 )
 def test_failures_before_the_head_are_500_without_a_word_on_why(application, caplog):

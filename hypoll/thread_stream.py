@@ -1,0 +1,197 @@
+"""A response's body that a thread makes: it runs ahead of its client into a spool, and waits only when that is full.
+
+Laws:
+
+- The pieces are made, and the body closed, on the one thread that its request runs on, in the request's context.
+- The loop pulls what is here. It never waits for the thread, nor for a lock that the thread holds while it works or
+  writes to a disk.
+- A thread that waits for its client doesn't count against the pool's size; see `hypoll.threads`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from hypoll.bodies import Pull
+from hypoll.encode import Framer
+from hypoll.message import ClientDisconnect, Streamed
+from hypoll.output import Buffers
+from hypoll.spool import MEMORY_SHARE, Spool, SpoolSpace
+from hypoll.threads import Job, Threads
+
+PULL_SIZE = 64 * 1024
+"""Bytes given to the socket's queue at once."""
+
+
+_NO_JOB = Job()
+
+
+class ThreadStream(Streamed):
+    """The body of one response on its way from its thread to its connection.
+
+    job: what the thread works on.
+    framer: what frames the pieces.
+    """
+
+    def __init__(self, job: Job, threads: Threads, space: SpoolSpace, framer: Framer) -> None:
+        self.job = job
+        self.framer = framer
+        self._threads = threads
+        self._spool = Spool(space, free=PULL_SIZE)
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._ready: Callable[[], object] | None = None
+        self._hungry = False
+        self._ended = False
+        self._closed = False
+        self._parted = False
+        """Whether a piece is here whose rest is to come."""
+        self._last = b""
+        self._error: BaseException | None = None
+
+    # the thread's side
+
+    def write(self, piece: bytes) -> None:
+        """Take a piece; wait while the client is too far behind.
+
+        Raises `ClientDisconnect` when it has gone, `TypeError` for what isn't bytes, and `ValueError` when there is
+        more than the response declares.
+        """
+        framed: bytes | memoryview = self.framer.piece(piece)
+        while True:
+            taken = self._put(framed)
+            if taken == len(framed):
+                if self._spool.size > MEMORY_SHARE:
+                    # Far ahead of the client: such threads go on one at a time, or they would all fight the loop for
+                    # the interpreter.
+                    with self._spool.space.turn:
+                        time.sleep(0)  # lets the loop have it
+                return
+            framed = memoryview(framed)[taken:]
+            self._wait_for_room()
+
+    def _put(self, framed: bytes | memoryview) -> int:
+        with self._lock:
+            if self._closed or self._ended:
+                raise ClientDisconnect("the client has gone")
+            self._parted = True  # until it is known to be whole: `end` may come in between
+        taken = self._spool.put(framed)  # not under the lock: a disk may be slow
+        with self._lock:
+            self._parted = taken < len(framed)
+            if taken and self._hungry:
+                self._wake_loop()
+        return taken
+
+    def finish(self) -> None:
+        """The body is whole. Raises `ValueError` when it is shorter than the response declares."""
+        end = self.framer.end()
+        with self._lock:
+            self._last = end
+        self._end(None)
+
+    def fail(self, error: BaseException) -> None:
+        """The body will never be whole: what came of it is sent, then the connection is cut."""
+        if isinstance(error, KeyboardInterrupt):  # no signal's, which the main thread alone gets
+            interrupt, error = error, RuntimeError("KeyboardInterrupt was raised on a thread")
+            error.__cause__ = interrupt
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._threads.end_stream(self.job)
+        self.job = _NO_JOB  # which leads back here
+        with self._lock:
+            if self._ended or self._closed:
+                return
+            self._ended = True
+            self._error = error
+            if self._hungry:
+                self._wake_loop()
+
+    def _wake_loop(self) -> None:
+        self._hungry = False
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._threads.loop.call_soon_threadsafe(self._tell_ready)
+
+    def _wait_for_room(self) -> None:
+        """Wait for the client, or for room in the process's spools."""
+        outside = self._threads.leave(self.job)
+        try:
+            with self._lock:
+                if self._closed or self._has_room:
+                    return
+                if self._spool.size < self._spool.limit:
+                    self._spool.space.wait(self._notify)
+                self._room.wait()
+        finally:
+            if outside:
+                self._threads.come_back(self.job)
+
+    @property
+    def _has_room(self) -> bool:
+        spool = self._spool
+        return spool.size < spool.limit and (spool.space.room > 0 or spool.size < spool.free)
+
+    def _notify(self) -> None:
+        with self._lock:
+            self._room.notify()
+
+    # the loop's side
+
+    def attach(self, ready: Callable[[], object]) -> None:
+        """Call `ready()` on the loop when a pull that found nothing would find something."""
+        self._ready = ready
+
+    def pull(self, sock: socket.socket, output: Buffers) -> Pull:
+        """Append what is here, framed. Raises what the body raised, and `OSError` when the spool can't be read."""
+        data = self._spool.take(PULL_SIZE)
+        with self._lock:
+            if data:
+                if self._spool.size <= self._spool.limit // 2:
+                    self._room.notify()
+                output.append(data)
+                return Pull.MORE
+            if self._spool.size:
+                return Pull.MORE  # it came in between
+            if not self._ended:
+                self._hungry = True
+                return Pull.LATER
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # its traceback leads back here
+        if self._last:
+            output.append(self._last)
+        self.close()
+        return Pull.END
+
+    def end(self) -> None:
+        """End the body here, as if it were whole: what its thread still makes is dropped.
+
+        Of no effect where its length was declared, and in the middle of a piece.
+        """
+        with self._lock:
+            if self._parted or self.framer.declared is not None:
+                return
+            self._last = self.framer.end()
+            self._ended = True
+            self._hungry = False
+        self._tell_ready()
+
+    def close(self) -> None:
+        """Nobody will pull any more: the thread learns of it with its next piece."""
+        self._ready = None
+        with self._lock:
+            self._closed = True
+            self._error = None
+            self._spool.close()
+            self._room.notify()
+
+    def _tell_ready(self) -> None:
+        if self._ready is not None:
+            self._ready()
