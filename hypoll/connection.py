@@ -39,6 +39,7 @@ from hypoll.http import (
     Rest,
     State,
     encode,
+    no_room,
     problem,
 )
 from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, has_forked
@@ -47,6 +48,7 @@ from hypoll.output import flush, send_one
 from hypoll.phases import LINGER_PAUSE, NEVER, PHASES, RULES, Phase, Rule
 from hypoll.sending import Sending
 from hypoll.shared import READ_SIZE, Shared
+from hypoll.spool import Spool
 from hypoll.tracing import new_id
 
 READS_PER_TURN = range(4)
@@ -91,6 +93,7 @@ class Connection(Sending):
         "disarmed",
         "half_closed",
         "lingered",
+        "parked_at",
         "parser",
         "readable",
     )
@@ -107,6 +110,8 @@ class Connection(Sending):
         self.planned = False
         self.disarmed = False
         self.lingered = 0
+        self.parked_at: float | None = None
+        """Since when a body isn't read because the spools have no room."""
         self.output = []
         self.source = None
         self.beat = None
@@ -180,6 +185,9 @@ class Connection(Sending):
 
     def on_deadline(self) -> None:
         """The phase has lasted too long: refuse, or close."""
+        if self.parked_at is not None:
+            self.refuse(no_room())
+            return
         if self.exchange is not None and self.exchange.starved and (self.phase is _WAITING or not self.output):
             self._starve_out()
         elif self.phase is _WAITING:
@@ -307,6 +315,8 @@ class Connection(Sending):
             if parser.pending:
                 self._answer(self._unskipped(parser.next()))
             elif self.readable:
+                if parser.spool is not None and not self._has_room(parser.spool, READ_SIZE):
+                    return
                 data = self.sock.recv(READ_SIZE)
                 self._on_request(data, self._unskipped(parser.feed(data)))
             else:
@@ -417,6 +427,8 @@ class Connection(Sending):
             if isinstance(answer, Deferred):
                 self._start(Exchange(self, shared, request, answer, context))
                 return
+        elif request is not None and shared.spools(request):
+            self.parser.spool_into(Spool(shared.spool, max(1, shared.settings.max_body)))
         self._on_body_progress()
 
     def _on_body_progress(self) -> None:
@@ -431,9 +443,33 @@ class Connection(Sending):
             refusal = self.shared.application.refuses(request)
             if refusal is not None:
                 self.refuse(refusal)
+            elif parser.spool is not None and not self._has_room(parser.spool, request.section.length or READ_SIZE):
+                return
             elif not self._continue(request):
                 # Some of the 25 bytes wait: nothing is read until they are gone.
                 self._enter(Phase.SENDING)
+
+    def _has_room(self, spool: Spool, size: int) -> bool:
+        """Whether the process has room for more of the body. If not, nothing is read until it has."""
+        space = spool.space
+        if spool.room >= size:
+            return True
+        if space.failing:
+            self.refuse(no_room())
+        elif self.parked_at is None:
+            self.parked_at = self.shared.loop.now
+            space.wait(self._on_room)
+        return False
+
+    def _on_room(self) -> None:
+        """Read on, if there is room by now. The time that this took isn't the client's."""
+        if self.parked_at is None or self.phase is not Phase.BODY:
+            return
+        self.since += self.shared.loop.now - self.parked_at
+        self.parked_at = None
+        self.guard(self._on_body_progress)
+        if self.parked_at is None:
+            self._come_back()
 
     def _continue(self, request: Request) -> bool:
         """Ask for the body that the client holds back (RFC 9110, 10.1.1), unless some of it has come.

@@ -30,6 +30,7 @@ class Endpoints:
         self.shutdown = application.shutdown
         self.asynchronous: bool = getattr(application, "asynchronous", False)
         self.streams: Callable[[Request], bool] = getattr(application, "streams", lambda request: False)
+        self.spools: Callable[[Request], bool] = getattr(application, "spools", lambda request: False)
         self._pattern: Callable[[Request], str | None] = getattr(application, "pattern", lambda request: None)
 
     def __call__(self, request: Request) -> Response:

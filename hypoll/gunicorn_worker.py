@@ -253,7 +253,12 @@ class Worker(BaseWorker):
 def service_of(application: Any, settings: Settings, multiprocess: bool = False) -> Service:
     """What serves an application. Raises `AppImportError`, at which gunicorn's master halts."""
     try:
-        return wsgi.service_of(application, script_name=settings.script_name, multiprocess=multiprocess)
+        return wsgi.service_of(
+            application,
+            script_name=settings.script_name,
+            multiprocess=multiprocess,
+            stream=settings.wsgi_stream,
+        )
     except TypeError as error:
         raise AppImportError(str(error)) from None
 

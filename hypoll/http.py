@@ -39,6 +39,7 @@ from hypoll.message import (
     problem,
 )
 from hypoll.settings import Settings
+from hypoll.spool import Spool
 
 __all__ = [
     "FAILURES",
@@ -192,6 +193,7 @@ class RequestParser:
         "peer",
         "pending",
         "received",
+        "spool",
         "state",
         "streaming",
         "used",
@@ -208,6 +210,8 @@ class RequestParser:
         """Bytes used so far, but for requests that were whole in one `feed` by themselves."""
         self.streaming = False
         """Whether that body is taken in pieces, by `take`, rather than kept for the request; until it is whole."""
+        self.spool: Spool | None = None
+        """Where that body is put, until it is whole."""
         self._settings = settings
         self._known = Known() if known is None else known
         self._lines = self._known.lines
@@ -332,6 +336,19 @@ class RequestParser:
         self._body = None
         return pieces + self.take()
 
+    def spool_into(self, spool: Spool) -> None:
+        """Put the incoming request's body into a spool, what came of it included, which `Request.spooled` will be."""
+        self.spool = spool
+        came, self._body = self._body, None
+        if came:
+            self._put_into(spool, bytes(came))
+
+    def _put_into(self, spool: Spool, data: bytes) -> None:
+        try:
+            spool.force(data)
+        except OSError:
+            raise self._refused(no_room()) from None
+
     @property
     def left(self) -> int | None:
         """Bytes of the incoming body still to come; None: only its end will tell."""
@@ -350,7 +367,7 @@ class RequestParser:
         self.incoming = None
         self.streaming = False
         self._partial = b""
-        self._body = None
+        self._body = self.spool = None
         self._chunks.clear()
         self._forget()
         return error
@@ -525,6 +542,10 @@ class RequestParser:
     def _gather(self) -> None:
         if self.streaming:
             return
+        if self.spool is not None:
+            self._put_into(self.spool, b"".join(self._chunks))
+            self._chunks.clear()
+            return
         if self._body is None:
             self._body = bytearray()
         for chunk in self._chunks:
@@ -534,7 +555,10 @@ class RequestParser:
     def _on_body_complete(self) -> Request:
         request = self.incoming
         assert request is not None
-        if not self.streaming:
+        if self.spool is not None:
+            self._gather()
+            request.spooled, self.spool = self.spool, None
+        elif not self.streaming:
             rest = b"".join(self._chunks)
             request.body = rest if self._body is None else bytes(self._body + rest)
             self._chunks.clear()
@@ -620,6 +644,11 @@ class _Chunked:
         self._skip = size + 2 if size else 0
         if self.content > self._settings.max_body:
             self.fault = _body_too_large(self._settings)
+
+
+def no_room() -> HTTPError:
+    """The refusal of a body for which the process has no room left."""
+    return HTTPError(503, "the server has no room for the body now: try again later", {"Retry-After": "1"})
 
 
 def _body_too_large(settings: Settings) -> HTTPError:

@@ -15,6 +15,9 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
 
+if TYPE_CHECKING:
+    from hypoll.spool import Spool
+
 from hypoll import tracing
 from hypoll.tracing import given_id
 
@@ -211,6 +214,7 @@ class Request:
     minor: the minor version: 1 of HTTP/1.1, 0 of HTTP/1.0.
     expects_continue: whether the client waits for 100 (Continue) before it sends the content (RFC 9110, 10.1.1).
     authority: host and port of an absolute-form target, else None.
+    spooled: holds the body, in place of `body`, where the application asked for that.
     arrived, called, returned: when the turn began in which it was whole, and when its handler was called and came back,
     by the loop's clock, where the server is observed.
 
@@ -221,6 +225,7 @@ class Request:
     keep_alive: bool = True
     expects_continue: bool = False
     authority: str | None = None
+    spooled: Spool | None = None
     minor: int = 1
     arrived: float = 0.0
     called: float = 0.0

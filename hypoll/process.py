@@ -48,7 +48,7 @@ def run(
     `TypeError` for settings.
     """
     chosen = Settings(bind=(bind,) if isinstance(bind, str) else tuple(bind), **settings)
-    service = service_of(routes, script_name=chosen.script_name)
+    service = service_of(routes, script_name=chosen.script_name, stream=chosen.wsgi_stream)
     occupy_standard_descriptors()
     if not logging.getLogger().hasHandlers():
         errorlog.set_up("info", chosen.log_format)
@@ -103,7 +103,7 @@ class Engine:
         directory: str | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
-        service = service_of(application, script_name=settings.script_name)
+        service = service_of(application, script_name=settings.script_name, stream=settings.wsgi_stream)
         self.settings = settings
         self.loop = Loop()
         try:

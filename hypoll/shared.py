@@ -47,7 +47,8 @@ class Shared:
         # that is the same, but gives bytes where that saves making a `json_response` of them, and a `Deferred` for
         # what isn't to run on the loop.
         self.answer: Answer = getattr(application, "answer", application.__call__)
-        self.streams: Callable[[Request], bool] = getattr(application, "streams", _streams_nothing)
+        self.streams: Callable[[Request], bool] = getattr(application, "streams", _nothing)
+        self.spools: Callable[[Request], bool] = getattr(application, "spools", _nothing)
         self.threads = Threads(
             loop, settings.threads or default_size(), settings.queue, streams=settings.stream_threads
         )
@@ -81,6 +82,6 @@ class Shared:
             self.told.tidy()
 
 
-def _streams_nothing(request: Request) -> bool:
-    """An application without handlers that take the body as it comes."""
+def _nothing(request: Request) -> bool:
+    """An application that takes no body as it comes, and wants none in a spool."""
     return False

@@ -79,7 +79,7 @@ class SpoolSpace:
     def take_disk(self, size: int) -> int:
         """Take up to `size` bytes; give how many there were."""
         with self._lock:
-            taken = 0 if self._clock() < self._retry_at else max(0, min(size, self._disk_limit - self.disk))
+            taken = min(size, self.disk_left)
             self.disk += taken
             return taken
 
@@ -97,11 +97,14 @@ class SpoolSpace:
                 self._loop.call_soon_threadsafe(self.wake)
 
     @property
-    def room(self) -> int:
-        """Bytes that a spool may still take of both."""
-        with self._lock:
-            disk = 0 if self._clock() < self._retry_at else self._disk_limit - self.disk
-            return max(0, self._memory_limit - self.memory) + max(0, disk)
+    def memory_left(self) -> int:
+        """Bytes of memory that may be taken."""
+        return max(0, self._memory_limit - self.memory)
+
+    @property
+    def disk_left(self) -> int:
+        """Bytes of disk that may be taken."""
+        return 0 if self.failing else max(0, self._disk_limit - self.disk)
 
     @property
     def failing(self) -> bool:
@@ -183,13 +186,20 @@ class Spool:
         """Take the beginning of the data; give how many bytes of it there was room for."""
         with self._lock:
             wanted = 0 if self._closed else min(len(data), self.limit - self.size)
-            taken = self._put_in_memory(data, wanted) if wanted and not self._in_file else 0
+            taken = self._put_in_memory(data, min(wanted, MEMORY_SHARE - self._in_memory)) if wanted else 0
         while taken < wanted:
-            step = self._put_in_file(memoryview(data)[taken:wanted])
+            rest = memoryview(data)[taken:wanted]
+            step = self._put_in_file(rest)
             if not step:
-                break
+                with self._lock:  # where the disk does nothing, the memory has to do
+                    return taken + self._put_in_memory(rest, len(rest))
             taken += step
         return taken
+
+    @property
+    def room(self) -> int:
+        """Bytes that the process has left for it."""
+        return self.space.disk_left + (0 if self._in_file else self.space.memory_left)
 
     def force(self, data: bytes) -> None:
         """Take all of the data: what has no room elsewhere in memory, since it was received already.
@@ -238,8 +248,9 @@ class Spool:
 
     # what follows needs the lock
 
-    def _put_in_memory(self, data: bytes | memoryview, wanted: int) -> int:
-        taken = min(wanted, MEMORY_SHARE - self._in_memory)
+    def _put_in_memory(self, data: bytes | memoryview, taken: int) -> int:
+        if self._in_file or self._closed or taken <= 0:
+            return 0
         charge = max(0, self._in_memory + taken - self.free) - self._charged
         if charge > 0 and not self.space.take_memory(charge):
             taken, charge = min(taken, max(0, self.free - self._in_memory)), 0

@@ -37,7 +37,7 @@ class TestClient(requests.Session):
         super().__init__()
         self.trust_env = False  # a proxy of the environment has no business here
         self._settings = Settings(**{"access_log": "off", **settings, "bind": ("127.0.0.1:0",)})
-        self._routes = service_of(routes, script_name=self._settings.script_name)
+        self._routes = service_of(routes, script_name=self._settings.script_name, stream=self._settings.wsgi_stream)
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None

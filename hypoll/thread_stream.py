@@ -133,7 +133,7 @@ class ThreadStream(Streamed):
     @property
     def _has_room(self) -> bool:
         spool = self._spool
-        return spool.size < spool.limit and (spool.space.room > 0 or spool.size < spool.free)
+        return spool.size < spool.limit and (spool.room > 0 or spool.size < spool.free)
 
     def _notify(self) -> None:
         with self._lock:

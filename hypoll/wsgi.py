@@ -4,7 +4,8 @@ Laws:
 
 - A field that could be taken for another is not in the environment.
 - What requests have in common of their environments is built once; no application sees another's.
-- A body that is not whole when the application is called is read as the application reads it.
+- A body is received before the application is called, into a spool, so that a slow client holds no thread. With
+  `--wsgi-stream` it is read as the application reads it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from wsgiref.util import FileWrapper
 from hypoll.answers import failure
 from hypoll.message import ClientDisconnect, Deferred, HandlerCall, HTTPError, Kind, Request, Response, Section
 from hypoll.server import Service
+from hypoll.spool import SpoolReader
 from hypoll.version import __version__
 from hypoll.wsgi_answer import Start, respond
 from hypoll.wsgi_face import Face
@@ -47,17 +49,21 @@ class WSGI:
     application: called with `environ` and `start_response`.
     script_name: the path below which the application is, as `/shop`: SCRIPT_NAME. Other paths are 404.
     multiprocess: whether other processes serve the application, too: `wsgi.multiprocess`.
+    stream: whether the application is called when the head is whole, and waits for the body as it reads it.
 
     Raises `TypeError` for what can't be called so, and for ASGI applications.
     """
 
     asynchronous = False
 
-    def __init__(self, application: WSGIApplication, *, script_name: str = "", multiprocess: bool = False) -> None:
+    def __init__(
+        self, application: WSGIApplication, *, script_name: str = "", multiprocess: bool = False, stream: bool = False
+    ) -> None:
         check_application(application)
         self.application = application
         self.script_name = script_name.rstrip("/")
         self._errors = ErrorStream()
+        self._stream = stream
         self._base: Environ = {
             _OWNER: self,
             "SCRIPT_NAME": self.script_name,
@@ -86,11 +92,16 @@ class WSGI:
 
     def answer(self, request: Request) -> Response | Deferred:
         """Answer a request as serving does: on the pool."""
-        return self._whole if request.section.bodiless or "body" in request.__dict__ else self._streamed
+        here = request.section.bodiless or request.spooled is not None or "body" in request.__dict__
+        return self._whole if here else self._streamed
 
     def streams(self, request: Request) -> bool:
-        """Say that bodies are taken as they come."""
-        return True
+        """Whether the body is taken as it comes."""
+        return self._stream
+
+    def spools(self, request: Request) -> bool:
+        """Whether the body is received before the application is called: a slow client holds no thread."""
+        return not self._stream
 
     def refuses(self, request: Request) -> HTTPError | None:
         """Refuse nothing unasked: only the application knows."""
@@ -112,6 +123,8 @@ class WSGI:
             return respond(request, start, self.application(self.environ(request), start), call)
         finally:
             self._errors.flush()
+            if request.spooled is not None:
+                request.spooled.close()
 
     def environ(self, request: Request) -> Environ:
         """The environment of a request. Raises `HTTPError` 404 when its path is not below `script_name`."""
@@ -151,18 +164,20 @@ class WSGI:
         return below
 
 
-def service_of(application: Service | WSGIApplication, *, script_name: str = "", multiprocess: bool = False) -> Service:
+def service_of(
+    application: Service | WSGIApplication, *, script_name: str = "", multiprocess: bool = False, stream: bool = False
+) -> Service:
     """What serves an application: itself, when it is `Routes` or another service; a `WSGI` for any other callable.
 
-    script_name, multiprocess: of the WSGI application. Without the former the environment's SCRIPT_NAME is taken, as
-    gunicorn does. Raises `TypeError` for what is neither.
+    script_name, multiprocess, stream: of the WSGI application. Without the first the environment's SCRIPT_NAME is
+    taken, as gunicorn does. Raises `TypeError` for what is neither.
     """
     if isinstance(application, Face):
         return application.routes
     if hasattr(application, "startup") and hasattr(application, "refuses"):
         return cast(Service, application)
     script_name = script_name or os.environ.get("SCRIPT_NAME", "")
-    return WSGI(application, script_name=script_name, multiprocess=multiprocess)
+    return WSGI(application, script_name=script_name, multiprocess=multiprocess, stream=stream)
 
 
 def check_application(application: Any) -> None:
@@ -238,6 +253,8 @@ def _server(host: str, scheme: str) -> tuple[str, str]:
 
 
 def _input(request: Request) -> io.BufferedIOBase:
+    if request.spooled is not None:
+        return io.BufferedReader(SpoolReader(request.spooled), INPUT_BUFFER)
     stream = request.__dict__.get("stream")
     if stream is None:
         return io.BytesIO(request.body)

@@ -604,7 +604,7 @@ def test_the_application_has_the_beginning_before_the_end_is_sent():
         start_response("200 OK", PLAIN)
         return [first + b"|" + stream.read()]
 
-    with served(application) as client, connect(client) as sock:
+    with served(application, wsgi_stream=True) as client, connect(client) as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 6\r\n\r\nabc")
         assert came.wait(PATIENCE)
         sock.sendall(b"def")
@@ -627,7 +627,7 @@ def test_the_client_is_asked_to_continue_only_when_the_body_is_read(reads):
         start_response("200 OK", PLAIN)
         return [data]
 
-    with served(application) as client, connect(client) as sock:
+    with served(application, wsgi_stream=True) as client, connect(client) as sock:
         head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
         sock.sendall(head)
         answer = sock.recv(4096)
@@ -660,7 +660,7 @@ def test_a_body_that_breaks_off_is_an_error_to_who_reads(begin, rest):
         finally:
             seen.set()
 
-    with served(application) as client, connect(client) as sock:
+    with served(application, wsgi_stream=True) as client, connect(client) as sock:
         sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\n" + begin)
         assert called.wait(PATIENCE)
         sock.sendall(rest)
