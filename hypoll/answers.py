@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from typing import Any
 
 import orjson
 
 from hypoll.files import File
-from hypoll.http import ClientDisconnect, HTTPError, Request, Response, json_response, problem
+from hypoll.http import FAILURES, ClientDisconnect, HTTPError, Request, Response, json_response, problem
+
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors of a system that has too little of something at the moment."""
 
 log = logging.getLogger("hypoll.error")
 
@@ -26,6 +30,30 @@ def failure(request: Request, error: BaseException) -> Response:
     where, name = f"{request.method} {request.raw_path}", request.id
     log.error("%s failed, request %s", where, name, exc_info=error, extra={"request_id": name})
     return problem(HTTPError(500, "the server failed to answer; the log has the reason under this id"), name)
+
+
+def unsendable(request: Request, response: Response | bytes, error: BaseException) -> Response:
+    """What the client is told where an answer can't be sent as it is: 503 where that will pass, else 500. Logged."""
+    if isinstance(response, Response):
+        close_body(response.body)
+    where, name = f"{request.method} {request.raw_path}", request.id
+    log.error("%s: the response can't be sent, request %s", where, name, exc_info=error, extra={"request_id": name})
+    error.__traceback__ = None  # an application's constant would keep what it was raised in
+    if isinstance(error, OSError) and error.errno in EXHAUSTED:
+        return problem(HTTPError(503, "the server is out of resources: try again later", {"Retry-After": "1"}), name)
+    return problem(HTTPError(500, "the response could not be sent; the log has the reason under this id"), name)
+
+
+def close_body(body: Any) -> None:
+    """Close a body, or its iterator, if it can be closed, and log what that raises."""
+    try:
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+    except KeyboardInterrupt:
+        raise
+    except FAILURES:
+        log.exception("closing a response's body failed")
 
 
 def to_response(result: Any) -> Response:

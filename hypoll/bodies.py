@@ -8,23 +8,28 @@ has: then the connection pulls again. So at most one piece waits in memory. A th
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextvars import Context, copy_context
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
+from hypoll.answers import close_body
 from hypoll.encode import COPY_LIMIT
 from hypoll.files import Slice
 from hypoll.http import FAILURES, ClientDisconnect
-from hypoll.output import SEND_SIZE, Buffers
+from hypoll.output import SEND_SIZE, Buffers, PeerGone
 
 PIECES_PER_PULL = range(64)
 """Pieces one pull takes at most: a body may give none but empty ones."""
 
 PIECES_IN_A_ROW = 16
 """Pieces a task gives before the others on its event loop have their turn."""
+
+_NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors by which sendfile(2) says that it can't read such a file."""
 
 log = logging.getLogger("hypoll.error")
 
@@ -54,15 +59,25 @@ class Source(Protocol):
 class InlineSource:
     """An iterator whose `next` runs on the loop, in the context of its request. None: it runs no code but hypoll's."""
 
-    def __init__(self, stream: Generator[bytes], context: Context | None = None) -> None:
+    def __init__(self, stream: Iterator[bytes], context: Context | None = None) -> None:
         self._stream = stream
         self._context = copy_context() if context is None else context
+        self._error: BaseException | None = None
 
     def pull(self, sock: socket.socket, output: Buffers) -> Pull:
         """Take the next pieces: few, since none may wait in memory for a slow reader."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
         size = 0
         for _ in PIECES_PER_PULL:
-            piece = self._context.run(next, self._stream, None)
+            try:
+                piece = self._context.run(next, self._stream, None)
+            except FAILURES as failed:
+                if not size or isinstance(failed, KeyboardInterrupt):
+                    raise
+                self._error = failed  # what came before it is owed
+                return Pull.MORE
             if piece is None:
                 return Pull.END
             if piece:
@@ -85,8 +100,10 @@ class FileSource:
         self.sent = 0
 
     def pull(self, sock: socket.socket, output: Buffers) -> Pull:
-        """Send a burst. Raises `ClientDisconnect` when the peer has gone, `TruncatedError` when the file has become
-        shorter, `OSError` when it can't be read.
+        """Send a burst.
+
+        Raises `PeerGone`; `TruncatedError` when the file has become shorter, `OSError` with its name when it can't be
+        read.
         """
         part = self._part
         before = self.sent
@@ -96,8 +113,14 @@ class FileSource:
         except BlockingIOError:
             # What was sent counts as the peer's progress: the next pull finds the kernel full, if it still is.
             return Pull.SENT if self.sent > before else Pull.FULL
-        except (ConnectionError, TimeoutError):  # the socket's: a file has none of these
-            raise ClientDisconnect("the client has gone") from None
+        except OSError as error:
+            if error.errno in _NO_SENDFILE:
+                output.append(part.read(SEND_SIZE))  # a file system that has none
+                self.sent += len(output[-1])
+                return Pull.MORE if part.count else Pull.END
+            # sendfile(2) doesn't say whose error it is: the file's own comes again when it is read.
+            part.probe()
+            raise PeerGone from error
         if part.count:
             return Pull.SENT
         part.release()
@@ -172,15 +195,3 @@ def log_cut(error: BaseException) -> None:
         # The head is out: the missing end is all that can tell the client.
         log.error("a response's body failed: the connection is cut", exc_info=error)
     error.__traceback__ = None  # an application's constant would keep what it was raised in
-
-
-def close_body(body: Any) -> None:
-    """Close a body, or its iterator, if it can be closed, and log what that raises."""
-    try:
-        close = getattr(body, "close", None)
-        if close is not None:
-            close()
-    except KeyboardInterrupt:
-        raise
-    except FAILURES:
-        log.exception("closing a response's body failed")

@@ -6,6 +6,10 @@ Its laws:
   (epoll(7)); whoever stops before that comes back by `_come_back`, once a turn however many edges are told meanwhile.
 - Registered once for IN, OUT and RDHUP, edge-triggered; that is the one `epoll_ctl` of a connection's life, unless its
   peer goes on sending while a handler is at work elsewhere.
+- All output goes through `writer`, in order. Its deadline is `write_timeout` after the kernel last took something, or
+  after something began to wait.
+- Errors are judged by where they came from: those of the socket are `PeerGone`, what the application raises is answered
+  and logged where it is called.
 - While output waits for the peer, or a request for its handler, nothing is read and no request handled: the peer's own
   pace is the limit. Only what a `stream=True` handler asks for is read.
 - One phase at a time; its deadline, status and reason stand in `RULES`. `_enter` is the one place that changes it.
@@ -17,14 +21,27 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
 import socket
 import struct
 import termios
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import Context
 
-from hypoll.encode import CONTINUE, COPY_LIMIT, JSON_HEADS, UNPARSED, encode_json, encode_plain
+from hypoll.answers import failure, unsendable
+from hypoll.bodies import FileSource, InlineSource, Source, TaskSource, log_cut
+from hypoll.encode import (
+    CONTINUE,
+    COPY_LIMIT,
+    JSON_HEADS,
+    UNPARSED,
+    encode_file,
+    encode_json,
+    encode_plain,
+    file_head,
+)
 from hypoll.exchange import Exchange, PlainExchange, too_slow
+from hypoll.files import Slice
 from hypoll.http import (
     FAILURES,
     ClientDisconnect,
@@ -44,12 +61,12 @@ from hypoll.http import (
 )
 from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, has_forked
 from hypoll.message import json_response
-from hypoll.output import flush, send_one
+from hypoll.output import SEND_SIZE, PeerGone, receive, reset
 from hypoll.phases import LINGER_PAUSE, NEVER, PHASES, RULES, Phase, Rule
-from hypoll.sending import Sending
 from hypoll.shared import READ_SIZE, Shared
 from hypoll.spool import Spool
 from hypoll.tracing import new_id
+from hypoll.writer import BodyError, Heartbeat, Outcome, Writer
 
 READS_PER_TURN = range(4)
 """Reads before a connection lets the others have their turn."""
@@ -60,8 +77,11 @@ PIECES_PER_SEND = 64
 LINGER_TIME = 30.0
 """Seconds a refused peer may go on sending, in all."""
 
-LINGER_BYTES = 32 * 1024 * 1024
-"""Bytes of it that are read away, so that closing doesn't reset the connection under the refusal."""
+LINGER_IN_DRAIN = 2.0
+"""The same while the server stops."""
+
+MAX_LINGERING = 256
+"""Connections whose input is read away at once; then the oldest is closed."""
 
 SKIP_LIMIT = 64 * 1024
 """Bytes of a body which its handler didn't read that are read away to keep the connection."""
@@ -78,24 +98,28 @@ _heads = JSON_HEADS
 _IDLE = Phase.IDLE
 _WAITING = Phase.WAITING
 
-_RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER of no seconds: close by a reset (socket(7))."""
-
 _GONE = ERR | HUP
 _INPUT = IN | RDHUP
 _PLAIN_EDGE = IN | OUT
 
 
-class Connection(Sending):
+class Connection:
     """One accepted, non-blocking stream socket, from its registration to its close."""
 
     __slots__ = (
+        "deadline",
         "disarmed",
+        "exchange",
         "half_closed",
-        "lingered",
         "parked_at",
         "parser",
+        "phase",
+        "planned",
         "readable",
+        "shared",
+        "since",
+        "sock",
+        "writer",
     )
 
     def __init__(self, shared: Shared, sock: socket.socket, peer: Peer) -> None:
@@ -109,20 +133,17 @@ class Connection(Sending):
         self.half_closed = False
         self.planned = False
         self.disarmed = False
-        self.lingered = 0
         self.parked_at: float | None = None
         """Since when a body isn't read because the spools have no room."""
-        self.output = []
-        self.source = None
-        self.beat = None
-        self.exchange = None
+        self.writer = Writer()
+        self.exchange: Exchange | None = None
         """The request whose handler works elsewhere, until its answer is sent."""
         shared.loop.register(sock.fileno(), self.on_events)
         shared.connections.add(self)
 
     # edges
 
-    def on_events(self, events: int) -> None:
+    def on_events(self, events: int) -> None:  # noqa: C901 - one path, without calls on it
         """Take an edge. A connection that fails is closed, never left behind."""
         try:
             if events != _PLAIN_EDGE or self.phase is not _IDLE:
@@ -130,7 +151,13 @@ class Connection(Sending):
                 return
             # The hot path: a request that came in one read to an idle connection, an answer that goes in one send.
             # Whatever is different takes the general path, which tells the client when the answer is the last, too.
-            data = self.sock.recv(READ_SIZE)
+            try:
+                data = self.sock.recv(READ_SIZE)
+            except BlockingIOError:
+                self.readable = False
+                return
+            except OSError as error:
+                raise PeerGone from error
             request = self.parser.quick(data)
             if request is None:
                 request = self.parser.add(data)
@@ -140,7 +167,10 @@ class Connection(Sending):
                     return
             shared = self.shared
             context = shared.context.copy()
-            response = context.run(shared.answer, request)
+            try:
+                response = context.run(shared.answer, request)
+            except FAILURES as error:
+                response = failure(request, error)
             if type(response) is bytes:
                 head = _heads.get(len(response))
                 payload = encode_json(response) if head is None else head + response
@@ -162,38 +192,75 @@ class Connection(Sending):
                 sent = self.sock.send(payload)
             except BlockingIOError:
                 sent = 0
+            except OSError as error:
+                raise PeerGone from error
             if sent == len(payload):
                 # Rule 5 of the hot path: a deadline costs one write.
                 self.deadline = shared.loop.now + shared.keep_alive
             else:
-                self.output.append(memoryview(payload)[sent:])
+                self.writer.buffers.append(memoryview(payload)[sent:])
                 self._enter(Phase.SENDING)
         except Exception as error:
             self._on_failure(error)
 
     def _on_failure(self, error: Exception) -> None:
         """The one place that knows what an exception means for the connection."""
-        if isinstance(error, BlockingIOError):
-            self.readable = False
-        elif isinstance(error, HTTPError):
+        if isinstance(error, HTTPError):
             self.refuse(error)
-        elif isinstance(error, (OSError, PeerError)):
+        elif isinstance(error, BodyError):
+            self._on_body_error(error)
+        elif isinstance(error, (PeerGone, PeerError)):
             self.close()  # the peer is gone, or speaks something else
         else:
             self.close()
             log.error("a connection failed", exc_info=error)
+
+    def _on_body_error(self, error: BodyError) -> None:
+        """A body has failed: only the missing end can tell the client."""
+        if error.__cause__ is not None:
+            log_cut(error.__cause__)
+        error.__traceback__ = error.__cause__ = None
+        self.close()
+
+    def guard(self, step: Callable[..., object], *args: object) -> None:
+        """Take a step that no edge is the reason of, and close when it fails, as `on_events` does."""
+        try:
+            step(*args)
+        except Exception as error:
+            self._on_failure(error)
+
+    # turns and phases
+
+    def _come_back(self) -> None:
+        """Go on when the other connections had their turn: no edge will tell."""
+        if not self.planned:
+            self.planned = True
+            self.shared.loop.call_soon(self._on_turn)
+
+    def _on_turn(self) -> None:
+        self.planned = False
+        self.on_events(0)
+
+    def _enter(self, phase: Phase) -> None:
+        if self.phase is Phase.CLOSED:
+            return  # a handler has stopped the server under its own request
+        self.phase = phase
+        # Not the turn's time: a handler that took long in this turn has not used up its client's.
+        self.since = self.shared.loop.time()
+        self.deadline = self.since + self.shared.seconds[phase]
 
     def on_deadline(self) -> None:
         """The phase has lasted too long: refuse, or close."""
         if self.parked_at is not None:
             self.refuse(no_room())
             return
-        if self.exchange is not None and self.exchange.starved and (self.phase is _WAITING or not self.output):
+        writer = self.writer
+        if self.exchange is not None and self.exchange.starved and (self.phase is _WAITING or not writer.buffers):
             self._starve_out()
         elif self.phase is _WAITING:
             self._probe()
-        elif self.source is not None and self.beat is not None and not self.output:
-            self.output.append(self.beat[1])
+        elif writer.source is not None and writer.heartbeat is not None and not writer.buffers:
+            writer.beat()
             self._drive_on()
         else:
             self._on_rule(RULES.get(self.phase))
@@ -208,9 +275,9 @@ class Connection(Sending):
         if rule is not None and rule.refusal is not None:
             self.refuse(rule.refusal)
             return
-        if self.output or self.source is not None:
+        if self.writer.unfinished:
             # After a FIN the kernel would keep what the peer doesn't take, megabytes, and probe for minutes.
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            reset(self.sock)
         self.close()
 
     def refuse(self, error: HTTPError, owed: Iterable[bytes] = ()) -> None:
@@ -229,9 +296,9 @@ class Connection(Sending):
             self._enter(Phase.FINISHING)
             # More may come, and must be read away before closing, or the kernel resets the connection under the answer.
             self.readable = True
-            self.output += out
+            self.writer.buffers += out
             self._drive()
-        except (OSError, MemoryError):
+        except (BodyError, PeerGone, MemoryError):
             self.close()
 
     def drain(self) -> None:
@@ -245,25 +312,28 @@ class Connection(Sending):
         elif self.phase is Phase.NEW:
             # Accepted and not heard from: its first request is likely on the way.
             self.deadline = min(self.deadline, self.shared.loop.now + NEW_GRACE)
+        elif self.phase is Phase.LINGERING:
+            self.deadline = min(self.deadline, self.shared.loop.now + LINGER_IN_DRAIN)
 
     def close(self) -> None:
         """Close the socket and let go of everything. Closing twice does nothing."""
         if self.phase is Phase.CLOSED:
             return
         self.phase = Phase.CLOSED
+        self.shared.lingering.pop(self, None)
         self.shared.connections.discard(self)  # first: who sees the close may ask how many there are
         self.shared.loop.forget(self.sock.fileno())
+        if self.writer.until_close and self.writer.unfinished:
+            # The connection's end is the body's: a part of it must not look whole.
+            reset(self.sock)
         if has_forked():
             with contextlib.suppress(OSError):  # the peer may have ended it
                 self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
-        self.output.clear()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.abandon()
-        source, self.source = self.source, None
-        if source is not None:
-            source.close()
+        self.writer.clear()
         self.shared.on_close(self)
 
     # the way in
@@ -317,7 +387,10 @@ class Connection(Sending):
             elif self.readable:
                 if parser.spool is not None and not self._has_room(parser.spool, READ_SIZE):
                     return
-                data = self.sock.recv(READ_SIZE)
+                data = receive(self.sock, READ_SIZE)
+                if data is None:
+                    self.readable = False
+                    return
                 self._on_request(data, self._unskipped(parser.feed(data)))
             else:
                 return
@@ -359,7 +432,7 @@ class Connection(Sending):
                 begin = len(out)
                 if context is None:
                     context = shared.context.copy()
-                answer = context.run(shared.answer, request) if response is None else response
+                answer = self._ask(request, context) if response is None else response
                 if isinstance(answer, Deferred):
                     self.exchange = Exchange(self, shared, request, answer, context)
                     break
@@ -376,6 +449,13 @@ class Connection(Sending):
             rest = Rest(None, close=True)
         self._deliver(out, rest, context)
 
+    def _ask(self, request: Request, context: Context) -> Response | bytes | Deferred:
+        """Have the application answer. Whatever it raises is its answer, too."""
+        try:
+            return context.run(self.shared.answer, request)
+        except FAILURES as error:
+            return failure(request, error)
+
     def _encode(self, out: list[bytes], request: Request, response: Response | bytes, kind: Kind) -> Rest | None:
         """Encode a response; one that can't be sent becomes 500 to the client, its reason goes to the log."""
         begin = len(out)
@@ -388,17 +468,14 @@ class Connection(Sending):
             return rest
         except KeyboardInterrupt:
             raise
-        except FAILURES:
+        except FAILURES as error:
             # ValueError and TypeError are encode's; a body's or a mapping's own code may raise anything.
             del out[begin:]
-            where, name = f"{request.method} {request.raw_path}", request.id
-            log.exception("%s: the response can't be sent, request %s", where, name, extra={"request_id": name})
-            error = HTTPError(500, "the response could not be sent; the log has the reason under this id")
-            return encode(out, problem(error, name), request, self.shared.draining)
+            return encode(out, unsendable(request, response, error), request, self.shared.draining)
 
     def _answer_otherwise(self, request: Request, response: Response | bytes | Deferred, context: Context) -> None:
         """Answer with what isn't a few bytes: a file, or what takes the general path."""
-        if not self._send_file(request, response):
+        if not self._send_file(request, response, context):
             self._answer(request, response, context)
             self.pump()
 
@@ -423,7 +500,7 @@ class Connection(Sending):
         request, shared = self.parser.incoming, self.shared
         if request is not None and shared.streams(request):
             context = shared.context.copy()
-            answer = context.run(shared.answer, request)
+            answer = self._ask(request, context)
             if isinstance(answer, Deferred):
                 self._start(Exchange(self, shared, request, answer, context))
                 return
@@ -477,7 +554,7 @@ class Connection(Sending):
         False: the asking itself has to wait.
         """
         request.expects_continue = False
-        return bool(self.parser.received) or send_one(self.sock, self.output, CONTINUE)
+        return bool(self.parser.received) or self.writer.write(self.sock, [CONTINUE])
 
     # a handler that works elsewhere
 
@@ -497,7 +574,7 @@ class Connection(Sending):
         if exchange is None:
             return
         try:
-            if type(exchange) is not PlainExchange or self.readable or self.output or shared.draining:
+            if type(exchange) is not PlainExchange or self.readable or self.writer.buffers or shared.draining:
                 payload = None
             elif type(answer) is bytes:
                 head = _heads.get(len(answer))
@@ -513,11 +590,13 @@ class Connection(Sending):
                 sent = self.sock.send(payload)
             except BlockingIOError:
                 sent = 0
+            except OSError as error:
+                raise PeerGone from error
             if sent == len(payload):
                 self.phase = _IDLE
                 self.deadline = shared.loop.now + shared.keep_alive
             else:
-                self.output.append(memoryview(payload)[sent:])
+                self.writer.buffers.append(memoryview(payload)[sent:])
                 self._enter(Phase.SENDING)
         except Exception as error:
             self._on_failure(error)
@@ -556,12 +635,11 @@ class Connection(Sending):
         A FIN doesn't tell a half-close from a close. But a socket that was closed answers data with a reset.
         """
         self.deadline = NEVER
-        self.output.append(CONTINUE)
-        self.guard(self._send_interim)
+        self.guard(self.writer.write, self.sock, [CONTINUE])
 
     def _send_interim(self) -> None:
         """Send what waits while a handler is at work: interim answers only."""
-        flush(self.sock, self.output)
+        self.writer.write(self.sock, [])
 
     # a body that its handler takes as it comes
 
@@ -599,14 +677,15 @@ class Connection(Sending):
             if parser.pending:
                 request = parser.next()
             else:
-                data = self.sock.recv(READ_SIZE)
+                data = receive(self.sock, READ_SIZE)
+                if data is None:
+                    self.readable = False
+                    return
                 self._note_read(data)
                 if not data:
                     exchange.fail(ClientDisconnect("the connection ended before the request did"))
                     return
                 request = parser.feed(data)
-        except BlockingIOError:
-            self.readable = False
         except HTTPError as error:
             exchange.fail(error)
         else:
@@ -614,12 +693,13 @@ class Connection(Sending):
 
     def _plan_deadline(self) -> None:
         """A handler is at work: until when the client may keep it waiting."""
-        if self.phase is _WAITING or (self.source is not None and not self.output):
+        if self.phase is _WAITING or (self.writer.source is not None and not self.writer.buffers):
             starved = self.exchange is not None and self.exchange.starved
             self.deadline = self.shared.loop.now + self.shared.settings.body_timeout if starved else self._beat_at()
 
     def _beat_at(self) -> float:
-        return NEVER if self.beat is None else self.shared.loop.now + self.beat[0]
+        heartbeat = self.writer.heartbeat
+        return NEVER if heartbeat is None else self.shared.loop.now + heartbeat.interval
 
     def _may_skip(self, exchange: Exchange) -> bool:
         """Whether what is left of a body is little, and will come."""
@@ -645,14 +725,87 @@ class Connection(Sending):
         """Send answers; then go on with what `rest` says of the last of them, or with what came after it."""
         if rest is not None:
             self._enter(Phase.FINISHING if rest.close else Phase.SENDING)
-            self.source = self._source(rest, context)
-            self.beat = rest.beat
-            self.output += out
+            self.writer.source = self._source(rest, context)
+            self.writer.heartbeat = None if rest.beat is None else Heartbeat(*rest.beat)
+            self.writer.until_close = rest.until_close
+            self.writer.buffers += out
             self._drive()
-        elif self.output or (out and not self._send(out)):
-            self._enter(Phase.SENDING)
-        else:
+        elif self.writer.write(self.sock, out):
             self._go_on()
+        else:
+            self._enter(Phase.SENDING)
+            if not self.writer.stalled:
+                self._come_back()
+
+    def _source(self, rest: Rest, context: Context | None) -> Source | None:
+        """Where the pieces of a streamed body will come from."""
+        if rest.async_stream is not None and self.exchange is not None:
+            self.exchange.source = TaskSource(rest.async_stream, self._on_piece)
+            return self.exchange.source
+        if rest.part is not None:
+            return FileSource(rest.part)
+        if rest.source is not None:
+            rest.source.attach(self._on_piece)
+            return rest.source
+        return None if rest.stream is None else InlineSource(rest.stream, context)
+
+    def _on_piece(self) -> None:
+        """The source has something."""
+        self.deadline = self.shared.loop.time() + self.shared.settings.write_timeout
+        self._drive_on()
+
+    def _drive(self) -> None:
+        """Send what waits and pull what follows, until the kernel is full, all is sent, or the turn is over."""
+        writer = self.writer
+        outcome, progress = writer.drive(self.sock)
+        began, writer.stalled = not writer.stalled, outcome is Outcome.FULL
+        if progress or (writer.stalled and began):
+            self.deadline = self.shared.loop.time() + self.shared.settings.write_timeout
+        match outcome:
+            case Outcome.DONE:
+                self._on_sent()
+            case Outcome.WAITING:
+                self._plan_deadline()
+            case Outcome.TURN:
+                self._come_back()
+
+    def _send_file(self, request: Request, response: Response | bytes | Deferred, context: Context) -> bool:
+        """Send a whole file to a connection that goes on, in two calls. False: another way must be found.
+
+        Rules 2 and 7 of the hot path; the benchmark's file row holds it.
+        """
+        shared, file = self.shared, None
+        if isinstance(response, Response) and not shared.draining:
+            # What goes wrong is found again, and told, where there is time to.
+            with contextlib.suppress(Exception):
+                file = context.run(encode_file, request, response)
+        if file is None:
+            return False
+        head, sock = file_head(file), self.sock
+        sent = 0
+        try:
+            sent = sock.send(head, socket.MSG_MORE)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise PeerGone from error
+        if sent == len(head):
+            # An error comes again in `FileSource`, which finds out whose it is.
+            with contextlib.suppress(OSError):
+                sent += os.sendfile(sock.fileno(), file.fd, 0, min(file.size, SEND_SIZE))
+        if sent == len(head) + file.size:
+            self.deadline = shared.loop.now + shared.keep_alive
+            return True
+        self._enter(Phase.SENDING)
+        if sent < len(head):
+            self.writer.buffers.append(memoryview(head)[sent:])
+        offset = max(sent - len(head), 0)
+        self.writer.source = FileSource(Slice(file, offset, file.size - offset))
+        if offset == SEND_SIZE:
+            self._come_back()  # the others have their turn
+        else:
+            self._drive()
+        return True
 
     def _drive_on(self) -> None:
         """`_drive` where no edge is the reason; requests behind this answer have their turn."""
@@ -672,13 +825,29 @@ class Connection(Sending):
     def _finish(self) -> None:
         """The answer that is the last is out: end, in a way that lets the peer read it."""
         self._end_exchange()
-        if self.readable or self.parser.pending or self.parser.state is not State.DONE or self._owes_much():
-            # More of the peer's is here, or, since the end is not the peer's own wish, may be under way.
-            self.sock.shutdown(socket.SHUT_WR)
-            self._enter(Phase.LINGERING)
-            self._linger()
-        else:
+        parser = self.parser
+        ends_it = parser.state is State.DONE and not parser.refused  # the peer has sent its last request, and all of it
+        if ends_it and not self.readable and not parser.pending and not self._owes_much():
             self.close()
+        else:
+            # More of the peer's is here, or may be under way: closing now would reset the connection under the answer.
+            self._begin_to_linger()
+
+    def _begin_to_linger(self) -> None:
+        """End our side; read away what the peer still sends, so that it can read the answer (RFC 9112, 9.6)."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            raise PeerGone from error
+        self._enter(Phase.LINGERING)
+        lingering = self.shared.lingering
+        lingering[self] = None
+        if len(lingering) > MAX_LINGERING:
+            next(iter(lingering)).close()  # the oldest
+        if self.shared.draining:
+            self.deadline = min(self.deadline, self.since + LINGER_IN_DRAIN)
+        self.readable = True
+        self._linger()
 
     def _lacks_body(self, exchange: Exchange) -> bool:
         """Whether so much of the request's body is missing, or all of it ever, that the connection ends instead."""
@@ -705,7 +874,7 @@ class Connection(Sending):
         if self.exchange is not None and not self.exchange.started:
             self._start(self.exchange)  # the answers before its are sent
             return
-        self.beat = None
+        self.writer.begin_answer()
         if self._end_exchange():
             self._enter(Phase.SKIPPING)
             return
@@ -716,15 +885,19 @@ class Connection(Sending):
             self.drain()
 
     def _linger(self) -> None:
-        """Read away what a refused peer still sends, a bounded amount of it."""
+        """Read away what a refused peer still sends, until it ends, is silent for long, or its time is over."""
+        loop = self.shared.loop
         for _ in READS_PER_TURN:
             try:
-                count = self.sock.recv_into(self.shared.scratch)
+                # MSG_TRUNC: nothing is copied (tcp(7)); a unix socket copies it all the same.
+                count = self.sock.recv_into(self.shared.scratch, 0, socket.MSG_TRUNC)
             except BlockingIOError:
                 return
-            self.lingered += count
-            if not count or self.lingered > LINGER_BYTES:
+            except OSError:
+                count = 0
+            if not count:
                 self.close()
                 return
-            self.deadline = min(self.since + LINGER_TIME, self.shared.loop.time() + LINGER_PAUSE)
+            total = LINGER_IN_DRAIN if self.shared.draining else LINGER_TIME
+            self.deadline = min(self.since + total, loop.time() + LINGER_PAUSE)
         self._come_back()

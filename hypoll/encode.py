@@ -52,6 +52,7 @@ class Rest(NamedTuple):
     stream, async_stream: the framed pieces of its body; of an async iterator, the latter.
     part: the bytes of a file that are its body.
     source: where its pieces come from, which are framed already.
+    until_close: whether the end of the body is told by the connection's end alone.
     beat: seconds without a piece of the stream after which to send the framed bytes, again and again.
     """
 
@@ -61,6 +62,7 @@ class Rest(NamedTuple):
     async_stream: AsyncGenerator[bytes] | None = None
     part: Slice | None = None
     source: Streamed | None = None
+    until_close: bool = False
 
 
 Body = bytes | Slice | Streamed | Iterator[bytes] | AsyncIterator[bytes]
@@ -177,7 +179,8 @@ def _encode_general(out: list[bytes], response: Response, request: Request, clos
     elif isinstance(body, Slice):
         part = _sliced(out, body)
     elif not isinstance(body, bytes):
-        return _begin(response, body, Framer(framing is Framing.CHUNKED, declared), close)
+        rest = _begin(response, body, Framer(framing is Framing.CHUNKED, declared), close)
+        return rest._replace(until_close=True) if framing is Framing.CLOSE else rest
     elif body:
         out.append(body)
     return Rest(None, close, part=part) if close or part is not None else None

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orjson import dumps
 
-from hypoll.bodies import TaskSource, close_body, log_cut
+from hypoll.answers import close_body
+from hypoll.bodies import TaskSource, log_cut
 from hypoll.encode import CONTENTLESS, framer_of
 from hypoll.files import File, OpenFile, Slice
 from hypoll.http import (

@@ -184,6 +184,21 @@ class Slice:
         self.offset = offset
         self.count = count
 
+    @property
+    def path(self) -> str | None:
+        """Where the file was found, if that is known."""
+        return None if self._file is None else self._file.path
+
+    def probe(self) -> None:
+        """Raise what reading the file raises, with its name; nothing is taken."""
+        try:
+            os.pread(self.fd, 1, self.offset)
+        except OSError as error:
+            raise self._named(error) from error
+
+    def _named(self, error: OSError) -> OSError:
+        return error if error.filename or self.path is None else OSError(error.errno, error.strerror, self.path)
+
     def send(self, socket: int, size: int) -> int:
         """Send up to `size` bytes through the socket of this descriptor by sendfile(2); give how many were taken.
 
@@ -193,14 +208,18 @@ class Slice:
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes, where sendfile can't be used. Raises `TruncatedError`."""
-        data = os.pread(self.fd, min(size, self.count), self.offset)
+        try:
+            data = os.pread(self.fd, min(size, self.count), self.offset)
+        except OSError as error:
+            raise self._named(error) from error
         self._on_taken(len(data))
         return data
 
     def _on_taken(self, count: int) -> int:
         if not count and self.count:
+            name = self.path or "a file"
             raise TruncatedError(
-                f"a file became shorter while it was sent: {self.count} bytes of the answer are missing"
+                f"{name} became shorter while it was sent: {self.count} bytes of the answer are missing"
             )
         self.offset += count
         self.count -= count

@@ -193,6 +193,7 @@ class RequestParser:
         "peer",
         "pending",
         "received",
+        "refused",
         "spool",
         "state",
         "streaming",
@@ -204,6 +205,8 @@ class RequestParser:
         self.state = State.START
         self.incoming: Request | None = None
         """The request whose body is being received."""
+        self.refused = False
+        """Whether it is `State.DONE` since a request was refused."""
         self.received = 0
         """Bytes of its body so far, decoded."""
         self.used = 0
@@ -363,6 +366,7 @@ class RequestParser:
         self._execute = httptools.HttpRequestParser(_Callbacks(self._chunks, self._unfinished)).feed_data
 
     def _refused(self, error: HTTPError | PeerError) -> HTTPError | PeerError:
+        self.refused = True
         self.state = State.DONE
         self.incoming = None
         self.streaming = False

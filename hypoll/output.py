@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 
 JOIN_LIMIT = 64 * 1024
@@ -14,15 +15,46 @@ large answer at once, and copies them while everybody waits."""
 SENDMSG_BUFFERS = 64
 """Buffers given to one sendmsg; the kernel takes up to IOV_MAX, 1024."""
 
+_libc = ctypes.CDLL(None)
+
 Buffers = list[bytes | memoryview]
 
 
+class PeerGone(Exception):  # noqa: N818 - it isn't an error here
+    """The kernel says that the connection is of no use any more; the cause is what it said."""
+
+
+def receive(sock: socket.socket, size: int) -> bytes | None:
+    """Receive at most `size` bytes; None: none are here. Raises `PeerGone`."""
+    try:
+        return sock.recv(size)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        raise PeerGone from error
+
+
+def reset(sock: socket.socket) -> None:
+    """Have TCP end the connection by a reset, also where a forked child holds a copy of the descriptor.
+
+    connect(2) to AF_UNSPEC dissolves the association: the kernel sends RST at once (tcp_disconnect). SO_LINGER of no
+    seconds would do so only with the last copy. Over other families it does nothing.
+    """
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        _libc.connect(sock.fileno(), bytes(16), 16)
+
+
 def send_one(sock: socket.socket, output: Buffers, data: bytes) -> bool:
-    """Send now; keep in `output`, empty so far, what the kernel doesn't take. False when some waits."""
+    """Send now; keep in `output`, empty so far, what the kernel doesn't take. False when some waits.
+
+    Raises `PeerGone`.
+    """
     try:
         sent = sock.send(data)
     except BlockingIOError:
         sent = 0
+    except OSError as error:
+        raise PeerGone from error
     if sent == len(data):
         return True
     output.append(memoryview(data)[sent:])
@@ -32,7 +64,7 @@ def send_one(sock: socket.socket, output: Buffers, data: bytes) -> bool:
 def flush(sock: socket.socket, output: Buffers, flags: int = 0) -> int:
     """Send what waits until the kernel is full, all is sent, or it was `SEND_SIZE`. Gives the bytes sent.
 
-    flags: of sendmsg(2).
+    flags: of sendmsg(2). Raises `PeerGone`.
     """
     total = 0
     while output and total < SEND_SIZE:
@@ -41,6 +73,8 @@ def flush(sock: socket.socket, output: Buffers, flags: int = 0) -> int:
             sent = sock.sendmsg(offered, (), flags)
         except BlockingIOError:
             break
+        except OSError as error:
+            raise PeerGone from error
         drop(output, sent)
         total += sent
         if sent < sum(map(len, offered)):

@@ -17,6 +17,7 @@ from hypoll.bodies import InlineSource, Source
 from hypoll.connection import NEW_GRACE, Connection
 from hypoll.http import Deferred, HTTPError, Peer, Request, Response, Rest
 from hypoll.loop import ERR, HUP, RDHUP
+from hypoll.output import PeerGone
 from hypoll.phases import Phase
 from hypoll.shared import Shared
 from hypoll.tls import TLSSocket
@@ -69,7 +70,7 @@ class Secured(Connection):
 
     def close(self) -> None:
         """As `Connection.close`. Where something of an answer is missing there is no goodbye: that tells the peer."""
-        if self.phase is not Phase.CLOSED and not self.output and self.source is None:
+        if self.phase is not Phase.CLOSED and not self.writer.unfinished:
             with contextlib.suppress(OSError):
                 self.sock.notify_close()
         super().close()
@@ -81,8 +82,11 @@ class Secured(Connection):
             return
         if events & RDHUP:
             self.half_closed = True
-        if not self.sock.handshake():
-            return
+        try:
+            if not self.sock.handshake():
+                return
+        except OSError as error:
+            raise PeerGone from error
         given = self.deadline
         self._enter(Phase.NEW)
         if self.shared.draining:
@@ -92,8 +96,8 @@ class Secured(Connection):
         self.pump()
 
     def _on_failure(self, error: Exception) -> None:
-        if isinstance(error, OSError) and not isinstance(error, BlockingIOError):
-            log.debug("%s closed: %s", self.parser.peer.client, _told(error))
+        if isinstance(error, PeerGone) and isinstance(error.__cause__, OSError):
+            log.debug("%s closed: %s", self.parser.peer.client, _told(error.__cause__))
         super()._on_failure(error)
 
     def _note_read(self, data: bytes) -> None:
@@ -101,7 +105,7 @@ class Secured(Connection):
             self.half_closed = True  # also by the peer's word alone (RFC 8446, 6.1)
         super()._note_read(data)
 
-    def _send_file(self, request: Request, response: Response | bytes | Deferred) -> bool:
+    def _send_file(self, request: Request, response: Response | bytes | Deferred, context: Context) -> bool:
         """No file is sent from the page cache: it must be encrypted."""
         return False
 
@@ -109,8 +113,12 @@ class Secured(Connection):
         return super()._source(rest, context) if rest.part is None else InlineSource(iter(rest.part), context)
 
     def _finish(self) -> None:
-        if self.sock.notify_close():  # else at the writable edge, which leads here again
-            super()._finish()
+        try:
+            if not self.sock.notify_close():
+                return  # the writable edge leads here again
+        except OSError as error:
+            raise PeerGone from error
+        super()._finish()
 
 
 def _told(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, Protocol
@@ -16,6 +17,10 @@ from hypoll.threads import Threads, default_size
 
 READ_SIZE = 64 * 1024
 """Bytes asked for by one read. Fewer in the answer: the socket is drained."""
+
+
+SCRATCH_SIZE = 1024 * 1024
+"""Bytes read away by one read."""
 
 
 class Application(Protocol):
@@ -66,7 +71,10 @@ class Shared:
         self.known = Known()
         self.connections: set[Any] = set()  # of `Connection`, which knows this and not the other way round
         self.on_close: Callable[[Any], object] = lambda connection: None
-        self.scratch = bytearray(READ_SIZE)
+        self.lingering: dict[Any, None] = {}
+        """Connections whose input is read away, the oldest first."""
+        # Where input goes that nobody wants. It isn't touched by the reads of TCP sockets, so it takes no memory.
+        self.scratch = mmap.mmap(-1, SCRATCH_SIZE)
         self.told: Any = None
         """What `hypoll.telling` keeps here, when the connections are observed."""
 

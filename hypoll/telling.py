@@ -15,14 +15,16 @@ from contextvars import Context
 from typing import NamedTuple
 
 from hypoll import tracing
-from hypoll.bodies import FileSource, Pull, Source
+from hypoll.answers import failure
 from hypoll.connection import _IDLE, _PLAIN_EDGE, Connection
 from hypoll.encode import JSON_HEADS, NAMED_HEADS, encode_json, encode_named, encode_plain
 from hypoll.http import Deferred, HTTPError, Kind, Peer, PeerError, Request, Response, Rest, State
-from hypoll.message import NOTHING, Section
+from hypoll.message import FAILURES, NOTHING, Section
 from hypoll.observe import End, Hub, Series, Timeout
+from hypoll.output import PeerGone
 from hypoll.phases import Phase, Rule
 from hypoll.shared import READ_SIZE, Shared
+from hypoll.writer import BodyError
 
 # Plain names: see `hypoll.connection`.
 _heads, _named_heads = JSON_HEADS, NAMED_HEADS
@@ -137,9 +139,7 @@ class TellingConnection(Connection):
         "drafts",
         "end",
         "last_read",
-        "pulling",
         "series",
-        "streamed",
         "told",
         "used",
     )
@@ -157,8 +157,6 @@ class TellingConnection(Connection):
         self.drafts: list[_Draft] = []
         self.end: End | None = None
         self.last_read = 0
-        self.streamed = 0
-        self.pulling = False
         self.used = 0
         super().__init__(shared, sock, peer)
         told.hub.on_open()
@@ -172,7 +170,13 @@ class TellingConnection(Connection):
             # Not in functions of their own: each call costs, and this may cost little more than unobserved. The
             # benchmark's row of all observers holds it.
             shared, told = self.shared, self.told
-            data = self.sock.recv(READ_SIZE)
+            try:
+                data = self.sock.recv(READ_SIZE)
+            except BlockingIOError:
+                self.readable = False
+                return
+            except OSError as error:
+                raise PeerGone from error
             size = len(data)
             request = self.parser.quick(data)
             known = request is not None
@@ -192,7 +196,10 @@ class TellingConnection(Connection):
             clock, handle = told.clock, told.answer
             called = clock()
             context = shared.context.copy()
-            answer = context.run(handle, request)
+            try:
+                answer = context.run(handle, request)
+            except FAILURES as error:
+                answer = failure(request, error)
             returned = clock()
             payload = response = None
             if type(answer) is bytes:
@@ -216,12 +223,14 @@ class TellingConnection(Connection):
                 sent = self.sock.send(payload)
             except BlockingIOError:
                 sent = 0
+            except OSError as error:
+                raise PeerGone from error
             whole = len(payload)
             now = shared.loop.now
             if sent < whole:
                 head = whole - _content_size(answer)
                 self.drafts.append(_Draft(request, response, 200, size, whole, head, now, called, returned))
-                self.output.append(memoryview(payload)[sent:])
+                self.writer.buffers.append(memoryview(payload)[sent:])
                 self._enter(Phase.SENDING)
                 return
             self.deadline = now + shared.keep_alive
@@ -271,7 +280,7 @@ class TellingConnection(Connection):
     def _draft(self, request: Request | None, response: Response | bytes, out: list[bytes], name: bytes = b"") -> None:
         began, self.began = self.began, None
         now = self.told.clock()
-        self.streamed = 0
+        self.writer.pulled = 0
         self.drafts.append(
             _Draft(
                 request,
@@ -319,20 +328,9 @@ class TellingConnection(Connection):
                 self.mark(End.APPLICATION)
         super()._deliver(out, rest, context)
 
-    def _pull(self, source: Source) -> Pull:
-        # What closes the connection in there is the body's failure, or of a file, that nobody takes it.
-        known, is_file = self.end, isinstance(source, FileSource)
-        self.mark(End.ABORTED if is_file else End.FAILED)
-        self.pulling = True
-        pull = super()._pull(source)
-        self.pulling = False
-        if isinstance(source, FileSource):
-            self.streamed = source.sent
-        else:
-            self.streamed += sum(map(len, self.output))
-        if self.phase is not Phase.CLOSED:
-            self.end = known
-        return pull
+    def _on_body_error(self, error: BodyError) -> None:
+        self.mark(End.FAILED)
+        super()._on_body_error(error)
 
     # what is told
 
@@ -340,11 +338,10 @@ class TellingConnection(Connection):
         """All that was encoded is sent, or will never be."""
         drafts, self.drafts = self.drafts, []
         told, now = self.told, self.told.clock()
-        # What is pulled at this moment isn't counted as streamed yet.
-        waiting = 0 if self.pulling else sum(map(len, self.output))
+        waiting = sum(map(len, self.writer.buffers))
         for at, draft in enumerate(drafts):
             last = at == len(drafts) - 1
-            sent = max(0, draft.size + self.streamed - waiting) if last else draft.size
+            sent = max(0, draft.size + self.writer.pulled - waiting) if last else draft.size
             request = draft.request
             pattern = "" if request is None else told.pattern(request)
             peer = self.parser.peer if request is None else request.peer
@@ -379,8 +376,8 @@ class TellingConnection(Connection):
         super().refuse(error, owed)
 
     def _on_failure(self, error: Exception) -> None:
-        if not isinstance(error, (BlockingIOError, HTTPError)):
-            gone = isinstance(error, OSError)
+        if not isinstance(error, HTTPError):
+            gone = isinstance(error, PeerGone)
             self.mark(End.ABORTED if gone else End.REFUSED if isinstance(error, PeerError) else End.FAILED)
         super()._on_failure(error)
 

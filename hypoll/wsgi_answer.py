@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
 
-from hypoll.bodies import close_body
+from hypoll.answers import close_body
 from hypoll.encode import CONTENTLESS
 from hypoll.files import Slice
 from hypoll.message import ClientDisconnect, HandlerCall, Request, Response, check_field, reason

@@ -154,12 +154,12 @@ class Running:
 @contextmanager
 def running(routes: Service, *, observers: Sequence[Observer] = (), **settings: Any) -> Iterator[Running]:
     """Serve until the block ends. Nothing may be left of it then."""
-    settings = {"slow_callback": 0.0, "graceful_timeout": 1.0, **settings}
+    settings = {"bind": ("127.0.0.1:0",), "slow_callback": 0.0, "graceful_timeout": 1.0, **settings}
     started = threading.Event()
     served: list[Running] = []
 
     def serve() -> None:
-        engine = Engine(routes, Settings(bind=("127.0.0.1:0",), **settings), observers=observers)
+        engine = Engine(routes, Settings(**settings), observers=observers)
         served.append(Running(engine))
         try:
             served[0].server.start()

@@ -430,7 +430,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         closed = self.connection.phase is Phase.CLOSED
         assert self.server.connections == (set() if closed else {self.connection})
         assert len(self.loop.registered()) == (0 if closed else 1)
-        assert not closed or (self.connection.output == [] and self.connection.source is None)
+        assert not closed or (self.connection.writer.buffers == [] and self.connection.writer.source is None)
 
     def teardown(self) -> None:
         try:

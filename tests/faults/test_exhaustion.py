@@ -11,6 +11,7 @@ import pytest
 
 import hypoll.connection
 import hypoll.server
+import hypoll.writer
 from hypoll import Request, Response, Routes
 from hypoll.forwarded import Proxies
 from hypoll.http import RequestParser
@@ -145,8 +146,8 @@ class _Starved:
         (RequestParser, "__init__", PROBE),
         (hypoll.connection, "encode", PROBE),
         (hypoll.connection, "problem", b"GET /\x00\r\n\r\n"),
-        (hypoll.connection.Connection, "_pull", b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"),
-        (hypoll.connection.Connection, "_flush", b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (hypoll.writer.Writer, "_pull", b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (hypoll.writer.Writer, "drive", b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"),
         (hypoll.connection.Connection, "_on_request", PROBE),
         (hypoll.connection.Connection, "__init__", PROBE),
         (Proxies, "peer", PROBE),

@@ -1,0 +1,141 @@
+"""What waits for the peer of one connection: one queue, in order, and the source that fills it.
+
+It knows buffers and sockets; what a request is, and what comes after an answer, it doesn't know.
+
+Laws:
+
+- Whatever is written goes behind what waits already. Nothing is dropped but by `clear`.
+- A source is pulled only when nothing waits, so that a peer that doesn't read costs one piece.
+- An error of the socket is a `PeerGone`; what a source raises, whatever its type, is a `BodyError` with that as its
+  cause.
+"""
+
+from __future__ import annotations
+
+import socket
+from enum import Enum
+from typing import NamedTuple
+
+from hypoll.bodies import FileSource, Pull, Source
+from hypoll.message import FAILURES, ClientDisconnect
+from hypoll.output import JOIN_LIMIT, SEND_SIZE, Buffers, PeerGone, flush, send_one
+
+PULLS_PER_TURN = range(16)
+"""Times a source is pulled before the other connections have their turn."""
+
+
+class BodyError(Exception):
+    """A body failed before its end; its cause says why."""
+
+
+class Outcome(Enum):
+    """What stopped the writer."""
+
+    DONE = "all is sent, and the source is at its end"
+    FULL = "the kernel takes no more: go on at the writable edge"
+    WAITING = "nothing waits for the peer, and the source has nothing yet"
+    TURN = "there is more to do: go on when the others had their turn"
+
+
+class Heartbeat(NamedTuple):
+    """What is sent while a source is silent: `data`, framed, after each `interval` seconds."""
+
+    interval: float
+    data: bytes
+
+
+class Writer:
+    """The output of one connection.
+
+    buffers: what the kernel didn't take yet. source: where the rest of a body comes from. heartbeat: for a silent one.
+    until_close: whether the end of the body is told by the connection's end, so that a part would look whole.
+    stalled: whether the kernel took nothing more when it was asked last.
+    pulled: bytes that sources have given. To be set back by who wants to know.
+    """
+
+    __slots__ = ("buffers", "heartbeat", "pulled", "source", "stalled", "until_close")
+
+    def __init__(self) -> None:
+        self.buffers: Buffers = []
+        self.source: Source | None = None
+        self.heartbeat: Heartbeat | None = None
+        self.until_close = False
+        self.stalled = False
+        self.pulled = 0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something is owed to the peer."""
+        return bool(self.buffers) or self.source is not None
+
+    def write(self, sock: socket.socket, pieces: list[bytes]) -> bool:
+        """Send the pieces, behind what waits. True: nothing waits any more. False: go on at the writable edge if it is
+        `stalled`, else when the others had their turn. Raises `PeerGone`.
+        """
+        buffers = self.buffers
+        if not buffers:
+            self.stalled = True
+            if len(pieces) == 1:
+                return send_one(sock, buffers, pieces[0])
+            if sum(map(len, pieces)) <= JOIN_LIMIT:
+                return not pieces or send_one(sock, buffers, b"".join(pieces))
+        buffers += pieces
+        sent = flush(sock, buffers)
+        self.stalled = sent < SEND_SIZE
+        return not buffers
+
+    def drive(self, sock: socket.socket) -> tuple[Outcome, bool]:
+        """Send what waits and pull what follows. Gives why it stopped, and whether the peer's kernel took anything.
+
+        Raises `PeerGone`, `BodyError`.
+        """
+        progress = False
+        for _ in PULLS_PER_TURN:
+            # The head of a file goes with its beginning.
+            sent = flush(sock, self.buffers, socket.MSG_MORE if type(self.source) is FileSource else 0)
+            progress = progress or bool(sent)
+            if self.buffers:
+                return (Outcome.TURN if sent >= SEND_SIZE else Outcome.FULL), progress
+            if self.source is None:
+                return Outcome.DONE, progress
+            match self._pull(sock, self.source):
+                case Pull.LATER:
+                    return Outcome.WAITING, progress
+                case Pull.FULL:
+                    return Outcome.FULL, progress
+                case Pull.SENT:
+                    return Outcome.TURN, True
+                case Pull.END:
+                    self.source = None
+        return Outcome.TURN, progress
+
+    def beat(self) -> None:
+        """Write the heartbeat."""
+        if self.heartbeat is not None:
+            self.buffers.append(self.heartbeat.data)
+
+    def begin_answer(self) -> None:
+        """The next answer has nothing of the last."""
+        self.heartbeat = None
+        self.until_close = False
+
+    def clear(self) -> None:
+        """Drop all that waits: nobody will read it."""
+        self.buffers.clear()
+        source, self.source = self.source, None
+        if source is not None:
+            source.close()
+
+    def _pull(self, sock: socket.socket, source: Source) -> Pull:
+        before = source.sent if type(source) is FileSource else 0
+        try:
+            pull = source.pull(sock, self.buffers)
+            self.pulled += source.sent - before if type(source) is FileSource else sum(map(len, self.buffers))
+            return pull
+        except (KeyboardInterrupt, PeerGone):
+            raise
+        except ClientDisconnect as error:
+            # Of a body that waits for its request's body, which will not come.
+            raise PeerGone from error
+        except FAILURES as error:
+            raise BodyError from error
