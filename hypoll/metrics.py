@@ -94,6 +94,9 @@ class Metrics(Observer):
         self._lag = add(("lag",), WIDTH)
         self._queue = add(("queue",), gauge=True)
         self._threads = add(("threads",), gauge=True)
+        self._streams = add(("streams",), gauge=True)
+        self._spool_memory = add(("spool_memory",), gauge=True)
+        self._spool_disk = add(("spool_disk",), gauge=True)
         self._overflow = add(("requests", OTHER, OTHER, OTHER)), add(("duration", OTHER, OTHER), WIDTH)
         self._unread = add(("unread",))
         self._shed: dict[str, int] = {}
@@ -171,6 +174,9 @@ class Metrics(Observer):
         cells = self._cells
         cells[self._queue] = gauges.queue
         cells[self._threads] = gauges.threads
+        cells[self._streams] = gauges.streams
+        cells[self._spool_memory] = gauges.spool_memory
+        cells[self._spool_disk] = gauges.spool_disk
         for phase, number in gauges.connections.items():
             cells[self._cell(self._connections, phase, ("connections", phase), gauge=True)] = number
         for phase in self._connections.keys() - gauges.connections.keys():

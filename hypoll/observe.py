@@ -115,12 +115,17 @@ class Gauges(NamedTuple):
     """What there is at the moment.
 
     connections: how many are open, by the name of their phase.
-    queue: calls that wait for a thread of the pool. threads: those that are busy.
+    queue: calls that wait for a thread of the pool. threads: those that are busy. streams: those that have left the
+    pool, since they wait for a client or stream for long.
+    spool_memory, spool_disk: bytes that wait in the spools.
     """
 
     connections: Mapping[str, int]
     queue: int = 0
     threads: int = 0
+    streams: int = 0
+    spool_memory: int = 0
+    spool_disk: int = 0
 
 
 Fields = tuple[

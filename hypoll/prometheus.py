@@ -48,6 +48,9 @@ GAUGES = {
     "connections": ("hypoll_connections", "Connections open, by phase.", ("phase",)),
     "queue": ("hypoll_pool_queue", "Calls that wait for a thread.", ()),
     "threads": ("hypoll_pool_threads", "Threads that are busy.", ()),
+    "streams": ("hypoll_stream_threads", "Threads beside the pool, for slow clients and long streams.", ()),
+    "spool_memory": ("hypoll_spool_memory_bytes", "Bytes that wait in memory.", ()),
+    "spool_disk": ("hypoll_spool_disk_bytes", "Bytes that wait in files.", ()),
 }
 
 

@@ -485,7 +485,11 @@ class Server:
         self.shared.spool.wake()
         if self.hub is not None:
             phases = Counter(connection.phase.name.lower() for connection in self.connections)
-            self.hub.on_tick(self.loop.lag, Gauges(phases, self.threads.waiting, self.threads.busy))
+            threads, spool = self.threads, self.shared.spool
+            self.hub.on_tick(
+                self.loop.lag,
+                Gauges(phases, threads.waiting, threads.busy, threads.outside, spool.memory, spool.disk),
+            )
 
     def _feed_starved(self) -> None:
         for listener in self.listeners:

@@ -46,6 +46,11 @@ PAUSE = 10.0
 log = logging.getLogger("hypoll.error")
 
 
+def directory_of(settings: Settings) -> str:
+    """Where the files of the spools are."""
+    return settings.spool_dir or os.environ.get("TMPDIR") or "/var/tmp"  # noqa: S108 - no name is taken there
+
+
 class SpoolSpace:
     """What all spools of a process may hold, and who waits for some of it. Used from any thread.
 
@@ -56,7 +61,7 @@ class SpoolSpace:
     def __init__(self, loop: Loop, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self.memory = 0
         self.disk = 0
-        self.directory = settings.spool_dir or os.environ.get("TMPDIR", "/var/tmp")  # noqa: S108 - no name is taken there
+        self.directory = directory_of(settings)
         self._memory_limit = settings.spool_memory
         self._disk_limit = settings.spool_disk
         self._loop = loop
@@ -68,13 +73,12 @@ class SpoolSpace:
         self._retry_at = 0.0
         self._warned_at = -PAUSE
 
-    def take_memory(self, size: int) -> bool:
-        """Take all of `size` bytes. False: there are not so many."""
+    def take_memory(self, size: int) -> int:
+        """Take up to `size` bytes; give how many there were."""
         with self._lock:
-            if self.memory + size > self._memory_limit:
-                return False
-            self.memory += size
-            return True
+            taken = min(size, self.memory_left)
+            self.memory += taken
+            return taken
 
     def take_disk(self, size: int) -> int:
         """Take up to `size` bytes; give how many there were."""
@@ -252,9 +256,10 @@ class Spool:
         if self._in_file or self._closed or taken <= 0:
             return 0
         charge = max(0, self._in_memory + taken - self.free) - self._charged
-        if charge > 0 and not self.space.take_memory(charge):
-            taken, charge = min(taken, max(0, self.free - self._in_memory)), 0
-        self._charged += max(0, charge)
+        if charge > 0:
+            granted = self.space.take_memory(charge)
+            self._charged += granted
+            taken -= charge - granted
         if taken:
             self._append(data if taken == len(data) else memoryview(data)[:taken])
         return taken
@@ -303,7 +308,7 @@ class Spool:
         if self._closed and self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)
-        elif self._high:
+        elif self._fd >= 0:
             os.ftruncate(self._fd, 0)
         high, self._high = self._high, 0
         self.space.give_back(0, high)

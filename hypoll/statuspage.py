@@ -99,6 +99,7 @@ def describe(snapshot: Snapshot, now: float) -> dict[str, Any]:
         "pool": {
             "queue": sum(snapshot.gauges("queue").values()),
             "threads": sum(snapshot.gauges("threads").values()),
+            "streams": sum(snapshot.gauges("streams").values()),
             "wait": _spread(snapshot.histograms("wait")[()]),
         },
         "lag": _spread(snapshot.histograms("lag")[()]),

@@ -16,6 +16,7 @@ from pathlib import Path
 from hypoll.cgroups import cpu_quota, memory_limit
 from hypoll.server import connections_for
 from hypoll.settings import GIB, KIB, MIB, Settings, format_size
+from hypoll.spool import directory_of
 
 BALANCER_IDLE = 60.0
 """Seconds for which common load balancers keep idle connections to a server: AWS's application load balancer and nginx
@@ -23,6 +24,9 @@ by default."""
 
 FEW_CONNECTIONS = 1000
 """Fewer than this, by the descriptor limit alone, is rarely meant."""
+
+IN_MEMORY = ("tmpfs", "ramfs")
+"""File systems that are memory."""
 
 SHELLS = {"sh", "ash", "bash", "busybox", "dash", "ksh", "zsh"}
 
@@ -44,6 +48,7 @@ class Surroundings:
     cpu_quota: how many of them at a time the control group allows, as 0.5.
     memory: bytes that the control group allows.
     debugging: what is on, and what it does.
+    mounts: where file systems are, and of which type.
     """
 
     descriptors: int
@@ -54,6 +59,7 @@ class Surroundings:
     cpu_quota: float | None = None
     memory: int | None = None
     debugging: tuple[str, ...] = ()
+    mounts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +91,7 @@ def look(root: Path = Path("/"), environ: Mapping[str, str] = os.environ) -> Sur
         cpu_quota=cpu_quota(root),
         memory=memory_limit(root),
         debugging=tuple(_debugging(environ)),
+        mounts=tuple(_mounts(_text(root / "proc/self/mounts"))),
     )
 
 
@@ -108,6 +115,14 @@ def _debugging(environ: Mapping[str, str]) -> Iterator[str]:
             yield f"{name} is set: {effect}"
     if environ.get("PYTHONMALLOC", "").endswith("debug"):
         yield "PYTHONMALLOC asks for the debugging allocator: Python checks each allocation"
+
+
+def _mounts(text: str) -> Iterator[tuple[str, str]]:
+    """The mount points, and the types of what is there (proc(5))."""
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) > 2:
+            yield fields[1].replace("\\040", " "), fields[2]
 
 
 # judging
@@ -188,6 +203,21 @@ def _memory(found: Surroundings, plan: Plan) -> Iterator[str]:
         )
 
 
+def _spool(found: Surroundings, plan: Plan) -> Iterator[str]:
+    directory = os.path.realpath(directory_of(plan.settings))
+    above = [(point, kind) for point, kind in found.mounts if _is_below(directory, point)]
+    if above and plan.settings.spool_disk and max(above, key=lambda mount: len(mount[0]))[1] in IN_MEMORY:
+        yield (
+            f"what waits for slow clients goes to files in {directory}, which is memory (tmpfs): up to "
+            f"{format_size(plan.settings.spool_disk)} of it. Name a directory on a disk with --spool-dir, or lower "
+            "--spool-disk to what may be used"
+        )
+
+
+def _is_below(directory: str, point: str) -> bool:
+    return directory == point or directory.startswith(point.rstrip("/") + "/")
+
+
 def _debug(found: Surroundings, plan: Plan) -> Iterator[str]:
     for sentence in found.debugging:
         yield f"{sentence}, which costs much of the speed. Leave it out in production"
@@ -209,5 +239,6 @@ RULES: tuple[Callable[[Surroundings, Plan], Iterator[str]], ...] = (
     _first_process,
     _processors,
     _memory,
+    _spool,
     _debug,
 )

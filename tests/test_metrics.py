@@ -136,7 +136,7 @@ def test_connections_deadlines_and_waits_are_counted(metrics):
     metrics.on_shed("full")
     metrics.on_timeout(Timeout.HEAD)
     metrics.on_wait(0.003)
-    metrics.on_tick(0.02, Gauges({"idle": 2, "head": 1}, queue=4, threads=8))
+    metrics.on_tick(0.02, Gauges({"idle": 2, "head": 1}, 4, 8, 3, 1000, 2000))
     found = samples(metrics)
     assert found["hypoll_connections_accepted_total", ()] == 5
     assert found["hypoll_connections_closed_total", ("client",)] == 1
@@ -148,6 +148,8 @@ def test_connections_deadlines_and_waits_are_counted(metrics):
     assert found["hypoll_loop_lag_seconds_bucket", ("0.025",)] == 1
     assert found["hypoll_loop_lag_seconds_bucket", ("0.01",)] == 0
     assert (found["hypoll_pool_queue", ()], found["hypoll_pool_threads", ()]) == (4, 8)
+    assert found["hypoll_stream_threads", ()] == 3
+    assert (found["hypoll_spool_memory_bytes", ()], found["hypoll_spool_disk_bytes", ()]) == (1000, 2000)
     assert (found["hypoll_connections", ("idle",)], found["hypoll_connections", ("head",)]) == (2, 1)
     metrics.on_tick(0.0, Gauges({"head": 3}))
     found = samples(metrics)

@@ -28,6 +28,23 @@ def system(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
+@pytest.mark.parametrize(
+    ("mounts", "directory", "told"),
+    [
+        ((("/", "overlay"), ("/tmp", "tmpfs")), "/tmp/spool", True),
+        ((("/", "overlay"), ("/tmp", "tmpfs")), "/var/tmp", False),
+        ((("/", "tmpfs"), ("/var", "ext4")), "/var/tmp", False),
+        ((("/", "tmpfs"), ("/var", "ext4")), "/variety", True),
+        ((), "/tmp", False),
+    ],
+)
+def test_a_spool_in_memory_is_told(mounts, directory, told):
+    plan = replace(SMALL, settings=replace(SMALL.settings, spool_dir=directory))
+    sentences = [sentence for sentence in advice(replace(GOOD, mounts=mounts), plan) if "--spool-dir" in sentence]
+    assert bool(sentences) is told
+    assert not told or f"files in {directory}, which is memory" in sentences[0]
+
+
 # reading
 
 
@@ -36,6 +53,10 @@ def system(root: Path, files: dict[str, str]) -> Path:
     [
         ({}, {"somaxconn": None, "tcp_migrate_req": None, "first_process": ("",), "cpu_quota": None, "memory": None}),
         ({"proc/sys/net/core/somaxconn": "128\n"}, {"somaxconn": 128}),
+        (
+            {"proc/self/mounts": "none /a\\040b tmpfs rw 0 0\n/dev/vda / ext4 rw 0 0\n"},
+            {"mounts": (("/a b", "tmpfs"), ("/", "ext4"))},
+        ),
         ({"proc/sys/net/ipv4/tcp_migrate_req": "0\n"}, {"tcp_migrate_req": 0}),
         (
             {"proc/1/cmdline": "/bin/sh\0-c\0hypoll app:routes\0"},
