@@ -265,6 +265,15 @@ class Connection:
         else:
             self._on_rule(RULES.get(self.phase))
 
+    def extend(self, seconds: float) -> None:
+        """Let the peer have so many seconds more, in which the server didn't run."""
+        self.deadline += seconds
+        self.since += seconds
+        if self.parked_at is not None:
+            self.parked_at += seconds
+        if self.exchange is not None:
+            self.exchange.extend(seconds)
+
     def _starve_out(self) -> None:
         """The client has kept a handler waiting for its body for too long."""
         if self.exchange is not None:
@@ -511,7 +520,8 @@ class Connection:
     def _on_body_progress(self) -> None:
         parser, settings, now = self.parser, self.shared.settings, self.shared.loop.now
         elapsed = now - self.since
-        if elapsed > settings.body_timeout and parser.received < settings.min_body_rate * elapsed:
+        too_little = elapsed > settings.body_timeout and parser.received < settings.min_body_rate * elapsed
+        if too_little and not self.readable:  # else more has come, and waits in the kernel
             self.refuse(too_slow())
             return
         self.deadline = now + settings.body_timeout

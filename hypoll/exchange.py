@@ -72,6 +72,7 @@ class Carrier(Protocol):
     """What an exchange needs of its connection."""
 
     parser: RequestParser
+    readable: bool
 
     def respond(self, answer: Response | bytes) -> None:
         """Send the answer."""
@@ -402,6 +403,11 @@ class Exchange(Job):
         elif self._starved_at is None:
             self._starved_at = self.means.loop.now
 
+    def extend(self, seconds: float) -> None:
+        """Let the client have so many seconds more, in which the server didn't run."""
+        if self._starved_at is not None:
+            self._starved_at += seconds
+
     def feed(self, whole: bool) -> None:
         """Give the handler what the parser has of the body; `whole`: that was the last of it.
 
@@ -414,7 +420,7 @@ class Exchange(Job):
             now = self.means.loop.now
             self._waited += now - self._starved_at
             self._starved_at = now
-            if self._too_slow(self.connection.parser.received):
+            if not self.connection.readable and self._too_slow(self.connection.parser.received):
                 self.fail(too_slow())
                 return
         pieces = self.connection.parser.take()

@@ -8,7 +8,9 @@ Its laws:
 - A callback never runs for a descriptor that an earlier callback of the same batch unregistered, nor for the
   descriptor's successor of the same number.
 - A callback that raises is logged; the loop goes on.
-- One turn is: wait, events, timers, then what `call_soon` had asked for before the turn's end.
+- One turn is: wait, events, what `call_soon` had asked for before their end, timers.
+- Deadlines are judged last: a turn in which a timer is due takes all that is ready first, however many batches it is.
+- Time in which the loop did not run counts for no timer; `on_pause` tells others of it.
 """
 
 from __future__ import annotations
@@ -40,6 +42,9 @@ TICK = 1.0
 
 MAX_EVENTS = 512
 """Events taken by one `epoll_wait`: bounds a turn, so that timers and wake-ups get theirs."""
+
+LATE = 0.25
+"""Seconds by which a turn may come late: of more than these, what the thread did not compute in counts as a pause."""
 
 CROWD = 64
 """Timers from which on the cancelled ones are looked for and dropped."""
@@ -93,10 +98,11 @@ class LoopError(OSError):
 class Timer:
     """A callback to come. `cancel()` it, or let it fire."""
 
-    __slots__ = ("args", "callback", "order", "when")
+    __slots__ = ("args", "callback", "order", "since", "when")
 
-    def __init__(self, when: float, order: int, callback: Callback, args: tuple[Any, ...]) -> None:
-        self.when = when
+    def __init__(self, since: float, delay: float, order: int, callback: Callback, args: tuple[Any, ...]) -> None:
+        self.since = since
+        self.when = since + delay
         self.order = order
         self.callback: Callback | None = callback
         self.args = args
@@ -113,12 +119,18 @@ class Timer:
 class Loop:
     """An edge-triggered event loop over one `epoll` instance, used from one thread.
 
-    `clock` gives seconds that never go back; tests put a fake one. `now` is its reading at the start of the present
-    turn: coarse time that costs an attribute read.
+    clock: gives seconds that never go back; tests put a fake one. CLOCK_MONOTONIC stands still while the machine is
+    suspended, as deadlines should; CLOCK_BOOTTIME would not (clock_gettime(2)).
+    cpu: gives the seconds that the loop's thread has computed.
+
+    `now` is the clock's reading at the start of the present turn: coarse time that costs an attribute read.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, cpu: Callable[[], float] = time.thread_time
+    ) -> None:
         self._clock = self.clock = clock
+        self._cpu = cpu
         self._epoll = select.epoll()
         # The list stands for the `epoll_data` pointer of C: the kernel gives back the descriptor, and one index finds
         # who waits for it (rule 4 of the hot path).
@@ -131,7 +143,14 @@ class Loop:
         self._order = itertools.count()
         self._crowd = CROWD
         self._tick_callbacks: list[Callback] = []
+        self._pause_callbacks: list[Callable[[float], object]] = []
         self.now = clock()
+        self._turn_before = self.now
+        self._timed_at = self.now
+        """When the timers were last run, by the clock, and what the thread had computed by then."""
+        self._computed = cpu()
+        self._paused = 0.0
+        """Seconds that were lost since the last tick."""
         self._next_tick = self.now + TICK
         self.lag = 0.0
         """Seconds by which the last tick came late."""
@@ -263,7 +282,7 @@ class Loop:
             self._timers = [timer for timer in self._timers if timer.callback is not None]
             heapq.heapify(self._timers)
             self._crowd = max(CROWD, 2 * len(self._timers))
-        timer = Timer(self._clock() + max(0.0, delay), next(self._order), callback, args)
+        timer = Timer(self._clock(), max(0.0, delay), next(self._order), callback, args)
         heapq.heappush(self._timers, timer)
         self._plan_wake()
         return timer
@@ -279,6 +298,18 @@ class Loop:
         """Take back an `on_tick`."""
         self._tick_callbacks.remove(callback)
         self._plan_wake()
+
+    def on_pause(self, callback: Callable[[float], object]) -> None:
+        """Run `callback(seconds)` when the loop was kept from running, before the events that waited meanwhile.
+
+        The process was stopped (SIGSTOP, a frozen cgroup), its machine paused or too busy for it, or a callback slept.
+        Timers count on from there by themselves; the callback is for deadlines that are kept elsewhere.
+        """
+        self._pause_callbacks.append(callback)
+
+    def off_pause(self, callback: Callable[[float], object]) -> None:
+        """Take back an `on_pause`."""
+        self._pause_callbacks.remove(callback)
 
     def add_signal_handler(self, signum: int, callback: Callback, urgent: Callable[[], None] | None = None) -> None:
         """Run `callback()` on the loop when the process gets the signal. Main thread only (`ValueError` elsewhere).
@@ -331,26 +362,21 @@ class Loop:
         due = self.timeout()
         if timeout is None or (due is not None and due < timeout):
             timeout = due
-        try:
-            # A signal handler's EINTR is retried inside (PEP 475); the wake-up fd then ends the wait.
-            events = self._epoll.poll(timeout, MAX_EVENTS)
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno not in (errno.EBADF, errno.EINVAL):
-                raise  # a foreign signal handler's own
-            raise LoopError(errno.EBADF, "the loop's epoll descriptor was closed: the loop can't go on") from error
-        except MemoryError:
-            events = []  # an edge lost here costs its connection the rest of its deadline, not the loop
+        events = self._poll(timeout)
+        self._turn_before = self.now
         self.now = self._clock()
         self._turning = True
         try:
-            if events:
+            if self.now >= self.wake_at:
+                self._catch_up(events)
+            elif events:
                 if self.on_busy is not None:
                     self.on_busy()
                 self._dispatch(events)
-            if self.now >= self.wake_at:
-                self._run_timers()
             if self._ready:
                 self._run_ready()
+            if self.now >= self.wake_at:
+                self._run_timers()
         finally:
             self._turning = False
 
@@ -369,6 +395,61 @@ class Loop:
         self._from_threads.clear()
         self._timers.clear()
         self._tick_callbacks.clear()
+        self._pause_callbacks.clear()
+
+    def _poll(self, timeout: float | None) -> list[tuple[int, int]]:
+        try:
+            # A signal handler's EINTR is retried inside (PEP 475); the wake-up fd then ends the wait.
+            return self._epoll.poll(timeout, MAX_EVENTS)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.EBADF, errno.EINVAL):
+                raise  # a foreign signal handler's own
+            raise LoopError(errno.EBADF, "the loop's epoll descriptor was closed: the loop can't go on") from error
+        except MemoryError:
+            return []  # an edge lost here costs its connection the rest of its deadline, not the loop
+
+    def _catch_up(self, events: list[tuple[int, int]]) -> None:
+        """Take all that is ready, so that what is due is judged by it.
+
+        `events` may lack some of it: a batch is full at `MAX_EVENTS`, and a wait that a stop interrupts (signal(7))
+        gives none at all once its time has passed, since Python doesn't look again. An edge is told once, so all that
+        was ready when this began comes within the rounds that the number of descriptors asks for, whatever is added.
+        """
+        late = self.now - self.wake_at
+        if late > LATE:
+            self._discount(late)
+        for _ in range(len(self._callbacks) // MAX_EVENTS + 2):
+            if events:
+                if self.on_busy is not None:
+                    self.on_busy()
+                self._dispatch(events)
+                if len(events) < MAX_EVENTS:
+                    return
+            events = self._poll(0)
+            if not events:
+                return
+
+    def _discount(self, late: float) -> None:
+        """A turn comes `late` seconds after something was due: move all that is planned by the time lost.
+
+        What the thread computed since then isn't lost: a loop that is busy must not stretch its own deadlines. Up to
+        when something was due it may have waited, so that much of what it computed may have been before.
+        """
+        computed = self._cpu() - self._computed - (self.wake_at - self._timed_at)
+        lost = late - max(0.0, computed)
+        if lost <= LATE:
+            return
+        for timer in self._timers:
+            if timer.since <= self._turn_before:  # else it was asked for after what held the turn before
+                timer.when += lost
+        heapq.heapify(self._timers)
+        self._next_tick += lost
+        self._paused += lost
+        self._plan_wake()
+        if lost >= TICK:
+            log.warning("the loop was kept from running for %.1f s: no deadline counts them", lost)
+        for callback in list(self._pause_callbacks):
+            _run(callback, lost)
 
     def _dispatch(self, events: list[tuple[int, int]]) -> None:
         callbacks = self._callbacks
@@ -406,11 +487,13 @@ class Loop:
             if timer.callback is not None:
                 _run(timer.callback, *timer.args)
         if self._tick_callbacks and self.now >= self._next_tick:
-            self.lag = self.now - self._next_tick
+            self.lag = self.now - self._next_tick + self._paused
+            self._paused = 0.0
             self._next_tick = self.now + TICK
             for callback in list(self._tick_callbacks):
                 if callback in self._tick_callbacks:
                     _run(callback)
+        self._timed_at, self._computed = self.now, self._cpu()
         self._plan_wake()
 
     def _plan_wake(self) -> None:

@@ -315,6 +315,7 @@ class Server:
         refresh_date()
         self.status = Status.SERVING
         self.loop.on_tick(self._tick)
+        self.loop.on_pause(self._on_pause)
         for listener in self.listeners:
             listener.watch()
 
@@ -363,6 +364,7 @@ class Server:
             greeting.close()
         self._greetings.clear()
         self.loop.off_tick(self._tick)
+        self.loop.off_pause(self._on_pause)
         self.threads.close()
         if self.hub is not None:
             self.hub.on_stop()
@@ -476,7 +478,9 @@ class Server:
         self.shared.tidy()
         now = self.loop.now
         FILES.tick(now)
-        for connection in [connection for connection in self.connections if connection.deadline <= now]:
+        # One that is to come back has input which came in time, or more to send, and didn't have its turn.
+        due = [connection for connection in self.connections if connection.deadline <= now and not connection.planned]
+        for connection in due:
             connection.on_deadline()
         for greeting in [greeting for greeting in self._greetings if greeting.deadline <= now]:
             greeting.on_deadline()
@@ -490,6 +494,14 @@ class Server:
                 self.loop.lag,
                 Gauges(phases, threads.waiting, threads.busy, threads.outside, spool.memory, spool.disk),
             )
+
+    def _on_pause(self, seconds: float) -> None:
+        """The loop was kept from running: no peer is to blame for these seconds."""
+        refresh_date()
+        for connection in self.connections:
+            connection.extend(seconds)
+        for greeting in self._greetings:
+            greeting.deadline += seconds
 
     def _feed_starved(self) -> None:
         for listener in self.listeners:

@@ -652,6 +652,14 @@ def test_a_half_open_handshake_has_the_time_of_a_head(serve, part):
     assert wire.await_end().raw == 0 or part is None
 
 
+def test_a_handshake_does_not_count_the_time_in_which_the_process_did_not_run(serve, clock):
+    wire = serve(header_timeout=10.0)
+    clock.advance(3600)
+    wire.turner.settle()
+    wire.shake()
+    assert wire.phase is Phase.NEW
+
+
 def test_hundreds_of_half_open_handshakes_hold_up_nobody(serve, loop):
     wires = [serve() for _ in range(150)]
     for wire in wires:
