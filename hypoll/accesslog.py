@@ -38,6 +38,9 @@ REMEMBERED_SIZE = 128
 
 log = logging.getLogger("hypoll.error")
 
+access = logging.getLogger("hypoll.access")
+"""Where the lines go instead, as records of level INFO, when a configuration names it and gives it handlers."""
+
 _ENDS = {end: b'"%b"' % end.value.encode() if end.value else b"null" for end in End}
 """Why a connection ends, as JSON."""
 
@@ -100,9 +103,11 @@ class _Fields(dict[Section, str]):
         for name, each in section.fields:
             if name == self._name:
                 value = each
-        if len(self) >= SECTIONS:
-            self.clear()
-        self[section] = text = self._clean(_cut(value, MAX_FIELD))
+        text = self._clean(_cut(value, MAX_FIELD))
+        if section.shared:  # of one that won't come again, the whole head would be kept
+            if len(self) >= SECTIONS:
+                self.clear()
+            self[section] = text
         return text
 
 
@@ -146,8 +151,6 @@ class _Fixed(dict[tuple[bytes, Section, str, str, int, str], bytes]):
 
     def __missing__(self, key: tuple[bytes, Section, str, str, int, str]) -> bytes:
         target, section, method, route, status, client = key
-        if len(self) >= REMEMBERED:
-            self.clear()
         path = target.partition(b"?")[0].decode("latin-1")
         text = _json(
             {
@@ -159,7 +162,9 @@ class _Fixed(dict[tuple[bytes, Section, str, str, int, str], bytes]):
                 "user_agent": self._agents[section] or None,
             }
         )
-        if len(target) <= REMEMBERED_SIZE:
+        if len(target) <= REMEMBERED_SIZE and section.shared:
+            if len(self) >= REMEMBERED:
+                self.clear()
             self[key] = text
         return text
 
@@ -277,15 +282,23 @@ class AccessLog(Observer):
         """Log them, but those whose path is to be skipped."""
         if self._skip:
             exchanges = [exchange for exchange in exchanges if not self._skips(exchange[0])]
-        self.outlet.put_all(self._render(exchanges))
+        self._put(self._render(exchanges))
         self.outlet.drain()
+
+    def _put(self, lines: list[bytes]) -> None:
+        """Write the lines; where a configuration has given the logger handlers, they are records."""
+        if access.handlers:
+            for line in lines:
+                access.info("%s", line.rstrip(b"\n").decode())
+        else:
+            self.outlet.put_all(lines)
 
     def on_turn(self, exchanges: list[Fields], plain: list[Plain], began: float) -> None:
         """Log all of them, by one write."""
         if self._plain is not None:
             if self._skip:
                 plain = [exchange for exchange in plain if not self._skips(exchange[0])]
-            self.outlet.put_all(self._plain(plain, began))
+            self._put(self._plain(plain, began))
         self.on_exchanges(exchanges)
 
     def on_tick(self, lag: float, gauges: Gauges) -> None:
@@ -319,10 +332,10 @@ def open_access_log(settings: Settings) -> AccessLog | None:
 
 
 def _form(settings: Settings) -> str:
-    """`auto` is text where somebody looks, or where a file was named."""
+    """`auto` is text where somebody looks, or where a file or the logger was named."""
     if settings.access_log != "auto":
         return settings.access_log
-    return "text" if settings.access_log_file != "-" or _is_terminal() else "off"
+    return "text" if settings.access_log_file != "-" or access.handlers or _is_terminal() else "off"
 
 
 def _is_terminal() -> bool:

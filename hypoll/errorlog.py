@@ -2,7 +2,8 @@
 
 Laws: a problem is one line; of text, its traceback follows in lines that begin with `MARGIN`, which no other line does.
 What a client or an exception says can't begin a line. A standard error that is closed, full, or read by nobody holds
-up nothing and raises nothing.
+up nothing and raises nothing. Who reconfigures logging, at import or later, takes no line of the server's from it, but
+by naming its loggers.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import logging
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 
 from hypoll.escaping import printable
-from hypoll.outlet import Outlet, open_standard
+from hypoll.outlet import Outlet, Sink, open_standard
 
 MARGIN = "    | "
 
@@ -101,13 +103,20 @@ FORMATTERS: dict[str, type[TextFormatter] | type[JsonFormatter]] = {"text": Text
 class OutletHandler(logging.Handler):
     """Writes records to an outlet at once, and leaves there what can't be written yet."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, open_again: Callable[[], Sink] | None = None) -> None:
         super().__init__()
         self.outlet = outlet
+        self._open_again = open_again
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, or have it wait, or drop it: never raise."""
+        """Write a record, or have it wait, or drop it: never raise.
+
+        `logging.config` closes all handlers there are, and leaves them where they are: one that is used afterwards
+        opens its log again.
+        """
         try:
+            if self.outlet.sink.closed and self._open_again is not None:
+                self.outlet.sink = self._open_again()
             self.outlet.put((self.format(record) + "\n").encode("utf-8", "backslashreplace"))
             self.outlet.retry()
         except Exception:
@@ -150,11 +159,75 @@ def make_handler(form: str, pids: bool = False) -> logging.Handler:
             record = logging.LogRecord("hypoll.error", logging.WARNING, "", 0, "%d messages were lost", (count,), None)
             return (formatter.format(record) + "\n").encode()
 
-        handler = OutletHandler(Outlet(open_standard(2), notice, size=BUFFER_SIZE))
+        handler = OutletHandler(Outlet(open_standard(2), notice, size=BUFFER_SIZE), lambda: open_standard(2))
     handler.setFormatter(formatter)
     return handler
 
 
+class ServerLogger(logging.Logger):
+    """A logger of the server's own lines: they go to `own`, and not to the root's handlers.
+
+    A configuration that names the logger and gives it handlers wins. One that disables all loggers it doesn't name, or
+    sets the root's handlers or level, doesn't.
+    """
+
+    own: logging.Handler | None = None
+    own_level = logging.NOTSET
+
+    @property
+    def disabled(self) -> bool:
+        """False: that is what `disable_existing_loggers` sets, which isn't meant for this one."""
+        return False
+
+    @disabled.setter
+    def disabled(self, value: bool) -> None:
+        """Do nothing."""
+
+    @property
+    def is_named(self) -> bool:
+        """Whether a configuration has given handlers to this logger, or to `hypoll`, whose children the others are."""
+        parent = self.parent
+        return bool(self.handlers or (parent is not None and parent is not self.root and parent.handlers))
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802
+        """As `logging.Logger`; with `own`, by its level alone."""
+        if self.own is None or self.is_named:
+            return super().isEnabledFor(level)
+        return level >= self.own_level
+
+    def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Give the record to `own`, or to the handlers of a configuration."""
+        if self.own is None or self.is_named:
+            super().callHandlers(record)
+        else:
+            self.own.handle(record)
+
+
+SERVER_LOGGERS = ("hypoll", "hypoll.error")
+"""The loggers of the server's own lines."""
+
+
+def keep(logger: logging.Logger, own: logging.Handler | None = None, level: int = logging.NOTSET) -> None:
+    """Make a `ServerLogger` of a logger, whoever has made it. own: where its lines go; None: to its handlers."""
+    logger.__class__ = ServerLogger
+    assert isinstance(logger, ServerLogger)
+    logger.own, logger.own_level = own, level
+
+
 def set_up(level: str, form: str = "text") -> None:
     """Log to standard error, from `level` on, in place of whatever was set up before."""
-    logging.basicConfig(level=level.upper(), handlers=[make_handler(form)], force=True)
+    handler = make_handler(form)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    set_up_server(level, handler)
+
+
+def set_up_server(level: str, handler: logging.Handler) -> None:
+    """Have the server's own lines go to a handler, from `level` on, whatever the application configures."""
+    for name in SERVER_LOGGERS:
+        keep(logging.getLogger(name), handler, logging.getLevelName(level.upper()))
+
+
+def reset() -> None:
+    """Let the server's own lines go where `logging` sends them again."""
+    for name in SERVER_LOGGERS:
+        keep(logging.getLogger(name))

@@ -12,14 +12,12 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
+from hypoll import errorlog
 from hypoll.answers import failure
 from hypoll.http import FAILURES, Deferred
 from hypoll.message import JSON, Request, Response, reason
 from hypoll.observe import Fields, Observer, Record, make_record
 from hypoll.shared import Answer
-
-LOGGER = "hypoll"
-"""The logger above all of hypoll's."""
 
 
 class Forward(logging.Handler):
@@ -41,12 +39,19 @@ class Forward(logging.Handler):
 
 
 def forward(log: Logger) -> None:
-    """Let hypoll's log go to gunicorn's, from its level on. A logger that a `logconfig` set up is left as it is."""
-    logger = logging.getLogger(LOGGER)
-    if not logger.handlers:
-        logger.addHandler(Forward(log))
-        logger.propagate = False
-        logger.setLevel(Logger.LOG_LEVELS.get(log.cfg.loglevel.lower(), logging.INFO))
+    """Let hypoll's log go to gunicorn's, from its level on; one that a `logconfig` names goes where that says.
+
+    The application's own configuration takes neither hypoll's lines from gunicorn's log, nor gunicorn's own.
+    """
+    errorlog.set_up_server(logging.getLevelName(_level(log)), Forward(log))
+    for logger in (getattr(log, "error_log", None), getattr(log, "access_log", None)):
+        if isinstance(logger, logging.Logger):
+            errorlog.keep(logger)
+
+
+def _level(log: Logger) -> int:
+    level: int = Logger.LOG_LEVELS.get(log.cfg.loglevel.lower(), logging.INFO)
+    return level
 
 
 def dump_stacks(log: Logger) -> None:

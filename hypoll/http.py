@@ -144,6 +144,7 @@ class Known:
         if len(self.sections) >= SECTIONS:
             self.sections.clear()
             self.bare.clear()
+        section.shared = True
         self.sections[block] = section
         if section.bodiless:
             self.bare[block] = section

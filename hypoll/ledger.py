@@ -20,7 +20,7 @@ import glob
 import logging
 import mmap
 import os
-import shutil
+import stat
 import struct
 import tempfile
 import time
@@ -44,7 +44,7 @@ SWEPT_AFTER = 60.0
 
 MEMORY = "/dev/shm"  # noqa: S108 - the file system in memory of every Linux
 
-_PREFIX = "hypoll-"
+_PREFIX = "hypoll-counters-"
 
 _directories: dict[str, int] = {}
 """The descriptors that hold the locks of directories this process has made."""
@@ -59,6 +59,7 @@ _SIZE = _KEYS_AT + KEY_BYTES
 _SUFFIX = ".cells"
 _FOLDED = "folded"
 _LOCK = "lock"
+_MARK = "made-by-hypoll"
 
 log = logging.getLogger("hypoll.error")
 
@@ -187,6 +188,8 @@ def make_directory(uid: int = -1, gid: int = -1) -> str:
         path = tempfile.mkdtemp(prefix=_PREFIX, dir=MEMORY)
     except OSError:
         path = tempfile.mkdtemp(prefix=_PREFIX)
+    with open(os.path.join(path, _MARK), "xb") as file:
+        file.write(_MAGIC)
     # Locked by this process and those it forks, as long as one of them lives.
     _directories[path] = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fcntl.flock(_directories[path], fcntl.LOCK_EX)
@@ -197,19 +200,44 @@ def make_directory(uid: int = -1, gid: int = -1) -> str:
 
 def remove_directory(path: str) -> None:
     """Remove the directory, when the last process is gone."""
-    shutil.rmtree(path, ignore_errors=True)
+    _remove(path)
     fd = _directories.pop(path, None)
     if fd is not None:
         os.close(fd)
 
 
 def _sweep(place: str) -> None:
-    """Remove directories that nobody has locked any more; one that is new may be about to be."""
+    """Remove directories that nobody has locked any more; one that is new may be about to be.
+
+    A name proves nothing: only what has this module's mark, and is this user's, is removed.
+    """
     for path in glob.glob(os.path.join(place, _PREFIX + "*")):
         with contextlib.suppress(OSError):  # another's, locked, or gone
-            if time.time() - os.stat(path).st_mtime > SWEPT_AFTER:
-                with _locked(path, os.O_RDONLY | os.O_DIRECTORY):
-                    shutil.rmtree(path, ignore_errors=True)
+            if time.time() - os.stat(path, follow_symlinks=False).st_mtime > SWEPT_AFTER and _is_ours(path):
+                with _locked(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW):
+                    _remove(path)
+
+
+def _is_ours(path: str) -> bool:
+    """Whether this module has made a directory, for this user. Raises `OSError`."""
+    fd = os.open(os.path.join(path, _MARK), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        owned = status.st_uid == os.stat(path, follow_symlinks=False).st_uid == os.geteuid()
+        return owned and stat.S_ISREG(status.st_mode) and os.read(fd, len(_MAGIC) + 1) == _MAGIC
+    finally:
+        os.close(fd)
+
+
+def _remove(path: str) -> None:
+    """Remove the files that this module makes, the mark last, and the directory if nothing else is in it."""
+    with contextlib.suppress(OSError):
+        names = os.listdir(path)
+        for name in (*(name for name in names if name != _MARK), *(name for name in names if name == _MARK)):
+            if name.endswith(_SUFFIX) or name in (_FOLDED, _FOLDED + ".new", _LOCK, _MARK):
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(path, name))
+        os.rmdir(path)
 
 
 class Ledger:

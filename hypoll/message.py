@@ -151,10 +151,13 @@ class Section:
         "origin",
         "persist",
         "plain",
+        "shared",
     )
 
     def __init__(self, fields: tuple[tuple[str, str], ...] = ()) -> None:
         self.fields = fields
+        # Whether further requests with equal fields will have it: only then is it worth being remembered by others.
+        self.shared = False
         self.host: str | None = None
         self.length: int | None = None
         self.chunked = False

@@ -6,6 +6,8 @@ Laws:
   counted, and the count is said in a later line.
 - No line is torn into another: a line that was begun is ended before the next, or taken back. Several processes may
   append to the same file or pipe.
+- A sink owns its descriptor and forgets the number when it closes it: what is written after that fails, and reaches no
+  stranger's descriptor of the same number.
 - No flag of an inherited descriptor is changed. O_NONBLOCK belongs to the open file description (fcntl(2)), which the
   shell and other processes share: setting it on standard output makes their writes fail.
 """
@@ -71,9 +73,16 @@ class Sink:
         """Open the file of this name anew; whether that was done."""
         return False
 
+    @property
+    def closed(self) -> bool:
+        """Whether it has no descriptor any more: writing raises `OSError`."""
+        return self.fd < 0
+
     def close(self) -> None:
-        """Let go of the descriptor."""
-        os.close(self.fd)
+        """Let go of the descriptor. Doing so twice does nothing."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class FileSink(Sink):
@@ -113,8 +122,9 @@ class FileSink(Sink):
             self.failure = error
             return False
         self.failure = None
-        os.close(self.fd)
-        self.fd = fd
+        before, self.fd = self.fd, fd
+        if before >= 0:
+            os.close(before)
         return True
 
 
@@ -132,6 +142,8 @@ class PolledSink(Sink):
 
     def write(self, data: bytes) -> int:
         """Write at most PIPE_BUF bytes. Raises `OSError`."""
+        if self.fd < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         if not self._poll.poll(0):
             raise BlockingIOError
         return os.write(self.fd, data[: self.piece])
@@ -150,6 +162,7 @@ class SocketSink(Sink):
 
     def close(self) -> None:
         """Close the socket."""
+        self.fd = -1
         self._socket.close()
 
 
@@ -162,15 +175,21 @@ def open_file(path: str) -> Sink:
 
 
 def open_standard(number: int) -> Sink:
-    """Standard output (1) or standard error (2), by a description of its own where that can be had.
+    """Standard output (1) or standard error (2), by a description of its own where that can be had and is of use.
+
+    A regular file never makes a writer wait, and is written by the description that is shared with print() and child
+    processes: another would have an offset of its own, and each would overwrite the other's lines (open(2)).
 
     Closed at the start of the process, its number may be anyone's by now: then nothing is written anywhere.
     """
     if (sys.__stdout__ if number == 1 else sys.__stderr__) is None:
         return Sink(os.open(os.devnull, _FLAGS))
     try:
-        if stat.S_ISSOCK(os.fstat(number).st_mode):
+        mode = os.fstat(number).st_mode
+        if stat.S_ISSOCK(mode):
             return SocketSink(os.dup(number))
+        if stat.S_ISREG(mode):
+            return Sink(os.dup(number))
     except OSError:
         return Sink(os.open(os.devnull, _FLAGS))
     try:

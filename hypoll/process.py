@@ -43,14 +43,17 @@ def run(
     on_start: called with the server when it accepts.
 
     The first TERM or INT drains: requests under way are finished for up to `graceful_timeout` seconds. An INT after it
-    stops at once. Logging is set up, to standard error, unless the script has done so. Raises `BindError` when an
+    stops at once. The server's own lines go to standard error; those of the application, too, unless the script has set
+    up logging. Raises `BindError` when an
     address can't be listened on, `SetupError` when a log can't be written or metrics not be had, `ValueError` and
     `TypeError` for settings.
     """
     chosen = Settings(bind=(bind,) if isinstance(bind, str) else tuple(bind), **settings)
     service = service_of(routes, script_name=chosen.script_name, stream=chosen.wsgi_stream)
     occupy_standard_descriptors()
-    if not logging.getLogger().hasHandlers():
+    if logging.getLogger().hasHandlers():
+        errorlog.set_up_server("info", errorlog.make_handler(chosen.log_format))
+    else:
         errorlog.set_up("info", chosen.log_format)
 
     def announce(server: Server) -> None:

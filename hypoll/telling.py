@@ -110,7 +110,7 @@ class Told:
         series = self._series.get(key)
         if series is None:
             series = Series(request, self.pattern(request), client)
-            if len(self._series) < REMEMBERED and len(request.target) <= REMEMBERED_SIZE:
+            if len(self._series) < REMEMBERED and len(request.target) <= REMEMBERED_SIZE and request.section.shared:
                 self._series[key] = series
         return series
 

@@ -10,10 +10,12 @@ Laws:
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -293,9 +295,14 @@ class InputStream(io.RawIOBase):
 
 
 class ErrorStream(threading.local):
-    """`wsgi.errors`: what a thread writes, up to the end of a line or a flush, is a record of the error log."""
+    """`wsgi.errors`: what a thread writes, up to the end of a line or a flush, is a record of the error log.
+
+    A logging handler may write to it (Flask's first example has the root's do so). Where that gets the record of what
+    was written here, it is written to standard error: it would come here for ever.
+    """
 
     _text = ""
+    _logging = False
 
     def write(self, text: str) -> int:
         """Take text."""
@@ -313,8 +320,17 @@ class ErrorStream(threading.local):
     def flush(self) -> None:
         """Log what was written, if it is more than white space."""
         text, self._text = self._text.rstrip(), ""
-        if text:
+        if not text:
+            return
+        if self._logging:
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                sys.__stderr__.write(text + "\n")  # type: ignore[union-attr]
+            return
+        self._logging = True
+        try:
             log.error("%s", text)
+        finally:
+            self._logging = False
 
 
 def _same(response: Response) -> Response:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from hypoll import errorlog
 from hypoll.loop import Loop
 
 PATIENCE = 3.0
@@ -19,6 +20,13 @@ QUIET = 0.002
 
 TURNS = 20_000
 """Turns of a loop after which it is taken to be spinning."""
+
+
+@pytest.fixture(autouse=True)
+def plain_logging() -> Iterator[None]:
+    """Whatever a test has set up for the server's log is gone with it."""
+    yield
+    errorlog.reset()
 
 
 class Clock:

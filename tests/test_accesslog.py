@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import re
 import select
 import subprocess
 import sys
+import weakref
 from typing import Any
 
 import pytest
@@ -36,7 +38,9 @@ COMBINED = re.compile(
 
 
 def request(target: str = "/", *fields: tuple[str, str], method: str = "GET") -> Request:
-    made = Request(method, target.encode("latin-1"), Section(fields))
+    section = Section(fields)
+    section.shared = True
+    made = Request(method, target.encode("latin-1"), section)
     made._name = b"0123456789abcdef"
     return made
 
@@ -268,6 +272,53 @@ class Heap(Sink):
 
     def close(self) -> None:
         self.fd = -2
+
+
+@pytest.mark.parametrize("make", [text_render, JSONLines])
+def test_nothing_is_kept_of_heads_that_do_not_come_again(make):
+    """A thousand heads of 16 KiB are 16 MiB, and several times that as Python objects."""
+    render = make()
+
+    class Watched(Section):
+        pass
+
+    sections = []
+    for number in range(100):
+        section = Watched((("user-agent", f"agent {number}"), ("cookie", "c" * 1000)))
+        sections.append(weakref.ref(section))
+        render([exchange(Request("GET", b"/%d" % number, section))])
+        del section
+    assert [ref for ref in sections if ref() is not None] == []
+
+
+def test_lines_go_to_the_logger_that_a_configuration_has_named(caplog):
+    sink = Written()
+    log = AccessLog(Outlet(sink, lambda count: b""), JSONLines(lambda: TIME))
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign, assignment]
+    logger = logging.getLogger("hypoll.access")
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    try:
+        log.on_exchanges([exchange(request())])
+        assert json.loads(records[0].getMessage())["status"] == 200
+        assert (records[0].levelname, sink.wrote) == ("INFO", [])
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel("NOTSET")
+    log.on_exchanges([exchange(request())])
+    assert len(records) == len(sink.wrote) == 1
+
+
+class Written(Sink):
+    def __init__(self) -> None:
+        self.fd = 0
+        self.wrote: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self.wrote.append(data)
+        return len(data)
 
 
 def test_the_lines_of_one_turn_go_out_in_one_write():

@@ -261,16 +261,33 @@ def test_the_directory_can_be_given_to_another_user():
 
 def test_a_directory_that_was_left_behind_is_removed_and_one_in_use_is_not(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "MEMORY", str(tmp_path))
-    old, new = (tmp_path / f"hypoll-{name}" for name in ("old", "new"))
+    old, new, strange, linked = (tmp_path / f"hypoll-counters-{name}" for name in ("old", "new", "strange", "linked"))
     in_use = Path(make_directory())
-    for directory in (old, new):
+    target = tmp_path / "target"
+    for directory in (old, new, strange, target):
         directory.mkdir()
         (directory / "1.cells").write_bytes(b"")
-    for directory in (old, in_use):
+    for directory in (old, new, target):
+        (directory / "made-by-hypoll").write_bytes(b"hypoll 1")
+    linked.symlink_to(target)
+    (strange / "made-by-hypoll").write_bytes(b"something")
+    uploads = tmp_path / "hypoll-uploads"
+    uploads.mkdir()
+    (uploads / "important").write_bytes(b"")
+    mixed = tmp_path / "hypoll-counters-mixed"
+    mixed.mkdir()
+    (mixed / "made-by-hypoll").write_bytes(b"hypoll 1")
+    (mixed / "important").write_bytes(b"")
+    for directory in (old, in_use, strange, uploads, mixed, target):
         os.utime(directory, (0, 0))
+    os.utime(linked, (0, 0), follow_symlinks=False)
     other = make_directory()
     assert not old.exists()
     assert new.exists()
     assert in_use.exists()
+    assert (strange / "1.cells").exists(), "what has no mark of ours is a stranger's"
+    assert (uploads / "important").exists()
+    assert (mixed / "important").exists(), "nothing but the module's own files is removed"
+    assert (target / "1.cells").exists(), "no link is followed"
     for directory in (str(in_use), other):
         remove_directory(directory)

@@ -126,7 +126,7 @@ def busy_is_seen(server: Server) -> None:
 
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_interrupt_stops_at_once(routes, visitor, caplog, first):
+def test_a_second_interrupt_stops_at_once(routes, visitor, capsys, first):
     def visit(server: Server, address: tuple[str, int]) -> None:
         with connect(address) as sock:
             sock.sendall(GET.replace(b"/ ", b"/endless "))
@@ -143,7 +143,7 @@ def test_a_second_interrupt_stops_at_once(routes, visitor, caplog, first):
                 assert not read_to_end(sock).endswith(b"0\r\n\r\n")
 
     hypoll.run(routes, "127.0.0.1:0", on_start=visitor.comes(visit), write_timeout=1000.0)
-    assert "interrupted again" in caplog.text
+    assert "interrupted again" in capsys.readouterr().err
 
 
 def test_a_handler_that_catches_everything_delays_a_second_interrupt_no_further(routes, visitor, monkeypatch):

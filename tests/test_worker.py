@@ -112,6 +112,7 @@ def steady(tmp_path_factory: Any) -> Iterator[Master]:
     arguments = ("-b", "127.0.0.1:0", "-b", f"unix:{directory}/s", "--limit-request-line", "100")
     ignored = ("--header-map", "refuse", "--root-path", "/x")
     master = Master(directory, (*GUNICORN, *arguments, *ignored), env={"HYPOLL_MAX_BODY": "1KiB"})
+    master.says("hook post_worker_init")
     yield master
     master.end()
 
