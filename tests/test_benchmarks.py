@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -34,13 +33,12 @@ def receive(port: int, path: str = "/json") -> bytes:
 @pytest.fixture(scope="module")
 def floor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The floor, compiled."""
-    if shutil.which("gcc") is None:
-        pytest.skip("there is no gcc")
     program = tmp_path_factory.mktemp("floor") / "floor"
     subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, HERE / "floor.c"], check=True)
     return program
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mode", [(), ("level",)])
 def test_the_floor_answers_as_many_bytes_as_hypoll(floor, mode):
     bare = Contestant("bare", "bare", (str(floor), *mode), "/json")
@@ -60,9 +58,8 @@ def test_the_level_triggered_variant_changes_its_registration_while_output_waits
         assert receive(port, "/users/7/orders/x").endswith(b'{"user":7,"order":"x"}')
 
 
+@pytest.mark.full
 def test_nginx_sends_a_file_as_long_as_hypolls():
-    if shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") is None:
-        pytest.skip("there is no nginx")
     sizes = []
     for key in ("nginx", "file"):
         with measure.running(BY_KEY[key], sys.executable) as (pid, port):
@@ -160,9 +157,8 @@ def test_the_cheapest_windows_count():
     assert found[:4] == pytest.approx((1e5, 10.0, 4 / 1.2, 8 / 1.2))
 
 
+@pytest.mark.full
 def test_a_server_is_watched_while_it_is_asked():
-    if shutil.which("wrk") is None:
-        pytest.skip("there is no wrk")
     with measure.running(BY_KEY["inline"], sys.executable) as (pid, port):
         load = measure.load(BY_KEY["inline"], port, min(os.sched_getaffinity(0)), 1, 8, pid)
     assert len(load.windows) >= 3

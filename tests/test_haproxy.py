@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -34,7 +33,7 @@ def who(request):
     return str(os.getpid())
 """
 
-pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy isn't installed")
+pytestmark = pytest.mark.full
 
 
 class Backend:

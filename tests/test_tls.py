@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 import trustme
+from cryptography.hazmat.primitives import serialization
 from gunicorn.config import Config
 
 from hypoll import File, Request, Response, Routes, healthcheck
@@ -281,6 +282,7 @@ def test_http_1_1_is_what_is_agreed_upon(client, files, offered, chosen):
         assert sock.selected_alpn_protocol() == chosen
 
 
+@pytest.mark.full
 def test_renegotiation_is_refused(client):
     told = openssl(client, b"R\n", "-tls1_2").stdout
     assert b"RENEGOTIATING" in told
@@ -288,6 +290,7 @@ def test_renegotiation_is_refused(client):
     assert client.get("/").status_code == 200
 
 
+@pytest.mark.full
 def test_keys_are_updated_in_the_middle(client):
     """`K`: the client has new keys, and asks for the server's."""
     command = ["openssl", "s_client", "-connect", client.base_url.removeprefix("https://"), "-tls1_3"]
@@ -1034,9 +1037,10 @@ def test_a_connection_without_tls_is_none_of_these(loop):
 def paths(files: Files, tmp_path: Path) -> dict[str, str]:
     """Files with something wrong about them."""
     other = trustme.CA().issue_cert("localhost")
-    encrypted = subprocess.run(
-        ["openssl", "pkey", "-in", files.key, "-aes256", "-passout", "pass:x"], stdout=subprocess.PIPE, check=True
-    ).stdout
+    key = serialization.load_pem_private_key(Path(files.key).read_bytes(), None)
+    encrypted = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"x")
+    )
     contents = {
         "other": other.private_key_pem.bytes(),
         "encrypted": encrypted,

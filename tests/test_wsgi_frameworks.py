@@ -20,6 +20,8 @@ from hypoll.wsgi import WSGI
 from tests import wsgiapps
 from tests.masters import Master
 
+pytestmark = pytest.mark.full
+
 HERE = Path(__file__).resolve().parent
 DATA = hashlib.shake_256(b"data").digest(3_000_000)
 

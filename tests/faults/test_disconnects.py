@@ -10,6 +10,8 @@ import pytest
 
 from .harness import MIB, Served, reset
 
+pytestmark = pytest.mark.full
+
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 UPLOAD = b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
 CHUNKED = b"POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -21,6 +21,8 @@ from .crowd import PROBE, Crowd, Peer
 from .harness import Served
 from .stage import Stage
 
+pytestmark = pytest.mark.full
+
 KEPT = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 DESCRIPTORS = 256
 CLIENTS = 400

@@ -15,6 +15,8 @@ from .crowd import PROBE, Crowd, Peer
 from .harness import MIB, Served, reset
 from .stage import Stage
 
+pytestmark = pytest.mark.full
+
 REQUESTS = 20_000
 TORRENT = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 4000
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"

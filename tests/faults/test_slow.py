@@ -10,6 +10,8 @@ import pytest
 from .crowd import Crowd, Peer
 from .harness import MIB, Served
 
+pytestmark = pytest.mark.full
+
 TICK = 1.0
 SLACK = 1.5
 """Seconds for the machine, on top of a deadline and the tick that sees to it."""
