@@ -26,6 +26,7 @@ from hypoll import wsgi
 from hypoll.app import Routes
 from hypoll.gunicorn_config import check, tls_context, translate
 from hypoll.gunicorn_log import before, dump_stacks, forward, is_used, observers_of
+from hypoll.heartbeat import Heartbeat
 from hypoll.http import Deferred, Request, Response
 from hypoll.ledger import make_directory, remove_directory
 from hypoll.loop import IN, TICK, Loop
@@ -90,6 +91,7 @@ class Worker(BaseWorker):
     def __init__(self, age: int, ppid: int, sockets: Any, app: Any, timeout: float, cfg: Any, log: Logger) -> None:
         super().__init__(age, ppid, sockets, app, timeout, cfg, log)  # still in the master
         self._generation = _generations.of(cfg)
+        self.tmp: Heartbeat = Heartbeat(self.tmp)
 
     @classmethod
     def settings(cls, cfg: Any) -> Settings:
