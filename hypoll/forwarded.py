@@ -5,10 +5,10 @@ Laws:
 - Only a trusted peer's fields are looked at. What the client itself has sent is to the left of what proxies appended,
   so the addresses are walked from right to left, as long as each is a trusted one's. The first that isn't is the
   client; where all are, the leftmost. (Who trusts `*` believes anybody.)
-- What is malformed, or hides its address, ends the walk at the last address that was known.
+- A proxy that wrote one of the fields speaks for somebody else. Where it names no address, or hides it, the client is
+  unknown. It never counts as the proxy, which may be let in where others are not.
 - When both kinds of fields are there and tell of different clients, neither is believed: proxies write one kind and
-  pass on the other, which anybody can have sent. The client is then nobody's address, and not the proxy's own either,
-  which may be let in where others are not.
+  pass on the other, which anybody can have sent. The client is unknown then, too.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from hypoll.head import check_host
-from hypoll.message import NOTHING, HTTPError, Origin, Peer, Section
-from hypoll.networks import Networks, parse_address
+from hypoll.message import NO_SERVER, NOTHING, HTTPError, Origin, Peer, Section
+from hypoll.networks import UNKNOWN_CLIENT, Client, Networks, parse_node
 
 MAX_REMEMBERED = 256
 """Characters of the fields whose result is remembered, if they come again."""
 
 MAX_HOPS = 32
-"""Proxies walked through."""
+"""Proxies walked through; behind more the client is unknown."""
 
-NAMES = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded")
+NAMES = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "forwarded")
 
 SCHEMES = ("http", "https")
 
@@ -39,20 +39,20 @@ Fields = Iterable[tuple[str, str]]
 _PAIR = re.compile(
     r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)=([!#$%&'*+\-.^_`|~0-9A-Za-z]+|\"(?:[^\"\\,;]|\\[^,;])*\")[ \t]*"
 )
-_NODE = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::([0-9]{1,5}))?")
 _BACKSLASHED = re.compile(r"\\(.)")
 
 
-UNKNOWN = Origin(("unknown", 0))
-"""Of a request that nothing is known of (RFC 7239, 6.2)."""
+UNKNOWN = Origin(UNKNOWN_CLIENT)
+"""Of a request that proxies have forwarded, and that nothing is known of."""
 
 
 class _Hop(NamedTuple):
     """What one proxy told: whom it had the request from, and how that was sent to it."""
 
-    client: tuple[str, int] | None
+    client: Client | None = None
     scheme: str | None = None
     host: str | None = None
+    port: int | None = None
 
 
 class Proxies:
@@ -66,15 +66,16 @@ class Proxies:
         self._trusted = Networks(allowed)
         pairs = (text.partition("=") for text in secure)
         self._secure = {name.lower(): value for name, _, value in pairs}
+        self._believe = self._judge  # one object, so that peers can be compared by it
 
-    def peer(self, client: tuple[str, int], scheme: str) -> Peer:
-        """The peer of a connection, that says whether it is believed. client: ("", 0) for a unix socket's."""
-        return Peer(client, scheme, self._judge if client[0] in self._trusted else None)
+    def peer(self, client: Client, scheme: str, server: tuple[str, int] = NO_SERVER) -> Peer:
+        """The peer of a connection, that says whether it is believed. server: the address that it was made to."""
+        return Peer(client, scheme, self._believe if client[0] in self._trusted else None, server)
 
     def _judge(self, section: Section) -> Origin:
         origin = origin_of(section.fields, self._trusted)
         scheme = secure_scheme(section.fields, self._secure) if self._secure else None
-        return origin if scheme is None else origin._replace(scheme=scheme)
+        return origin if scheme is None else origin._replace(client=origin.client or UNKNOWN_CLIENT, scheme=scheme)
 
 
 def origin_of(fields: Fields, trusted: Networks) -> Origin:
@@ -97,23 +98,34 @@ def _weigh(told: tuple[tuple[str, str], ...], trusted: Networks) -> Origin:
     other = _walk(_hops_of_forwarded(values["forwarded"]), trusted)
     if len(values) == 1:
         return other
-    return one if _same_client(one, other) else UNKNOWN
+    return _agreed(one, other)
 
 
 _remembered = lru_cache(maxsize=1024)(_weigh)
 
 
-def _same_client(one: Origin, other: Origin) -> bool:
-    return (one.client or ("", 0))[0] == (other.client or ("", 0))[0]
+def _agreed(one: Origin, other: Origin) -> Origin:
+    """What is left of two kinds of fields: nothing that they contradict each other in."""
+    if one.client is None or other.client is None or one.client[0] != other.client[0]:
+        return UNKNOWN
+    scheme, host = _same(one.scheme, other.scheme), _same(one.host, other.host)
+    return Origin(max(one.client, other.client), scheme, host, one.port)
+
+
+def _same(one: str | None, other: str | None) -> str | None:
+    return (one or other) if None in (one, other) or one == other else None
 
 
 def _walk(hops: Iterator[_Hop], trusted: Networks) -> Origin:
     """Go from proxy to proxy, the nearest first, and give what the last one that is trusted tells."""
     origin = NOTHING
-    for _, hop in zip(range(MAX_HOPS), hops, strict=False):
-        # What a proxy doesn't tell of scheme and host, the one nearer to here may have.
-        origin = Origin(hop.client or origin.client, hop.scheme or origin.scheme, hop.host or origin.host)
-        if hop.client is None or hop.client[0] not in trusted:
+    for count, hop in enumerate(hops):
+        if count == MAX_HOPS:
+            return origin._replace(client=UNKNOWN_CLIENT)
+        client = hop.client or UNKNOWN_CLIENT
+        # What a proxy doesn't tell of scheme, host and port, the one nearer to here may have.
+        origin = Origin(client, hop.scheme or origin.scheme, hop.host or origin.host, hop.port or origin.port)
+        if client[0] not in trusted:
             break
     return origin
 
@@ -122,16 +134,25 @@ def _hops_of_x_forwarded(values: Mapping[str, list[str]]) -> Iterator[_Hop]:
     """The hops of the X-Forwarded fields, from right to left.
 
     Proxies that append do so to each field; of one that some of them only pass on, the leftmost value goes for all
-    hops behind it.
+    hops behind it. An empty address is a hop, whose proxy didn't know it.
     """
-    clients, schemes, hosts = (_items(values.get(name)) for name in NAMES[:3])
+    clients, schemes, hosts, ports = (_items(values.get(name)) for name in NAMES[:4])
     for index in range(1, max(len(clients), 1) + 1):
-        client = _node(clients[-index]) if clients else None
-        yield _Hop(client, _scheme(_from_right(schemes, index)), _host(_from_right(hosts, index)))
+        yield _Hop(
+            parse_node(clients[-index]) if clients else None,
+            _scheme(_from_right(schemes, index)),
+            _host(_from_right(hosts, index)),
+            _port(_from_right(ports, index)),
+        )
 
 
 def _items(lines: list[str] | None) -> list[str]:
-    return [item.strip(" \t") for item in ",".join(lines).split(",")] if lines else []
+    return [_unquoted(item.strip(" \t")) for item in ",".join(lines).split(",")] if lines else []
+
+
+def _unquoted(text: str) -> str:
+    """A quoted string's text (RFC 9110, 5.6.4); any other as it is."""
+    return _BACKSLASHED.sub(r"\1", text[1:-1]) if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
 def _from_right(items: list[str], index: int) -> str:
@@ -139,36 +160,39 @@ def _from_right(items: list[str], index: int) -> str:
 
 
 def _hops_of_forwarded(lines: list[str]) -> Iterator[_Hop]:
-    """The hops of Forwarded, from right to left; a malformed element is the end."""
-    for element in reversed(",".join(lines).split(",")):
-        pairs: dict[str, str] = {}
-        for text in element.split(";"):
-            match = _PAIR.fullmatch(text)
-            if match is None or match[1].lower() in pairs:
-                return
-            value = match[2]
-            pairs[match[1].lower()] = _BACKSLASHED.sub(r"\1", value[1:-1]) if value[0] == '"' else value
-        yield _Hop(_node(pairs.get("for", "")), _scheme(pairs.get("proto", "")), _host(pairs.get("host", "")))
+    """The hops of Forwarded, from right to left. A malformed element is the last, and tells nothing.
+
+    Empty elements are none (RFC 9110, 5.6.1.2), but a field of nothing else was written by a proxy all the same.
+    """
+    elements = [element for element in ",".join(lines).split(",") if element.strip(" \t")]
+    for element in reversed(elements or [""]):
+        pairs = _pairs(element)
+        if pairs is None:
+            yield _Hop()
+            return
+        yield _Hop(parse_node(pairs.get("for", "")), _scheme(pairs.get("proto", "")), _host(pairs.get("host", "")))
 
 
-def _node(text: str) -> tuple[str, int] | None:
-    """Address and port of a node; None for `unknown`, for a made-up name, and for what is none."""
-    address = parse_address(text)  # X-Forwarded-For has IPv6 addresses without brackets
-    if address is not None:
-        return str(address), 0
-    match = _NODE.fullmatch(text)
-    if match is None:
-        return None
-    bracketed, plain, port = match.groups()
-    address = parse_address(bracketed or plain)
-    if address is None or (bracketed and ":" not in bracketed) or int(port or 0) > 65535:
-        return None
-    return str(address), int(port or 0)
+def _pairs(element: str) -> dict[str, str] | None:
+    """The parameters of an element, by lower-case name; None: it is malformed, or has one twice."""
+    pairs: dict[str, str] = {}
+    for text in element.split(";"):
+        if not text.strip(" \t"):
+            continue  # RFC 7239, 4: a pair may be left out
+        match = _PAIR.fullmatch(text)
+        if match is None or match[1].lower() in pairs:
+            return None
+        pairs[match[1].lower()] = _unquoted(match[2])
+    return pairs
 
 
 def _scheme(text: str) -> str | None:
     text = text.lower()
     return text if text in SCHEMES else None
+
+
+def _port(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 6 and 0 < int(text) < 65536 else None
 
 
 def _host(text: str) -> str | None:

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 
 from hypoll.loop import ERR, HUP, IN, RDHUP, Loop
+from hypoll.networks import Client
 from hypoll.proxyprotocol import MAX_SIZE, Announced, ProxyError, parse
 
 _ENDED = RDHUP | HUP | ERR
@@ -23,16 +24,25 @@ Ended = Callable[["Greeting", Announced | None, str], object]
 class Greeting:
     """One accepted, non-blocking socket that has not told yet who its client is.
 
-    client: the address and port of the peer, who is trusted.
+    client: the address and port of the peer, who is trusted. server: those that it connected to.
     seconds: how long the header may take.
     on_end: called once: with the header, which is taken from the socket, or with None and why there is none.
 
     Raises `OSError`.
     """
 
-    def __init__(self, loop: Loop, sock: socket.socket, client: tuple[str, int], seconds: float, on_end: Ended) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        client: Client,
+        server: tuple[str, int],
+        seconds: float,
+        on_end: Ended,
+    ) -> None:
         self.sock = sock
         self.client = client
+        self.server = server
         self.deadline = loop.now + seconds
         self._loop = loop
         self._on_end = on_end

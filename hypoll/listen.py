@@ -11,6 +11,7 @@ import stat
 import struct
 from typing import Any
 
+from hypoll.networks import parse_address
 from hypoll.settings import Settings
 
 SO_ATTACH_FILTER = 26
@@ -194,6 +195,20 @@ def refuse_new(listener: socket.socket) -> None:
         listener.setsockopt(
             socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(program), ctypes.addressof(code))
         )
+
+
+def server_of(listener: socket.socket) -> tuple[str, int]:
+    """Host and port of a listener, to name the server by where a client doesn't: ("", 0) of a unix socket's.
+
+    Who listens on all of this machine's addresses has the name of the machine.
+    """
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return "", 0
+    address = parse_address(name[0])
+    if address is None or address.is_unspecified:
+        return socket.gethostname(), name[1]
+    return str(address), name[1]
 
 
 def address_of(sock: socket.socket, scheme: str = "http") -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hypoll.spool import Spool
 
 from hypoll import tracing
+from hypoll.networks import UNIX_CLIENT, Client
 from hypoll.tracing import given_id
 
 JSON = "application/json"
@@ -169,8 +170,8 @@ class Section:
         self.bodiless = False
         # What the request asks of a file: see `hypoll.files.asked`.
         self.asked: dict[str, str] | None = None
-        # What it makes of WSGI's environment: see `hypoll.wsgi`.
-        self.environ: dict[str, Any] | None = None
+        # What it makes of WSGI's environment, and for whom: see `hypoll.environ`.
+        self.environ: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = None
         # The name it gives its request; empty: none. None: nobody has asked.
         self.given: bytes | None = None
         # What proxies tell in it, once a trusted one's was asked for: see `hypoll.forwarded`.
@@ -181,29 +182,39 @@ NO_FIELDS = Section()
 
 
 class Origin(NamedTuple):
-    """What proxies tell of a request. None: they don't."""
+    """What trusted proxies tell of a request. None: they don't."""
 
-    client: tuple[str, int] | None = None
-    """(address, port), the port 0 where it isn't told."""
+    client: Client | None = None
+    """The port is 0 where it isn't told. `UNKNOWN_CLIENT`: proxies sent the request, and don't name the client."""
     scheme: str | None = None
     host: str | None = None
+    """Host and port as the client named them."""
+    port: int | None = None
+    """The port that the client connected to."""
 
 
 NOTHING = Origin()
+
+NO_SERVER = ("", 0)
+"""The address of what has none: a unix socket's listener, or no socket at all."""
 
 
 class Peer(NamedTuple):
     """The other end of a connection, as its requests tell it.
 
+    client: the address as `hypoll.networks` writes it; `UNIX_CLIENT` over a unix socket; `UNKNOWN_CLIENT` when a PROXY
+    protocol header hides it.
     origin: what to believe of a header section that comes from there; None: nothing, it is no trusted proxy.
+    server: the address and port that the connection was made to.
     """
 
-    client: tuple[str, int]
+    client: Client
     scheme: str = "http"
     origin: Callable[[Section], Origin] | None = None
+    server: tuple[str, int] = NO_SERVER
 
 
-NOBODY = Peer(("", 0))
+NOBODY = Peer(UNIX_CLIENT)
 """The peer of a request that came over no socket."""
 
 
@@ -324,10 +335,11 @@ class Request:
         return self.headers.get("host", "") if self.authority is None else self.authority
 
     @property
-    def client(self) -> tuple[str, int]:
+    def client(self) -> Client:
         """(address, port) of the client: the other end of the connection, or whom a trusted proxy there speaks for.
 
-        ("", 0) over a unix socket, ("unknown", 0) when trusted proxies contradict each other.
+        The port is 0 where a proxy doesn't tell it. ("", 0) over a unix socket. ("unknown", 0) when trusted proxies
+        name no address, hide it, or contradict each other: that is no client of this machine, and none of a network.
         """
         return self._origin.client or self.peer.client
 

@@ -11,6 +11,8 @@ import re
 import struct
 from typing import NamedTuple
 
+from hypoll.networks import UNKNOWN_CLIENT, Client, parse_address
+
 V1 = b"PROXY "
 V2 = b"\r\n\r\n\x00\r\nQUIT\n"
 
@@ -28,6 +30,7 @@ _V1_UNKNOWN = re.compile(rb"PROXY UNKNOWN(?: [^\r\n]*)?\r\n")
 # 2.2: family and transport in one byte; how their addresses lie.
 _INET, _INET6, _UNIX = 0x11, 0x21, 0x31
 _ADDRESSES = {_INET: struct.Struct("!4s4sHH"), _INET6: struct.Struct("!16s16sHH"), _UNIX: struct.Struct("!108s108s")}
+_LOCAL, _PROXY = 0x20, 0x21
 
 
 class ProxyError(Exception):
@@ -37,13 +40,15 @@ class ProxyError(Exception):
 class Announced(NamedTuple):
     """A header, read.
 
-    client: the address and port the connection is from; ("", 0) for a unix socket. None: the balancer's own, as of a
-    health check, or unknown: the real one stands.
-    server: the address and port it was made to.
+    client: whom the connection is from. None: the balancer itself, as in a health check (LOCAL): the real peer stands.
+    `UNKNOWN_CLIENT`: the balancer speaks for somebody whom it doesn't name by an address of the internet. The document
+    has receivers take the real peer (2.1, UNKNOWN); that is the balancer, which may be let in where the client isn't. A
+    unix socket (2.2, AF_UNIX) is on the balancer's machine: it says nothing here.
+    server: the address and port it was made to. None: it isn't told.
     size: how many bytes the header has.
     """
 
-    client: tuple[str, int] | None
+    client: Client | None
     server: tuple[str, int] | None
     size: int
 
@@ -65,13 +70,13 @@ def _parse_v1(data: bytes | bytearray) -> Announced | None:
         return None
     line = bytes(data[:end])
     if _V1_UNKNOWN.fullmatch(line):
-        return Announced(None, None, end)
+        return Announced(UNKNOWN_CLIENT, None, end)
     match = _V1_TCP.fullmatch(line)
     if match is None:
         raise ProxyError("the PROXY protocol header is malformed")
     kind = ipaddress.IPv4Address if match[1] == b"4" else ipaddress.IPv6Address
     try:
-        client, server = (str(kind(text.decode())) for text in (match[2], match[3]))
+        client, server = (_normal(kind(text.decode())) for text in (match[2], match[3]))
     except ValueError as error:
         raise ProxyError(f"the PROXY protocol header has a bad address: {error}") from None
     ports = int(match[4]), int(match[5])
@@ -83,26 +88,28 @@ def _parse_v1(data: bytes | bytearray) -> Announced | None:
 def _parse_v2(data: bytes | bytearray) -> Announced | None:
     if data[: len(V2)] != V2[: len(data)]:
         raise ProxyError("no PROXY protocol header came")
-    if len(data) > 12 and data[12] not in (0x20, 0x21):
+    if len(data) > 12 and data[12] not in (_LOCAL, _PROXY):
         raise ProxyError("the PROXY protocol header has an unknown version or command")
     if len(data) < _V2_HEAD.size:
         return None
     _, command, family, length = _V2_HEAD.unpack_from(data)
     size = _V2_HEAD.size + length
     form = _ADDRESSES.get(family)
-    if command == 0x21 and (family >> 4 > 3 or family & 15 > 2):
+    if command == _PROXY and (family >> 4 > 3 or family & 15 > 2):
         raise ProxyError("the PROXY protocol header has an unknown family")
-    if command == 0x21 and form is not None and length < form.size:
+    if command == _PROXY and form is not None and length < form.size:
         raise ProxyError("the PROXY protocol header is shorter than its addresses")
     if len(data) < size:
         return None
-    if command == 0x20 or form is None:
-        return Announced(None, None, size)  # LOCAL, UNSPEC, or datagrams, which don't come over a stream (2.2)
-    client, server, *ports = form.unpack_from(data, _V2_HEAD.size)  # TLVs may follow: passed over
-    if not ports:
-        return Announced(("", 0), ("", 0), size)
-    return Announced((_address(client), ports[0]), (_address(server), ports[1]), size)
+    if command == _LOCAL:
+        return Announced(None, None, size)
+    if form is None or family == _UNIX:
+        return Announced(UNKNOWN_CLIENT, None, size)  # also of datagrams, which don't come over a stream (2.2)
+    # TLVs may follow: passed over.
+    client, server, *ports = form.unpack_from(data, _V2_HEAD.size)
+    client, server = (_normal(ipaddress.ip_address(packed)) for packed in (client, server))
+    return Announced((client, ports[0]), (server, ports[1]), size)
 
 
-def _address(packed: bytes) -> str:
-    return str(ipaddress.ip_address(packed))
+def _normal(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    return str(parse_address(str(address)))

@@ -20,9 +20,10 @@ from hypoll.files import FILES, OPEN_FILES
 from hypoll.forwarded import Proxies
 from hypoll.greeting import Greeting
 from hypoll.http import HTTPError, refresh_date
-from hypoll.listen import address_of, listen, prepare, refuse_new
+from hypoll.listen import address_of, listen, prepare, refuse_new, server_of
 from hypoll.loop import IN, Loop, Timer
-from hypoll.networks import Networks
+from hypoll.message import NO_SERVER
+from hypoll.networks import Client, Networks, peer_client
 from hypoll.observe import Gauges, Hub, Timeout
 from hypoll.proxyprotocol import Announced
 from hypoll.secured import secured
@@ -122,6 +123,7 @@ class Listener:
         self.watched = False
         self.starved = False
         self.warned_at = -WARNING_PAUSE
+        self.name = server_of(sock)
 
     def watch(self) -> None:
         """Be told of connections; those that wait already are told at once (epoll_ctl(2))."""
@@ -152,7 +154,7 @@ class Listener:
             self._starve()
             self._warn(error)
             return False
-        self.server.admit(sock, address)
+        self.server.admit(sock, address, self.name)
         if self.shared and self._full:
             self._starve()  # before the next connection wakes this process and no other
             return False
@@ -383,23 +385,23 @@ class Server:
         coroutine.close()
         raise RuntimeError("an async hook needs a server that runs on asyncio")
 
-    def admit(self, sock: socket.socket, address: object) -> None:
-        """Serve an accepted socket, or refuse it when there are too many."""
+    def admit(self, sock: socket.socket, address: object, server: tuple[str, int] = NO_SERVER) -> None:
+        """Serve an accepted socket, or refuse it when there are too many. server: the listener's address."""
         sock.setblocking(False)
-        client = (address[0], address[1]) if isinstance(address, tuple) else ("", 0)
+        client = peer_client(address)
         if self._announced is None:
-            self._begin(sock, client)
+            self._begin(sock, client, server)
         elif client[0] in self._announced:
-            self._greet(sock, client)
+            self._greet(sock, client, server)
         else:
             sock.close()
             self._tell_shed("untrusted")
             log.debug("%s refused: only those of proxy_allow_ips may connect", client)
 
-    def _greet(self, sock: socket.socket, client: tuple[str, int]) -> None:
+    def _greet(self, sock: socket.socket, client: Client, server: tuple[str, int]) -> None:
         """Wait for who the client is."""
         try:
-            greeting = Greeting(self.loop, sock, client, self.settings.header_timeout, self._on_greeted)
+            greeting = Greeting(self.loop, sock, client, server, self.settings.header_timeout, self._on_greeted)
         except (OSError, MemoryError) as error:
             self._shed(sock, error)
         else:
@@ -408,18 +410,18 @@ class Server:
     def _on_greeted(self, greeting: Greeting, announced: Announced | None, reason: str) -> None:
         self._greetings.discard(greeting)
         if announced is not None:
-            self._begin(greeting.sock, announced.client or greeting.client)
+            self._begin(greeting.sock, announced.client or greeting.client, announced.server or greeting.server)
             return
         if reason == "timeout" and self.hub is not None:
             self.hub.on_timeout(Timeout.HEAD)
         self._tell_shed(reason)
         self._on_left()
 
-    def _begin(self, sock: socket.socket, client: tuple[str, int]) -> None:
+    def _begin(self, sock: socket.socket, client: Client, server: tuple[str, int]) -> None:
         try:
             if self.context is not None:
                 sock = TLSSocket(sock, self.context)
-            connection = self._make_connection(self.shared, sock, self._proxies.peer(client, self.scheme))
+            connection = self._make_connection(self.shared, sock, self._proxies.peer(client, self.scheme, server))
         except (OSError, MemoryError) as error:
             self._shed(sock, error)
             return

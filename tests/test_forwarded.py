@@ -7,17 +7,22 @@ import pytest
 from hypoll import forwarded as module
 from hypoll.forwarded import UNKNOWN, Proxies, origin_of, secure_scheme
 from hypoll.message import NOTHING, Origin, Request, Section
-from hypoll.networks import Networks
+from hypoll.networks import UNKNOWN_CLIENT, Networks
 
 ALLOWED = ["10.0.0.0/8", "2001:db8::/32", "unix"]
 TRUSTED = Networks(ALLOWED)
 PROXIES = Proxies(ALLOWED)
 
-FOR, PROTO, HOST, FORWARDED = "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "forwarded"
+FOR, PROTO, HOST, PORT = "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port"
+FORWARDED = "forwarded"
 
 
 def client(host: str, port: int = 0) -> Origin:
     return Origin((host, port))
+
+
+def unknown(scheme: str | None, host: str | None = None) -> Origin:
+    return Origin(UNKNOWN_CLIENT, scheme, host)
 
 
 @pytest.mark.parametrize(
@@ -42,34 +47,58 @@ def client(host: str, port: int = 0) -> Origin:
         ([(FOR, "6.6.6.6"), (FOR, "192.0.2.1"), (FOR, "10.0.0.7")], client("192.0.2.1")),
         ([(FOR, "10.0.0.9, 10.0.0.7")], client("10.0.0.9")),
         ([(FOR, "192.0.2.1, 2001:db8::7")], client("192.0.2.1")),
-        # malformed: the walk ends where it is
-        ([(FOR, "")], NOTHING),
-        ([(FOR, "unknown")], NOTHING),
-        ([(FOR, "_hidden, 10.0.0.7")], client("10.0.0.7")),
-        ([(FOR, "192.0.2.1, , 10.0.0.7")], client("10.0.0.7")),
-        ([(FOR, "192.0.2.1, 10.0.0.7 10.0.0.8")], NOTHING),
-        ([(FOR, "192.0.2.1, 10.0.0.256")], NOTHING),
-        ([(FOR, "192.0.2.1:99999")], NOTHING),
-        ([(FOR, "192.0.2.1:x")], NOTHING),
-        ([(FOR, "[192.0.2.1]")], NOTHING),
-        ([(FOR, "[2001:db9::1")], NOTHING),
-        ([(FOR, "fe80::1%eth0")], NOTHING),
-        ([(FOR, "192.0.2.1\x00")], NOTHING),
-        ([(FOR, "١٩٢.0.2.1")], NOTHING),
+        # one that isn't named by an address is unknown, and nobody else
+        ([(FOR, "")], UNKNOWN),
+        ([(FOR, "unknown")], UNKNOWN),
+        ([(FOR, "_hidden, 10.0.0.7")], UNKNOWN),
+        ([(FOR, "192.0.2.1, , 10.0.0.7")], UNKNOWN),
+        ([(FOR, "192.0.2.1, ")], UNKNOWN),
+        ([(FOR, "192.0.2.1, 10.0.0.7 10.0.0.8")], UNKNOWN),
+        ([(FOR, "192.0.2.1, 10.0.0.256")], UNKNOWN),
+        ([(FOR, "192.0.2.1, unix:")], UNKNOWN),
+        ([(FOR, "192.0.2.1:99999")], UNKNOWN),
+        ([(FOR, "192.0.2.1:x")], UNKNOWN),
+        ([(FOR, "192.0.2.1:")], UNKNOWN),
+        ([(FOR, "[192.0.2.1]")], UNKNOWN),
+        ([(FOR, "[2001:db9::1")], UNKNOWN),
+        ([(FOR, "192.0.2.1%eth0")], UNKNOWN),
+        ([(FOR, "192.0.02.1")], UNKNOWN),
+        ([(FOR, "192.0.2.1\x00")], UNKNOWN),
+        ([(FOR, "١٩٢.0.2.1")], UNKNOWN),
+        ([(FOR, '"10.0.0.5')], UNKNOWN),
+        # the one form of an address, in any notation
+        ([(FOR, "[2001:db9::1]")], client("2001:db9::1")),
+        ([(FOR, "[::FFFF:192.0.2.1]:80")], client("192.0.2.1", 80)),
+        ([(FOR, "::ffff:c000:201")], client("192.0.2.1")),
+        ([(FOR, "192.0.2.1, ::ffff:10.0.0.7")], client("192.0.2.1")),
+        ([(FOR, "fe80::1%eth0")], client("fe80::1")),
+        ([(FOR, "[fe80::1%25eth0]:80")], client("fe80::1", 80)),
+        ([(FOR, '"192.0.2.1"')], client("192.0.2.1")),
+        ([(FOR, '"[2001:db9::1]:80"')], client("2001:db9::1", 80)),
+        ([(FOR, "192.0.2.1:_made-up.port")], client("192.0.2.1")),
         # scheme and host
-        ([(PROTO, "https")], Origin(None, "https", None)),
-        ([(PROTO, "HTTPS")], Origin(None, "https", None)),
-        ([(PROTO, "javascript")], NOTHING),
-        ([(HOST, "example.com:8443")], Origin(None, None, "example.com:8443")),
-        ([(HOST, "a b")], NOTHING),
-        ([(HOST, "a/../b")], NOTHING),
-        ([(HOST, "")], NOTHING),
+        ([(PROTO, "https")], unknown("https")),
+        ([(PROTO, "HTTPS")], unknown("https")),
+        ([(PROTO, "javascript")], UNKNOWN),
+        ([(HOST, "example.com:8443")], unknown(None, "example.com:8443")),
+        ([(HOST, "a b")], UNKNOWN),
+        ([(HOST, "a/../b")], UNKNOWN),
+        ([(HOST, "")], UNKNOWN),
         ([(FOR, "192.0.2.1"), (PROTO, "https"), (HOST, "a.b")], Origin(("192.0.2.1", 0), "https", "a.b")),
         ([(FOR, "192.0.2.1"), (PROTO, "https, http")], Origin(("192.0.2.1", 0), "http", None)),
         ([(FOR, "192.0.2.1, 10.0.0.7"), (PROTO, "https, http")], Origin(("192.0.2.1", 0), "https", None)),
         ([(FOR, "192.0.2.1, 10.0.0.7"), (PROTO, "https")], Origin(("192.0.2.1", 0), "https", None)),
         ([(FOR, "192.0.2.1, 10.0.0.7"), (HOST, "evil, a.b, c.d")], Origin(("192.0.2.1", 0), None, "a.b")),
-        ([(FOR, "_hidden"), (PROTO, "https")], Origin(None, "https", None)),
+        ([(FOR, "_hidden"), (PROTO, "https")], unknown("https")),
+        ([(FOR, "_hidden, 10.0.0.7"), (PROTO, "https, http")], unknown("https")),
+        ([(FOR, "192.0.2.1"), (PORT, "8443")], Origin(("192.0.2.1", 0), None, None, 8443)),
+        ([(FOR, "192.0.2.1, 10.0.0.7"), (PORT, "1, 8443, 80")], Origin(("192.0.2.1", 0), None, None, 8443)),
+        ([(FOR, "192.0.2.1"), (PORT, "0")], client("192.0.2.1")),
+        ([(FOR, "192.0.2.1"), (PORT, "65536")], client("192.0.2.1")),
+        ([(FOR, "192.0.2.1"), (PORT, "²")], client("192.0.2.1")),
+        # an underscore makes another field
+        ([("x_forwarded_for", "6.6.6.6")], NOTHING),
+        ([("x_forwarded_for", "6.6.6.6"), (FOR, "192.0.2.1"), ("x-forwarded_for", "7.7.7.7")], client("192.0.2.1")),
         # Forwarded
         ([(FORWARDED, "for=192.0.2.1")], client("192.0.2.1")),
         ([(FORWARDED, "For=192.0.2.1;Proto=https;By=10.0.0.7")], Origin(("192.0.2.1", 0), "https", None)),
@@ -81,18 +110,29 @@ def client(host: str, port: int = 0) -> Origin:
         ([(FORWARDED, "for=6.6.6.6"), (FORWARDED, "for=192.0.2.1")], client("192.0.2.1")),
         ([(FORWARDED, "for=192.0.2.1;proto=https, for=10.0.0.7;proto=http")], Origin(("192.0.2.1", 0), "https", None)),
         ([(FORWARDED, "for=192.0.2.1, for=10.0.0.7;proto=https;host=a")], Origin(("192.0.2.1", 0), "https", "a")),
-        ([(FORWARDED, "proto=https")], Origin(None, "https", None)),
-        ([(FORWARDED, "for=unknown;proto=https")], Origin(None, "https", None)),
-        ([(FORWARDED, "for=_gazonk, for=10.0.0.7")], client("10.0.0.7")),
+        ([(FORWARDED, "proto=https")], unknown("https")),
+        ([(FORWARDED, "for=unknown;proto=https")], unknown("https")),
+        ([(FORWARDED, "for=_gazonk, for=10.0.0.7")], UNKNOWN),
+        ([(FORWARDED, "for=_hidden")], UNKNOWN),
+        ([(FORWARDED, "for=_hidden;proto=https;host=a")], unknown("https", "a")),
+        ([(FORWARDED, 'for="_hidden:80"')], UNKNOWN),
+        ([(FORWARDED, 'for="unknown:_p"')], UNKNOWN),
+        ([(FORWARDED, "for=192.0.2.1, proto=http")], unknown("http")),
+        ([(FORWARDED, 'for="192.0.2.1:_obfuscated"')], client("192.0.2.1")),
+        ([(FORWARDED, 'for="[2001:db9::1]:_x"')], client("2001:db9::1")),
+        ([(FORWARDED, 'for="[::ffff:192.0.2.1]:9"')], client("192.0.2.1", 9)),
+        ([(FORWARDED, "for=192.0.2.1:80")], UNKNOWN),
+        # elements and pairs may be empty (RFC 9110, 5.6.1; RFC 7239, 4)
+        ([(FORWARDED, "for=192.0.2.1, , for=10.0.0.7,")], client("192.0.2.1")),
+        ([(FORWARDED, "for=192.0.2.1;;proto=https;")], Origin(("192.0.2.1", 0), "https", None)),
         # a client can't swallow what a proxy appends
         ([(FORWARDED, 'for="6.6.6.6, for=192.0.2.1')], client("192.0.2.1")),
         ([(FORWARDED, 'for=6.6.6.6;x=", for=192.0.2.1;y="z"')], client("192.0.2.1")),
         ([(FORWARDED, 'for=6.6.6.6;x="\\, for="[2001:db9::1]"')], client("2001:db9::1")),
-        ([(FORWARDED, "for, for=10.0.0.7")], client("10.0.0.7")),
-        ([(FORWARDED, "for=192.0.2.1;for=6.6.6.6")], NOTHING),
-        ([(FORWARDED, "for=192.0.2.1;;proto=https")], NOTHING),
-        ([(FORWARDED, "for = 192.0.2.1")], NOTHING),
-        ([(FORWARDED, "")], NOTHING),
+        ([(FORWARDED, "for, for=10.0.0.7")], UNKNOWN),
+        ([(FORWARDED, "for=192.0.2.1;for=6.6.6.6")], UNKNOWN),
+        ([(FORWARDED, "for = 192.0.2.1")], UNKNOWN),
+        ([(FORWARDED, "")], UNKNOWN),
         # both kinds
         ([(FORWARDED, "for=192.0.2.1"), (FOR, "192.0.2.1"), (PROTO, "https")], Origin(("192.0.2.1", 0), "https", None)),
         ([(FORWARDED, "for=6.6.6.6"), (FOR, "192.0.2.1")], UNKNOWN),
@@ -100,6 +140,9 @@ def client(host: str, port: int = 0) -> Origin:
         ([(FORWARDED, "for=192.0.2.1"), (FOR, "")], UNKNOWN),
         ([(FORWARDED, "nonsense"), (FOR, "192.0.2.1")], UNKNOWN),
         ([(FORWARDED, "for=192.0.2.1"), (PROTO, "https")], UNKNOWN),
+        ([(FORWARDED, 'for="192.0.2.1:9";proto=http'), (FOR, "192.0.2.1"), (PROTO, "https")], client("192.0.2.1", 9)),
+        ([(FORWARDED, "for=192.0.2.1;host=a"), (FOR, "192.0.2.1"), (HOST, "b")], client("192.0.2.1")),
+        ([(FORWARDED, "for=_hidden;proto=https"), (FOR, "unknown")], unknown("https")),
     ],
     ids=lambda value: ascii(value)[:80],
 )
@@ -125,10 +168,24 @@ def test_when_everybody_is_trusted_the_leftmost_is_the_client():
     assert origin_of([(FOR, "1.1.1.1, 2.2.2.2, 3.3.3.3")], everybody) == client("1.1.1.1")
 
 
-def test_the_walk_is_bounded():
-    hops = ", ".join(f"10.0.{number // 250}.{number % 250}" for number in range(1000, 0, -1))
-    for field in [(FOR, hops), (FORWARDED, hops.replace("10.", "for=10."))]:
-        assert origin_of([field], TRUSTED) == client(f"10.0.0.{module.MAX_HOPS}")
+@pytest.mark.parametrize(("count", "last"), [(module.MAX_HOPS, client("10.0.0.32")), (module.MAX_HOPS + 1, UNKNOWN)])
+def test_the_walk_is_bounded_and_its_end_is_nobody(count, last):
+    hops = ", ".join(f"10.0.0.{number}" for number in range(count, 0, -1))
+    for field in [(FOR, hops), (FORWARDED, hops.replace("10.0", "for=10.0"))]:
+        assert origin_of([field], TRUSTED) == last
+
+
+@pytest.mark.parametrize("allowed", [["0.0.0.0/0", "::/0", "unix"], ["*"]])
+@pytest.mark.parametrize("field", [(FOR, "_hidden"), (FORWARDED, "for=unknown"), (PROTO, "https"), (FOR, "6.6.6.6, x")])
+def test_an_unknown_client_is_in_no_network(allowed, field):
+    host = Request("GET", b"/", Section((field,)), Proxies(allowed).peer(("10.0.0.5", 5), "http")).client[0]
+    assert host == "unknown"
+    assert host not in Networks(allowed)
+
+
+def test_an_unknown_peer_is_not_believed_even_by_who_believes_everybody():
+    request = Request("GET", b"/", Section(((FOR, "1.2.3.4"),)), Proxies(["*"]).peer(UNKNOWN_CLIENT, "http"))
+    assert request.client == UNKNOWN_CLIENT
 
 
 def test_a_client_can_not_make_itself_the_proxy():
@@ -148,7 +205,10 @@ def test_a_client_can_not_make_itself_the_proxy():
 def test_a_field_of_one_s_own_tells_the_scheme(fields, scheme):
     proxies = Proxies(["10.0.0.0/8"], ["X-Forwarded-Ssl=on"])
     for peer, told in (("10.0.0.5", scheme), ("192.0.2.9", "http")):
-        assert Request("GET", b"/", Section(tuple(fields)), proxies.peer((peer, 5), "http")).scheme == told
+        request = Request("GET", b"/", Section(tuple(fields)), proxies.peer((peer, 5), "http"))
+        assert request.scheme == told
+        hidden = bool(fields) and peer == "10.0.0.5"
+        assert request.client == (UNKNOWN_CLIENT if hidden else (peer, 5)), "a proxy wrote it, for somebody else"
 
 
 HEADERS = {"x-forwarded-protocol": "ssl", "x-forwarded-proto": "https", "x-forwarded-ssl": "on"}

@@ -15,9 +15,12 @@ V4 = struct.pack("!4s4sHH", bytes((192, 0, 2, 1)), bytes((198, 51, 100, 9)), 471
 
 HEADERS = {
     "v1": (b"PROXY TCP4 192.0.2.1 198.51.100.9 4711 443\r\n", "192.0.2.1"),
-    "v1 unknown": (b"PROXY UNKNOWN\r\n", "127.0.0.1"),
+    "v1 mapped": (b"PROXY TCP6 ::ffff:192.0.2.1 ::1 4711 443\r\n", "192.0.2.1"),
+    "v1 unknown": (b"PROXY UNKNOWN\r\n", "unknown"),
     "v2": (V2 + struct.pack("!BBH", 0x21, 0x11, len(V4)) + V4, "192.0.2.1"),
     "v2 of the largest size": (V2 + struct.pack("!BBH", 0x21, 0x11, 0xFFFF) + V4.ljust(0xFFFF, b"\0"), "192.0.2.1"),
+    "v2 of nobody": (V2 + struct.pack("!BBH", 0x21, 0, 0), "unknown"),
+    "v2 of the balancer's unix socket": (V2 + struct.pack("!BBH", 0x21, 0x31, 216) + bytes(216), "unknown"),
     "v2 of the balancer itself": (V2 + struct.pack("!BBH", 0x20, 0, 0), "127.0.0.1"),
 }
 
@@ -103,3 +106,16 @@ def test_a_drain_does_not_wait_for_a_header(routes):
         server.until(lambda: server.server._greetings)
         server.on_loop(server.server.drain)
         assert silent.rest() == b""
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "told"),
+    [("v2 of the balancer itself", 200, "6.6.6.6"), ("v1 unknown", 403, "unknown"), ("v2 of nobody", 403, "unknown")],
+)
+def test_whom_the_balancer_hides_is_not_the_balancer(routes, name, status, told):
+    """Neither let in where the balancer is, nor believed what the balancer would be."""
+    with running(routes, proxy_protocol=True, status="/-/status") as server:
+        client = server.connect()
+        client.send(HEADERS[name][0])
+        assert client.ask(b"GET /-/status HTTP/1.1\r\nHost: a\r\n\r\n").status == status
+        assert client.ask(REQUEST[:-2] + b"X-Forwarded-For: 6.6.6.6\r\n\r\n").body.decode() == told

@@ -8,9 +8,11 @@ import struct
 
 import pytest
 
+from hypoll.networks import UNKNOWN_CLIENT
 from hypoll.proxyprotocol import V1_MAX, V2, Announced, ProxyError, parse
 
 V4 = ("192.0.2.1", 56324), ("198.51.100.9", 443)
+MAPPED = ("::ffff:192.0.2.1", 56324), ("::ffff:198.51.100.9", 443)
 V6 = ("2001:db8::1", 1), ("2001:db8::2", 65535)
 
 
@@ -35,17 +37,19 @@ GOOD = {
         ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 65535),
     ),
     "v1 port 0": (b"PROXY TCP4 192.0.2.1 198.51.100.9 0 0\r\n", ("192.0.2.1", 0), ("198.51.100.9", 0)),
-    "v1 unknown": (b"PROXY UNKNOWN\r\n", None, None),
-    "v1 unknown with more": (b"PROXY UNKNOWN ffff:f 1 2 anything at all\r\n", None, None),
-    "v1 unknown longest": (b"PROXY UNKNOWN " + b"x" * (V1_MAX - 16) + b"\r\n", None, None),
+    "v1 mapped": (b"PROXY TCP6 ::ffff:192.0.2.1 ::FFFF:c633:6409 56324 443\r\n", *V4),
+    "v1 unknown": (b"PROXY UNKNOWN\r\n", UNKNOWN_CLIENT, None),
+    "v1 unknown with more": (b"PROXY UNKNOWN ffff:f 1 2 anything at all\r\n", UNKNOWN_CLIENT, None),
+    "v1 unknown longest": (b"PROXY UNKNOWN " + b"x" * (V1_MAX - 16) + b"\r\n", UNKNOWN_CLIENT, None),
     "v2 inet": (v2(addresses=packed(V4)), *V4),
     "v2 inet with tlvs": (v2(addresses=packed(V4), tlvs=TLVS), *V4),
     "v2 inet6": (v2(family=0x21, addresses=packed(V6)), *V6),
     "v2 inet6 with tlvs": (v2(family=0x21, addresses=packed(V6), tlvs=TLVS), *V6),
-    "v2 unix": (v2(family=0x31, addresses=UNIX, tlvs=TLVS), ("", 0), ("", 0)),
-    "v2 unspec": (v2(family=0x00), None, None),
-    "v2 unspec with content": (v2(family=0x00, tlvs=b"whatever it is"), None, None),
-    "v2 datagrams": (v2(family=0x12, addresses=packed(V4)), None, None),
+    "v2 mapped": (v2(family=0x21, addresses=packed(MAPPED)), *V4),
+    "v2 unix": (v2(family=0x31, addresses=UNIX, tlvs=TLVS), UNKNOWN_CLIENT, None),
+    "v2 unspec": (v2(family=0x00), UNKNOWN_CLIENT, None),
+    "v2 unspec with content": (v2(family=0x00, tlvs=b"whatever it is"), UNKNOWN_CLIENT, None),
+    "v2 datagrams": (v2(family=0x12, addresses=packed(V4)), UNKNOWN_CLIENT, None),
     "v2 local": (v2(command=0x20, family=0x00), None, None),
     "v2 local with content": (v2(command=0x20, family=0x11, addresses=packed(V4)), None, None),
     "v2 local of a strange family": (v2(command=0x20, family=0xFF, tlvs=b"x"), None, None),
