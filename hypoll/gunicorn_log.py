@@ -14,10 +14,12 @@ from gunicorn.glogging import Logger
 
 from hypoll import errorlog
 from hypoll.answers import failure
+from hypoll.environ import Environs, unambiguous
 from hypoll.http import FAILURES, Deferred
 from hypoll.message import JSON, Request, Response, reason
 from hypoll.observe import Fields, Observer, Record, make_record
 from hypoll.shared import Answer
+from hypoll.version import __version__
 
 
 class Forward(logging.Handler):
@@ -85,7 +87,8 @@ class HookRequest:
         self.version = (1, request.minor)
         self.scheme = request.scheme
         self.remote_addr = request.client
-        self.headers = [(name.upper(), value) for name, value in request.section.fields]
+        # As gunicorn's `header_map` has it by default.
+        self.headers = [(name.upper(), value) for name, value in unambiguous(request.section.fields)]
 
 
 class HookResponse:
@@ -107,22 +110,15 @@ def _pairs(response: Response) -> list[tuple[str, str]]:
 
 
 def environ_of(request: HookRequest) -> dict[str, Any]:
-    """The variables of a request that gunicorn's access log can name (PEP 3333 and RFC 3875, less the body)."""
-    environ = {
-        "REQUEST_METHOD": request.method,
-        "RAW_URI": request.uri,
-        "PATH_INFO": request.request.path,
-        "QUERY_STRING": request.query,
-        "SERVER_PROTOCOL": f"HTTP/1.{request.request.minor}",
-        "REMOTE_ADDR": request.remote_addr[0],
-        "REMOTE_PORT": str(request.remote_addr[1]),
-        "wsgi.url_scheme": request.scheme,
-    }
-    for name, value in request.headers:
-        key = name.replace("-", "_")
-        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
-        environ[key] = f"{environ[key]},{value}" if key in environ else value
-    return environ
+    """The variables of a request, less the body: what gunicorn's access log can name, and `post_request` is given.
+
+    PATH_INFO is the whole path, as gunicorn's log has it.
+    """
+    # Of a request that was refused before it was whole, gunicorn's log has dashes.
+    return _environs.of(request.request) | {"REQUEST_METHOD": request.method, "RAW_URI": request.uri}
+
+
+_environs = Environs({"SERVER_PROTOCOL": "HTTP/1.1", "SERVER_SOFTWARE": f"hypoll/{__version__}", "SCRIPT_NAME": ""})
 
 
 def is_used(cfg: Any, hook: str) -> bool:
@@ -175,6 +171,8 @@ class _Told(Observer):
             environ = environ_of(asked)
             answered = HookResponse(record)
             if self._logs:
-                self._worker.log.access(answered, asked, environ, timedelta(seconds=record.ended - record.began))
+                # No field of a line is empty, but gunicorn has a dash only for a variable that isn't there.
+                named = environ | {"REMOTE_ADDR": environ["REMOTE_ADDR"] or "-"}
+                self._worker.log.access(answered, asked, named, timedelta(seconds=record.ended - record.began))
             if self._hooked and record.request is not None:
                 self._worker.cfg.post_request(self._worker, asked, environ, answered)

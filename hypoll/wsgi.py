@@ -2,8 +2,6 @@
 
 Laws:
 
-- A field that could be taken for another is not in the environment.
-- What requests have in common of their environments is built once; no application sees another's.
 - A body is received before the application is called, into a spool, so that a slow client holds no thread. With
   `--wsgi-stream` it is read as the application reads it.
 """
@@ -18,13 +16,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
 from typing import Any, cast
-from urllib.parse import unquote_to_bytes
 from wsgiref.util import FileWrapper
 
 from hypoll.answers import failure
-from hypoll.message import ClientDisconnect, Deferred, HandlerCall, HTTPError, Kind, Request, Response, Section
+from hypoll.environ import Environ, Environs
+from hypoll.message import ClientDisconnect, Deferred, HandlerCall, HTTPError, Kind, Request, Response
 from hypoll.server import Service
 from hypoll.spool import SpoolReader
 from hypoll.version import __version__
@@ -34,12 +31,6 @@ from hypoll.wsgi_face import Face
 INPUT_BUFFER = 64 * 1024
 """Bytes of a streamed body that `wsgi.input` keeps for `readline` and short reads."""
 
-_OWNER = "hypoll.wsgi"
-"""The variable that holds the `WSGI` an environment was made by."""
-
-_UNKNOWN_HOSTS = {"http": ("localhost", "80"), "https": ("localhost", "443")}
-
-Environ = dict[str, Any]
 WSGIApplication = Callable[[Environ, Any], Iterable[bytes]]
 
 log = logging.getLogger("hypoll.error")
@@ -66,8 +57,7 @@ class WSGI:
         self.script_name = script_name.rstrip("/")
         self._errors = ErrorStream()
         self._stream = stream
-        self._base: Environ = {
-            _OWNER: self,
+        base: Environ = {
             "SCRIPT_NAME": self.script_name,
             "SERVER_PROTOCOL": "HTTP/1.1",
             "SERVER_SOFTWARE": f"hypoll/{__version__}",
@@ -79,6 +69,7 @@ class WSGI:
             "wsgi.input_terminated": True,
             "wsgi.file_wrapper": FileWrapper,
         }
+        self._environs = Environs(base, self.script_name)
         # A body that is here, or isn't, needs nothing of what streaming one takes.
         self._whole = Deferred(Kind.THREADED, self._answer, _same, _failure)
         self._streamed = Deferred(Kind.THREADED, self._answer, _same, _failure, stream=True)
@@ -130,40 +121,9 @@ class WSGI:
 
     def environ(self, request: Request) -> Environ:
         """The environment of a request. Raises `HTTPError` 404 when its path is not below `script_name`."""
-        peer, template = request.peer, request.section.environ
-        if template is None or template["wsgi.url_scheme"] != peer.scheme or template[_OWNER] is not self:
-            template = request.section.environ = self._template(request.section, peer.scheme)
-        environ = template.copy()
-        target = request.target.decode("latin-1")
-        path, _, query = target.partition("?")
-        if "%" in path:
-            path = unquote_to_bytes(path).decode("latin-1")  # bytes as characters: PEP 3333, "Unicode Issues"
-        environ["REQUEST_METHOD"] = request.method
-        environ["PATH_INFO"] = self._below(path) if self.script_name else path
-        environ["QUERY_STRING"] = query
-        environ["RAW_URI"] = environ["REQUEST_URI"] = target
-        environ["REMOTE_ADDR"], port = peer.client
-        environ["REMOTE_PORT"] = str(port)
+        environ = self._environs.of(request)
         environ["wsgi.input"] = _input(request)
-        if request.authority is not None:
-            environ["HTTP_HOST"] = request.authority
-            environ["SERVER_NAME"], environ["SERVER_PORT"] = _server(request.authority, peer.scheme)
-        if not request.minor:
-            environ["SERVER_PROTOCOL"] = "HTTP/1.0"
         return environ
-
-    def _template(self, section: Section, scheme: str) -> Environ:
-        """What the environments of requests with equal header sections have in common."""
-        template = self._base | _variables(section)
-        template["wsgi.url_scheme"] = scheme
-        template["SERVER_NAME"], template["SERVER_PORT"] = _server(section.host or "", scheme)
-        return template
-
-    def _below(self, path: str) -> str:
-        below = path.removeprefix(self.script_name)
-        if below == path or below[:1] not in ("", "/"):
-            raise HTTPError(404, f"the application is below {self.script_name}")
-        return below
 
 
 def service_of(
@@ -221,37 +181,6 @@ def _binds(signature: inspect.Signature, count: int) -> bool:
 
 
 # the request
-
-
-def _variables(section: Section) -> dict[str, str]:
-    """The fields of a header section as variables (RFC 3875, 4.1.18).
-
-    One with an underscore in its name is left out: nobody could tell it from the one with a dash, which a proxy may
-    have set or removed for the application to rely on.
-    """
-    variables: dict[str, str] = {}
-    for name, value in section.fields:
-        if "_" in name:
-            continue
-        key = name.upper().replace("-", "_")
-        if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            key = "HTTP_" + key
-        if key in variables:
-            value = variables[key] + ("; " if name == "cookie" else ", ") + value
-        variables[key] = value
-    if "CONTENT_LENGTH" in variables:
-        variables["CONTENT_LENGTH"] = str(section.length)
-    return variables
-
-
-@lru_cache(256)
-def _server(host: str, scheme: str) -> tuple[str, str]:
-    """SERVER_NAME and SERVER_PORT: the server as the client named it (RFC 3875, 4.1.14)."""
-    name, colon, port = host.rpartition(":")
-    if not colon or port.endswith("]"):
-        name, port = host, ""
-    default = _UNKNOWN_HOSTS[scheme]
-    return name or default[0], port or default[1]
 
 
 def _input(request: Request) -> io.BufferedIOBase:

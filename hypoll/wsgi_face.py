@@ -33,6 +33,7 @@ from hypoll.message import (
     json_response,
     reason,
 )
+from hypoll.networks import UNKNOWN_CLIENT, Client, parse_address
 from hypoll.settings import Settings
 
 PIECE_SIZE = 64 * 1024
@@ -261,18 +262,30 @@ class AsyncStream:
 
 
 def request_of(environ: Environ) -> Request:
-    """The request that an environment tells of, without its body."""
+    """The request that an environment tells of, without its body.
+
+    The server has judged whom it is from: X-Forwarded-* and Forwarded are fields like any other.
+    """
     fields = tuple(
         (name.removeprefix("HTTP_").replace("_", "-").lower(), value)
         for name, value in environ.items()
-        if name.startswith("HTTP_") or (name in ("CONTENT_TYPE", "CONTENT_LENGTH") and value)
+        # What a server may have as HTTP_CONTENT_LENGTH is another field, as Content_Length (RFC 3875, 4.1.18).
+        if (name.startswith("HTTP_") and name not in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"))
+        or (name in ("CONTENT_TYPE", "CONTENT_LENGTH") and value)
     )
-    port = environ.get("REMOTE_PORT") or "0"
-    client = environ.get("REMOTE_ADDR") or "", int(port) if port.isdecimal() else 0
-    peer = Peer(client, environ["wsgi.url_scheme"])
+    peer = Peer(_client(environ), environ["wsgi.url_scheme"])
     request = Request(environ["REQUEST_METHOD"], _target(environ), Section(fields), peer)
     request.minor = 0 if environ.get("SERVER_PROTOCOL") == "HTTP/1.0" else 1
     return request
+
+
+def _client(environ: Environ) -> Client:
+    """The client. Servers have no address for one whom they don't know, nor over unix sockets."""
+    address = parse_address(environ.get("REMOTE_ADDR") or "")
+    if address is None:
+        return UNKNOWN_CLIENT
+    port = environ.get("REMOTE_PORT") or ""
+    return str(address), int(port) if port.isascii() and port.isdecimal() else 0
 
 
 def _target(environ: Environ) -> bytes:
