@@ -316,7 +316,8 @@ def test_usr1_reopens_the_logs(start, tmp_path):
             sock.connect(f"{tmp_path}/s")
             assert exchange(sock).startswith(b"HTTP/1.1 200")
 
-    until((tmp_path / "s").exists)
+    # The socket's file is there when it is bound, and takes connections when it listens.
+    until(lambda: log.exists() and "Listening at" in log.read_text())
     ask()
     until(lambda: "GET / HTTP/1.1" in access.read_text())
     shutil.move(access, tmp_path / "old.log")
