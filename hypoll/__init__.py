@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+import hypoll.imports  # noqa: F401 - first: it keeps the application's modules away from the others
+
+# isort: split
 from hypoll.app import RouteError, Routes
 from hypoll.files import File
 from hypoll.http import ClientDisconnect, Headers, HTTPError, MultiDict, Request, Response

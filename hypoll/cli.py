@@ -19,6 +19,7 @@ from click.core import ParameterSource
 from hypoll import errorlog
 from hypoll.affinity import cpu_count
 from hypoll.app import Routes
+from hypoll.imports import find_from
 from hypoll.listen import BindError, activated, listen
 from hypoll.outlet import OutletError, occupy_standard_descriptors
 from hypoll.process import SetupError, serve
@@ -221,13 +222,16 @@ def main_command() -> click.Command:
 def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) -> None:
     occupy_standard_descriptors()  # first: what is opened before would get their numbers
     directory = os.path.abspath(app_dir)
-    sys.path.insert(0, directory)
+    hidden = find_from(directory, __name__)
     try:
         processes = Processes(**{option.name: values.pop(option.name) for option in options(Processes)})
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     settings = _settings(values)
     errorlog.set_up(log_level, settings.log_format)
+    if hidden:
+        names = ", ".join(hidden)
+        log.warning("%s in %s: the standard modules of these names are imported instead: rename them", names, directory)
     ignored = [] if processes.workers else processes.ignored()
     if ignored:
         raise click.UsageError(f"{_flag(ignored[0])} has no meaning without --workers")
@@ -296,7 +300,9 @@ def _arguments(chosen: Settings | Processes) -> list[str]:
     for option in options(type(chosen)):
         value = getattr(chosen, option.name)
         if isinstance(value, bool):
-            arguments += [_flag(option.name)] if value else []
+            # Of those that are on by default; the others can't be turned off by a flag.
+            off = [_flag("no_" + option.name)] if option.default else []
+            arguments += [_flag(option.name)] if value else off
         else:
             for one in value if isinstance(value, tuple) else (value,):
                 arguments += [_flag(option.name), str(one)]

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from hypoll.imports import FOUND_IN_PRESENT_DIRECTORY, split_command
+
 PAUSE = 0.2
 """Seconds without a change after which it is looked whether the server has ended."""
 
@@ -102,5 +104,11 @@ class Reloader:
 
 
 def command_of(arguments: Sequence[str]) -> list[str]:
-    """What runs `hypoll` with these arguments by the present interpreter."""
-    return [sys.executable, "-m", "hypoll", *arguments]
+    """What runs `hypoll` with these arguments by the present interpreter, with the options that it was given.
+
+    -P: or `-m` would put the present directory, and an application's `types.py`, before the standard library.
+    """
+    options, _ = split_command(sys.orig_argv)
+    if not FOUND_IN_PRESENT_DIRECTORY:
+        options.append("-P")
+    return [sys.executable, *options, "-m", "hypoll", *arguments]

@@ -24,8 +24,8 @@ import requests
 from click.testing import CliRunner
 
 import hypoll
-from hypoll.cli import AppError, load, main_command
-from hypoll.settings import Option, format_size, options
+from hypoll.cli import AppError, _arguments, load, main_command
+from hypoll.settings import Option, Settings, format_size, options
 
 TIMEOUT = 10.0
 
@@ -523,6 +523,14 @@ def test_each_setting_has_its_flag_its_variable_and_its_default(option, monkeypa
             with pytest.raises(click.UsageError) as caught:
                 parsed(flag, bad)
             assert f"'{flag}' (env var: '{variable}')" in caught.value.format_message()
+
+
+def test_the_options_of_a_process_that_is_started_are_those_of_its_parent():
+    chosen = Settings(uvloop=False, request_id=True, bind=("fd://7", "[::1]:1"), max_body=3, keep_alive=1.5)
+    arguments = _arguments(chosen)
+    context = main_command().make_context("hypoll", ["app:routes", *arguments])
+    given = {option.name: context.params[option.name] for option in options()}
+    assert Settings(**given) == chosen
 
 
 def test_help_tells_every_setting(directory):
