@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hypoll.cgroups import cpu_quota, memory_limit
+from hypoll.networks import EVERYBODY, UNIX, Networks, parse_address
 from hypoll.server import connections_for
 from hypoll.settings import GIB, KIB, MIB, Settings, format_size
 from hypoll.spool import directory_of
@@ -218,6 +219,39 @@ def _is_below(directory: str, point: str) -> bool:
     return directory == point or directory.startswith(point.rstrip("/") + "/")
 
 
+def _status(found: Surroundings, plan: Plan) -> Iterator[str]:
+    settings = plan.settings
+    if not settings.status or EVERYBODY in settings.status_allow:
+        return
+    if EVERYBODY in settings.forwarded_allow_ips or (settings.proxy_protocol and EVERYBODY in settings.proxy_allow_ips):
+        option = "--forwarded-allow-ips" if EVERYBODY in settings.forwarded_allow_ips else "--proxy-allow-ips"
+        yield (
+            f"{option} is {EVERYBODY}: whoever connects may say that it is one of --status-allow, and see "
+            f"{settings.status}. Name the proxies' addresses"
+        )
+        return
+    # With the PROXY protocol each connection names its client.
+    proxies = Networks([*settings.forwarded_allow_ips, *_local_peers(settings.bind)])
+    shown = [name for name in settings.status_allow if Networks([name]).overlaps(proxies)]
+    if shown and not settings.proxy_protocol:
+        yield (
+            f"{settings.status} is shown to {', '.join(shown)}: behind a proxy there that names no client, everybody "
+            "counts as that proxy, and sees the page. Have the proxy set X-Forwarded-For or Forwarded and name it with "
+            f"--forwarded-allow-ips, have it refuse {settings.status}, or name others with --status-allow"
+        )
+
+
+def _local_peers(binds: tuple[str, ...]) -> Iterator[str]:
+    """The peers of listeners that only this machine reaches: what comes from elsewhere comes through a proxy."""
+    for bind in binds:
+        host = bind.rpartition(":")[0].strip("[]")
+        address = parse_address("127.0.0.1" if host == "localhost" else host)
+        if bind.startswith("unix:"):
+            yield UNIX
+        elif address is not None and address.is_loopback:
+            yield str(address)
+
+
 def _debug(found: Surroundings, plan: Plan) -> Iterator[str]:
     for sentence in found.debugging:
         yield f"{sentence}, which costs much of the speed. Leave it out in production"
@@ -240,5 +274,6 @@ RULES: tuple[Callable[[Surroundings, Plan], Iterator[str]], ...] = (
     _processors,
     _memory,
     _spool,
+    _status,
     _debug,
 )

@@ -150,6 +150,9 @@ def plan(workers: int = 1, log_level: str = "info", **settings: object) -> Plan:
     return Plan(settings=replace(SMALL.settings, **settings), workers=workers, log_level=log_level)  # type: ignore[arg-type]
 
 
+_SHOWN = "^/s is shown to 10.0.0.0/8: "
+
+
 def test_nothing_is_said_when_nothing_hurts():
     assert advice(GOOD, SMALL) == []
 
@@ -180,6 +183,17 @@ def test_nothing_is_said_when_nothing_hurts():
         ),
         ({"memory": 100 * MIB}, {"workers": 2}, "allows 100 MiB of memory, but 2000 connections"),
         ({"debugging": ("PYTHONDEVMODE is set: it checks",)}, {}, "PYTHONDEVMODE is set: .* costs much of the speed"),
+        (
+            {},
+            {"status": "/-/status"},
+            "^/-/status is shown to 127.0.0.0/8, ::1, unix: behind a proxy .*set X-Forwarded-For .*--status-allow$",
+        ),
+        ({}, {"status": "/s", "status_allow": ("10.0.0.0/8", "::2"), "forwarded_allow_ips": ("10.1.0.0/16",)}, _SHOWN),
+        # a proxy that isn't believed names no client either
+        ({}, {"status": "/s", "bind": ("unix:/s",), "status_allow": ("unix",), "forwarded_allow_ips": ()}, "to unix:"),
+        ({}, {"status": "/s", "bind": ("[::1]:0",), "status_allow": ("::1",), "forwarded_allow_ips": ()}, "to ::1:"),
+        ({}, {"status": "/s", "forwarded_allow_ips": ("*",)}, "^--forwarded-allow-ips is .: whoever connects may say"),
+        ({}, {"status": "/s", "proxy_protocol": True, "proxy_allow_ips": ("*",)}, "^--proxy-allow-ips is .: whoever"),
         ({}, {"log_level": "debug"}, "--log-level debug .*fill the disk"),
     ],
 )
@@ -202,6 +216,11 @@ def test_what_would_hurt_is_said_with_what_to_set(found, planned, sentence):
         ({"cpu_quota": 1.0}, {}),
         ({"memory": None}, {"max_body": GIB}),
         ({"memory": MIB}, {"max_body": 0}),
+        ({}, {"status_allow": ("unix",)}),
+        ({}, {"status": "/s", "status_allow": ("10.0.0.0/8",)}),
+        ({}, {"status": "/s", "status_allow": ("*",), "forwarded_allow_ips": ("*",)}),
+        ({}, {"status": "/s", "proxy_protocol": True}),
+        ({}, {"status": "/s", "bind": ("0.0.0.0:80", "unix:/s"), "status_allow": ("::1",), "forwarded_allow_ips": ()}),
     ],
 )
 def test_what_does_not_hurt_is_not_mentioned(found, planned):
