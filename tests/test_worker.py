@@ -140,6 +140,40 @@ def test_a_refused_request_is_in_the_access_log_and_for_no_hook(steady):
     assert not any("after" in line and "414" in line for line in steady.lines)
 
 
+SPOOFED = """
+accesslog = "-"
+access_log_format = "log %(h)s %({http_x_forwarded_for}e)s %({x-forwarded-for}i)s %({x_forwarded_for}i)s"
+
+def pre_request(worker, req):
+    worker.log.info("before %s %s", req.remote_addr[0], sorted(name for name, _ in req.headers))
+
+def post_request(worker, req, environ, resp):
+    told = environ["REMOTE_ADDR"], environ["wsgi.url_scheme"], environ.get("HTTP_X_FORWARDED_FOR")
+    worker.log.info("after %s %s %s", *told)
+"""
+
+
+def test_the_hooks_and_the_log_believe_what_the_application_does(start):
+    """A field with underscores is none of them; a client that a proxy hides is nobody."""
+    master = start(config=SPOOFED)
+    with connect(master) as sock:
+        for fields in (
+            "X-Forwarded-For: 192.0.2.1\r\nX_Forwarded_For: 6.6.6.6\r\nX-Forwarded-Proto: https",
+            "X_Forwarded_For: 7.7.7.7",
+            "X-Forwarded-For: _hidden",
+        ):
+            sock.sendall(f"GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n".encode())
+            assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+    master.says(r"before 192\.0\.2\.1 \['HOST', 'X-FORWARDED-FOR', 'X-FORWARDED-PROTO'\]$")
+    master.says(r"after 192\.0\.2\.1 https 192\.0\.2\.1$")
+    master.says(r"^log 192\.0\.2\.1 192\.0\.2\.1 192\.0\.2\.1 -$")
+    master.says(r"before 127\.0\.0\.1 \['HOST'\]$")
+    master.says(r"after 127\.0\.0\.1 http None$")
+    master.says(r"^log 127\.0\.0\.1 - - -$")
+    master.says(r"after  http _hidden$")
+    master.says(r"^log - _hidden _hidden -$")
+
+
 def test_what_gunicorn_has_no_setting_for_is_set_by_the_environment(steady):
     with connect(steady) as sock:
         sock.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n")

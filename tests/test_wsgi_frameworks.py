@@ -13,6 +13,8 @@ from wsgiref.validate import validator
 
 import pytest
 import requests
+from django.core.handlers.wsgi import WSGIHandler
+from django.test import override_settings
 
 from hypoll import Response, Routes
 from hypoll.testing import TestClient
@@ -101,6 +103,55 @@ def test_flask_takes_a_chunked_upload(hypoll):
     """(Django goes by Content-Length.)"""
     answer = requests.post(hypoll + "/raw", data=pieces(), timeout=5)
     assert answer.text == wsgiapps.digest(DATA)
+
+
+# behind proxies
+
+
+@pytest.mark.parametrize("below", ["", "/django"])
+@pytest.mark.parametrize(
+    ("fields", "client", "root"),
+    [
+        ({"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https"}, "192.0.2.1", "https://{host}/"),
+        ({"X-Forwarded-For": "6.6.6.6, ::ffff:192.0.2.1, 127.0.0.1"}, "192.0.2.1", "http://{host}/"),
+        ({"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Host": "shop.example"}, "192.0.2.1", "http://shop.example/"),
+        (
+            {"Forwarded": 'for="[2001:db8::1]:4711";proto=https;host="shop.example:8443"'},
+            "2001:db8::1",
+            "https://shop.example:8443/",
+        ),
+        ({"X_Forwarded_For": "6.6.6.6", "X_Forwarded_Proto": "https"}, "127.0.0.1", "http://{host}/"),
+        ({"Forwarded": "for=_hidden;proto=https"}, "", "https://{host}/"),
+    ],
+    ids=str,
+)
+def test_frameworks_know_what_trusted_proxies_tell(hypoll, below, fields, client, root):
+    told = requests.get(f"{hypoll}{below}/believed", headers=fields, timeout=5).json()
+    host = hypoll.removeprefix("http://")
+    assert told["client"] == client
+    assert told["root"].replace("/django", "") == root.format(host=host)
+    assert told["secure"] is root.startswith("https")
+
+
+@pytest.fixture(scope="module")
+def redirecting() -> Iterator[str]:
+    """Django, made to redirect what isn't secure, behind a proxy that it isn't told of."""
+    security = "django.middleware.security.SecurityMiddleware"
+    with (
+        override_settings(SECURE_SSL_REDIRECT=True, MIDDLEWARE=[security]),
+        TestClient(WSGIHandler()) as client,
+    ):
+        yield client.base_url
+
+
+@pytest.mark.parametrize(
+    "secure", [{"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https"}, {"Forwarded": "for=_x;proto=https"}]
+)
+def test_django_s_redirect_to_https_ends(redirecting, secure):
+    host = redirecting.removeprefix("http://")
+    plain = requests.get(f"{redirecting}/json", allow_redirects=False, timeout=5)
+    assert (plain.status_code, plain.headers["Location"]) == (301, f"https://{host}/json")
+    assert requests.get(f"{redirecting}/json", headers=secure, allow_redirects=False, timeout=5).status_code == 200
 
 
 # Routes, served by others

@@ -41,6 +41,12 @@ def _json() -> Any:
     return {"query": flask.request.args.getlist("a"), "url": flask.request.base_url.rpartition(":")[0]}
 
 
+@with_flask.route("/believed")
+def _believed() -> Any:
+    request = flask.request
+    return {"client": request.remote_addr, "root": request.url_root, "secure": request.is_secure}
+
+
 @with_flask.route("/path/<path:rest>")
 def _path(rest: str) -> Any:
     return f"{rest} {flask.request.script_root}"
@@ -113,6 +119,16 @@ django.setup(set_prefix=False)
 
 urlpatterns = [
     path("json", lambda request: JsonResponse({"query": request.GET.getlist("a"), "host": request.scheme})),
+    path(
+        "believed",
+        lambda request: JsonResponse(
+            {
+                "client": request.META["REMOTE_ADDR"],
+                "root": request.build_absolute_uri("/"),
+                "secure": request.is_secure(),
+            }
+        ),
+    ),
     re_path("^path/(.*)$", lambda request, rest: HttpResponse(f"{rest} {request.META['SCRIPT_NAME']}")),
     path("form", lambda request: HttpResponse("&".join(f"{name}={value}" for name, value in request.POST.items()))),
     path(
