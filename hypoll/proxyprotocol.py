@@ -32,6 +32,10 @@ _INET, _INET6, _UNIX = 0x11, 0x21, 0x31
 _ADDRESSES = {_INET: struct.Struct("!4s4sHH"), _INET6: struct.Struct("!16s16sHH"), _UNIX: struct.Struct("!108s108s")}
 _LOCAL, _PROXY = 0x20, 0x21
 
+# 2.2.6: type and length of a TLV; the one about TLS, whose first byte is flags.
+_TLV = struct.Struct("!BH")
+_SSL, _CLIENT_SSL = 0x20, 0x01
+
 
 class ProxyError(Exception):
     """What came is no PROXY protocol header: the connection must be closed without an answer (2)."""
@@ -46,11 +50,13 @@ class Announced(NamedTuple):
     unix socket (2.2, AF_UNIX) is on the balancer's machine: it says nothing here.
     server: the address and port it was made to. None: it isn't told.
     size: how many bytes the header has.
+    secure: whether the balancer says that the client came by TLS (2.2.6, PP2_CLIENT_SSL).
     """
 
     client: Client | None
     server: tuple[str, int] | None
     size: int
+    secure: bool = False
 
 
 def parse(data: bytes | bytearray) -> Announced | None:
@@ -105,10 +111,22 @@ def _parse_v2(data: bytes | bytearray) -> Announced | None:
         return Announced(None, None, size)
     if form is None or family == _UNIX:
         return Announced(UNKNOWN_CLIENT, None, size)  # also of datagrams, which don't come over a stream (2.2)
-    # TLVs may follow: passed over.
     client, server, *ports = form.unpack_from(data, _V2_HEAD.size)
     client, server = (_normal(ipaddress.ip_address(packed)) for packed in (client, server))
-    return Announced((client, ports[0]), (server, ports[1]), size)
+    secure = _is_secure(bytes(data[_V2_HEAD.size + form.size : size]))
+    return Announced((client, ports[0]), (server, ports[1]), size, secure)
+
+
+def _is_secure(tlvs: bytes) -> bool:
+    """Whether the TLVs behind the addresses tell of TLS. Others are passed over, and what is no TLV ends them."""
+    at = 0
+    while at + _TLV.size <= len(tlvs):
+        kind, length = _TLV.unpack_from(tlvs, at)
+        at += _TLV.size
+        if kind == _SSL and 0 < length <= len(tlvs) - at:
+            return bool(tlvs[at] & _CLIENT_SSL)
+        at += length
+    return False
 
 
 def _normal(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:

@@ -390,7 +390,7 @@ class Server:
         sock.setblocking(False)
         client = peer_client(address)
         if self._announced is None:
-            self._begin(sock, client, server)
+            self._begin(sock, client, server, self.scheme)
         elif client[0] in self._announced:
             self._greet(sock, client, server)
         else:
@@ -410,18 +410,19 @@ class Server:
     def _on_greeted(self, greeting: Greeting, announced: Announced | None, reason: str) -> None:
         self._greetings.discard(greeting)
         if announced is not None:
-            self._begin(greeting.sock, announced.client or greeting.client, announced.server or greeting.server)
+            client, server = announced.client or greeting.client, announced.server or greeting.server
+            self._begin(greeting.sock, client, server, "https" if announced.secure else self.scheme)
             return
         if reason == "timeout" and self.hub is not None:
             self.hub.on_timeout(Timeout.HEAD)
         self._tell_shed(reason)
         self._on_left()
 
-    def _begin(self, sock: socket.socket, client: Client, server: tuple[str, int]) -> None:
+    def _begin(self, sock: socket.socket, client: Client, server: tuple[str, int], scheme: str) -> None:
         try:
             if self.context is not None:
                 sock = TLSSocket(sock, self.context)
-            connection = self._make_connection(self.shared, sock, self._proxies.peer(client, self.scheme, server))
+            connection = self._make_connection(self.shared, sock, self._proxies.peer(client, scheme, server))
         except (OSError, MemoryError) as error:
             self._shed(sock, error)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypoll.forwarded import Proxies
 from hypoll.gunicorn_log import HookRequest, environ_of
 from hypoll.message import NO_SERVER, Peer, Request, Section
 from hypoll.networks import UNKNOWN_CLIENT
+from hypoll.proxyprotocol import V2
 from hypoll.wsgi import WSGI
 from hypoll.wsgi_face import request_of
 from tests.serving import Running, running
@@ -195,6 +197,17 @@ def test_the_proxy_protocol_tells_the_server_s_address_too():
         client.send(b"PROXY TCP4 192.0.2.1 198.51.100.9 4711 443\r\n")
         told = json.loads(client.ask(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").body)
         assert tuple(told[name] for name in NAMES) == ("http", "192.0.2.1", "4711", None, "198.51.100.9", "443")
+
+
+@pytest.mark.parametrize(("flags", "told"), [(1, ("https", "443")), (0, ("http", "80"))])
+def test_the_proxy_protocol_tells_that_the_client_came_by_tls(flags, told):
+    addresses = bytes((192, 0, 2, 1, 198, 51, 100, 9, 1, 1, 1, 1))
+    header = V2 + struct.pack("!BBH", 0x21, 0x11, 20) + addresses + struct.pack("!BHBI", 0x20, 5, flags, 0)
+    with running(WSGI(application), proxy_protocol=True) as server:
+        client = server.connect()
+        client.send(header)
+        answer = json.loads(client.ask(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").body)
+        assert (answer["wsgi.url_scheme"], answer["SERVER_PORT"]) == told
 
 
 def test_a_chain_of_proxies_and_what_the_client_forged(server):

@@ -119,3 +119,28 @@ def test_it_is_refused_as_soon_as_it_can_be_none(data, enough):
     assert parse(data[: enough - 1]) is None
     with pytest.raises(ProxyError):
         parse(data[:enough])
+
+
+def tlv(kind: int, value: bytes) -> bytes:
+    return struct.pack("!BH", kind, len(value)) + value
+
+
+@pytest.mark.parametrize(
+    ("tlvs", "secure"),
+    [
+        (b"", False),
+        (TLVS, False),
+        (tlv(0x20, b"\x01" + bytes(4)), True),
+        (TLVS + tlv(0x20, b"\x07" + bytes(4) + tlv(0x21, b"TLSv1.3")) + TLVS, True),
+        (tlv(0x20, b"\x06" + bytes(4)), False),
+        (tlv(0xE0, tlv(0x20, b"\x01" + bytes(4))), False),
+        (tlv(0x20, b""), False),
+        (tlv(0x20, b"\x01")[:-1], False),
+        (b"\x20\xff\xff\x01", False),
+        (b"\x20\x00", False),
+    ],
+)
+@pytest.mark.parametrize(("family", "ends"), [(0x11, V4), (0x21, V6)])
+def test_whether_the_client_came_by_tls(family, ends, tlvs, secure):
+    data = v2(family=family, addresses=packed(ends), tlvs=tlvs)
+    assert parse(data + b"\x20\x00\x01\x01") == Announced(ends[0], ends[1], len(data), secure)
