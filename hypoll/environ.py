@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from hypoll.message import HTTPError, Request, Section
+from hypoll.message import NOBODY, HTTPError, Peer, Request, Section
 from hypoll.networks import UNKNOWN_CLIENT, Client
 
 Environ = dict[str, Any]
@@ -23,6 +23,7 @@ NO_NAME = "localhost"
 
 _PORTS = {"http": "80", "https": "443"}
 _UNKNOWN_HOST = UNKNOWN_CLIENT[0]
+_NONE: tuple[Any, Peer, Environ] = (None, NOBODY, {})
 
 
 class Environs:
@@ -38,15 +39,12 @@ class Environs:
 
     def of(self, request: Request) -> Environ:
         """The environment of a request, without its body. Raises `HTTPError` 404 for a path outside `script_name`."""
-        section, believed = request.section, request.peer[1:]
-        template = None
-        if section.environ is not None:
-            owner, about, template = section.environ
-            if owner is not self or about != believed:
-                template = None
-        if template is None:
+        section, peer = request.section, request.peer
+        owner, other, template = section.environ or _NONE
+        # Of a peer all but its address counts here.
+        if owner is not self or (other is not peer and other[1:] != peer[1:]):
             template = self._template(request)
-            section.environ = self, believed, template
+            section.environ = self, peer, template
         environ = template.copy()
         target = request.target.decode("latin-1")
         path, _, query = target.partition("?")
@@ -57,7 +55,7 @@ class Environs:
         environ["QUERY_STRING"] = query
         environ["RAW_URI"] = environ["REQUEST_URI"] = target
         if "REMOTE_ADDR" not in template:
-            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = _remote(request.peer.client)
+            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = _remote(peer.client)
         if request.authority is not None:
             environ |= _server(request, request.host)
         if not request.minor:

@@ -170,8 +170,8 @@ class Section:
         self.bodiless = False
         # What the request asks of a file: see `hypoll.files.asked`.
         self.asked: dict[str, str] | None = None
-        # What it makes of WSGI's environment, and for whom: see `hypoll.environ`.
-        self.environ: tuple[Any, tuple[Any, ...], dict[str, Any]] | None = None
+        # What it makes of WSGI's environment, for whom, and sent by whom: see `hypoll.environ`.
+        self.environ: tuple[Any, Peer, dict[str, Any]] | None = None
         # The name it gives its request; empty: none. None: nobody has asked.
         self.given: bytes | None = None
         # What proxies tell in it, once a trusted one's was asked for: see `hypoll.forwarded`.

@@ -89,9 +89,9 @@ def test_equal_sections_of_different_peers_are_told_apart():
     secure = Peer(("203.0.113.9", 5), "https", server=("192.0.2.80", 8443))
     peers = {TRUSTED: ("https", "192.0.2.1"), STRANGER: ("http", "203.0.113.9"), secure: ("https", "203.0.113.9")}
     one, other = WSGI(application), WSGI(application, script_name="/below")
-    for _ in range(2):
-        for peer, told in peers.items():
-            for app in (one, other):
+    for app in (one, other, one):
+        for _ in range(2):
+            for peer, told in peers.items():
                 environ = app.environ(Request("GET", b"/below", shared, peer))
                 assert (environ["wsgi.url_scheme"], environ["REMOTE_ADDR"]) == told
                 assert environ["SCRIPT_NAME"] == app.script_name
