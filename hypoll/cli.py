@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ from hypoll import errorlog
 from hypoll.affinity import cpu_count
 from hypoll.app import Routes
 from hypoll.imports import find_from
+from hypoll.leaving import Departure, Ended
 from hypoll.listen import BindError, activated, listen
 from hypoll.outlet import OutletError, occupy_standard_descriptors
 from hypoll.process import SetupError, serve
@@ -208,7 +210,7 @@ def main_command() -> click.Command:
             help="Load the application, print its routes and what would hurt it here, and exit.",
         ),
     ]
-    command = click.Command(
+    command = _Command(
         "hypoll",
         callback=_main,
         params=[*own, *(_declaration(option) for option in (*options(Processes), *options()))],
@@ -217,6 +219,21 @@ def main_command() -> click.Command:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     return click.version_option(__version__, prog_name="hypoll", message="%(prog)s %(version)s")(command)
+
+
+class _Command(click.Command):
+    """The command. Run without arguments of a caller's it is a process of its own, whose end is its own, too."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """As click's, which ends in `SystemExit`."""
+        departure = Departure() if args is None else None
+        try:
+            return super().main(args, *rest, obj=departure, **extra)
+        except SystemExit as error:
+            if departure is not None and departure.begun:
+                code = error.code
+                departure.leave(code if isinstance(code, int) else int(code is not None))
+            raise
 
 
 def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) -> None:
@@ -235,21 +252,20 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
     ignored = [] if processes.workers else processes.ignored()
     if ignored:
         raise click.UsageError(f"{_flag(ignored[0])} has no meaning without --workers")
-    if not check:
-        leave_pid_1()
+    departure = click.get_current_context().obj
     if check:
         workers = _worker_count(processes)
         _check(app, load(app), Plan(settings=settings, log_level=log_level, workers=workers))
         return
+    leave_pid_1()
+    if departure is not None:
+        departure.begin()
     try:
         if processes.reload:
             sys.exit(_reload(app, directory, log_level, settings, processes))
-        if processes.workers:
-            from hypoll import cluster  # gunicorn: one process by itself needs none of it
-
-            cluster.serve(app, lambda: load(app), settings, processes, log_level)
-        else:
-            _serve_alone(app, settings)
+        _serve(app, log_level, settings, processes, departure or Departure())
+    except Ended:
+        log.info("asked to end before it served")
     except BindError as error:
         # What the kernel refuses is a failure; what isn't an address is a mistake in the command.
         raise (click.ClickException if isinstance(error.__cause__, OSError) else AppError)(str(error)) from None
@@ -257,10 +273,25 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
         raise (click.ClickException if isinstance(error.__cause__, OutletError) else AppError)(str(error)) from None
 
 
-def _serve_alone(app: str, settings: Settings) -> None:
+def _serve(app: str, log_level: str, settings: Settings, processes: Processes, departure: Departure) -> None:
+    if processes.workers:
+        from hypoll import cluster  # gunicorn: one process by itself needs none of it
+
+        cluster.serve(app, lambda: load(app), settings, processes, log_level)
+    else:
+        _serve_alone(app, settings, departure)
+
+
+def _serve_alone(app: str, settings: Settings, departure: Departure) -> None:
     routes = load(app)
+    departure.check()
+
+    def announce(server: Server) -> None:
+        departure.served = True
+        log.info("hypoll %s serves %s on %s, pid %d", __version__, app, ", ".join(server.addresses), os.getpid())
+
     try:
-        serve(routes, settings, lambda server: _announce(app, server))
+        departure.seconds = serve(routes, settings, announce)
     except (BindError, SetupError):
         raise
     except Exception as error:
@@ -331,10 +362,6 @@ def _settings(values: dict[str, Any]) -> Settings:
         return Settings(**values)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-
-
-def _announce(app: str, server: Server) -> None:
-    log.info("hypoll %s serves %s on %s, pid %d", __version__, app, ", ".join(server.addresses), os.getpid())
 
 
 def _check(app: str, routes: Routes | WSGIApplication, plan: Plan) -> None:

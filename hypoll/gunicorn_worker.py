@@ -28,6 +28,7 @@ from hypoll.gunicorn_config import check, tls_context, translate
 from hypoll.gunicorn_log import before, dump_stacks, forward, is_used, observers_of
 from hypoll.heartbeat import Heartbeat
 from hypoll.http import Deferred, Request, Response
+from hypoll.leaving import bound_exit
 from hypoll.ledger import make_directory, remove_directory
 from hypoll.loop import IN, TICK, Loop
 from hypoll.observing import rehearse
@@ -143,12 +144,15 @@ class Worker(BaseWorker):
         try:
             self._serve()
         except _Abort:
+            bound_exit(1, 0.0)
             sys.exit(1)
         except _Quit:
             pass
         finally:
             faulthandler.disable()
             self.engine.close()
+        # Threads of the application must not hold the exit; gunicorn's own hooks have this much at the least.
+        bound_exit(0, max(self.server.seconds_left, TICK))
 
     def _serve(self) -> None:
         engine = self.engine

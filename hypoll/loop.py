@@ -543,9 +543,10 @@ class _Signals:
     def add(self, signum: int, callback: Callback, urgent: Callable[[], None] | None) -> None:
         if self._reader is None:
             self._open()
+        # Without SA_RESTART, as Python does it: a lock that the thread waits for would be waited on, and no handler run
+        # (signal(7), siginterrupt(3)). What a signal interrupts Python itself takes up again (PEP 475).
         previous = signal.signal(signum, self._handler(callback, urgent))
         self._previous.setdefault(signum, previous)
-        signal.siginterrupt(signum, False)
 
     def close(self) -> None:
         if self._reader is None or self._writer is None or self._writer.fileno() < 0:
@@ -565,10 +566,12 @@ class _Signals:
         """What the interpreter runs in the main thread between two of its instructions."""
 
         def handle(signum: int, frame: object) -> None:
-            if urgent is not None:
-                urgent()
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(callback)
+            try:
+                if urgent is not None:
+                    urgent()
+            finally:  # what it raises may be caught by whoever is interrupted
+                with contextlib.suppress(RuntimeError):  # the loop is closed
+                    self._loop.call_soon_threadsafe(callback)
 
         return handle
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from hypoll import errorlog
+from hypoll.leaving import Ended, has_terminal
 from hypoll.loop import Loop
 from hypoll.observe import Observer
 from hypoll.observing import Observing
@@ -37,6 +38,9 @@ def run(
     **settings: Any,
 ) -> None:
     """Serve `routes`, or a WSGI application, until TERM or INT, from a script's main thread.
+
+    A thread of the application that is no daemon, or a call of `asyncio.to_thread` that doesn't return, holds the end
+    of the script, as of any; that of the command `hypoll` it doesn't, beyond `graceful_timeout`.
 
     bind: one address or several: `HOST:PORT`, `[::1]:PORT`, `unix:/PATH`, `fd://N`.
     settings: the fields of `Settings`.
@@ -67,25 +71,69 @@ def run(
 
 def serve(
     routes: Service | WSGIApplication, settings: Settings, on_start: Callable[[Server], Any] | None = None
-) -> None:
-    """`run` for ready `Settings`."""
+) -> float:
+    """`run` for ready `Settings`. Gives the seconds that the process's exit may take: what a drain has left over."""
     engine = Engine(routes, settings)
     try:
-        server = engine.start()
-        try:
-            stopping = _Stopping(server)
-            engine.loop.add_signal_handler(signal.SIGTERM, engine.leave, stopping.on_term)
-            engine.loop.add_signal_handler(signal.SIGINT, server.drain, stopping.on_interrupt)
-            engine.loop.add_signal_handler(signal.SIGUSR1, engine.observing.reopen)
-            if on_start is not None:
-                on_start(server)
-            engine.run()
-        except _Hurry:
-            log.warning("interrupted again: closing %d connections", len(server.connections))
-        finally:
-            server.stop()
+        return _serve(engine, on_start)
+    except Ended:
+        log.info("asked to end before it served")
+        return 0.0
     finally:
-        engine.close()
+        _to_its_end(engine.close)
+
+
+def _serve(engine: Engine, on_start: Callable[[Server], Any] | None) -> float:
+    server = engine.server()
+    stopping = _Stopping(server)
+    _watch_signals(engine, stopping)
+    left = 0.0
+    try:
+        engine.start()
+        stopping.serving = True
+        if on_start is not None:
+            on_start(server)
+        engine.run()
+        left = server.seconds_left
+    except _Hurry:
+        log.warning("interrupted again: closing %d connections", len(server.connections))
+    finally:
+        _to_its_end(server.stop)
+    return left
+
+
+def _watch_signals(engine: Engine, stopping: _Stopping) -> None:
+    loop = engine.loop
+    # Before the start: what comes in an on_start hook is no less asked for.
+    loop.add_signal_handler(signal.SIGTERM, engine.leave, stopping.on_term)
+    loop.add_signal_handler(signal.SIGINT, stopping.server.drain, stopping.on_interrupt)
+    loop.add_signal_handler(signal.SIGUSR1, engine.observing.reopen)
+    # What a gunicorn master is told by; the kernel's default would end the process with its requests.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else: nohup, or the script's own
+        had_terminal = has_terminal()
+        loop.add_signal_handler(signal.SIGHUP, lambda: _on_hangup(engine, had_terminal))
+    if signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL:
+        loop.add_signal_handler(signal.SIGUSR2, lambda: _refuse("USR2", "make room for a successor"))
+
+
+def _on_hangup(engine: Engine, had_terminal: bool) -> None:
+    if had_terminal and not has_terminal():
+        log.info("the terminal is gone")
+        engine.leave()
+    else:
+        _refuse("HUP", "reload its application")
+
+
+def _refuse(name: str, what: str) -> None:
+    log.warning("%s: one process can't %s, `hypoll --workers 1` can; serving on", name, what)
+
+
+def _to_its_end(call: Callable[[], object]) -> None:
+    """Finish, unless that takes too long for who interrupts once more."""
+    try:
+        call()
+    except _Hurry:
+        log.warning("interrupted again: what was still to be done is left")
 
 
 class Engine:
@@ -183,9 +231,11 @@ class Engine:
 
     def close(self) -> None:
         """Give back what both loops hold."""
-        if self.tasks is not None:
-            self.tasks.close()
-        self.loop.close()
+        try:
+            if self.tasks is not None:
+                self.tasks.close()
+        finally:
+            self.loop.close()
 
 
 class _Hurry(KeyboardInterrupt):
@@ -193,17 +243,24 @@ class _Hurry(KeyboardInterrupt):
 
 
 class _Stopping:
-    """TERM and the first INT drain; an INT after either ends the loop, even in the middle of a handler that hangs."""
+    """TERM and the first INT drain; an INT after either ends the loop, even in the middle of a handler that hangs.
+
+    Before the server serves, each ends the start, in the middle of whatever it is at.
+    """
 
     def __init__(self, server: Server) -> None:
-        self._server = server
+        self.server = server
         self._asked = False
+        self.serving = False
 
     def on_term(self) -> None:
+        if not self.serving and not self._asked:
+            self._asked = True
+            raise Ended
         self._asked = True
 
     def on_interrupt(self) -> None:
-        if self._asked or self._server.status is Status.DRAINING:
-            self._server.loop.stop()  # for a handler that catches everything: then its turn is the last
+        if self._asked or self.server.status is Status.DRAINING:
+            self.server.loop.stop()  # for a handler that catches everything: then its turn is the last
             raise _Hurry
-        self._asked = True
+        self.on_term()

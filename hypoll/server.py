@@ -285,6 +285,11 @@ class Server:
         return len(self.connections) + len(self._greetings)
 
     @property
+    def seconds_left(self) -> float:
+        """Seconds of `graceful_timeout` that are left since a drain began; 0 when none did."""
+        return 0.0 if self._giving_up is None else max(0.0, self._giving_up.when - self.loop.time())
+
+    @property
     def addresses(self) -> list[str]:
         """Where it listens, as a client would write it."""
         return [address_of(listener.sock, self.scheme) for listener in self.listeners]
