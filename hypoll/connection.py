@@ -209,8 +209,10 @@ class Connection:
             self.refuse(error)
         elif isinstance(error, BodyError):
             self._on_body_error(error)
-        elif isinstance(error, (PeerGone, PeerError)):
-            self.close()  # the peer is gone, or speaks something else
+        elif isinstance(error, PeerError):
+            self.guard(self._begin_to_linger)  # it speaks something else; what was answered before that is still its
+        elif isinstance(error, PeerGone):
+            self.close()
         else:
             self.close()
             log.error("a connection failed", exc_info=error)
@@ -296,6 +298,7 @@ class Connection:
         name = new_id() if request is None else request.id
         log.debug("%s refused: %s", self.parser.peer.client, error, extra={"request_id": name})
         error.__traceback__ = None  # its frames may hold the error, and the parser: a cycle
+        self.parked_at = None
         if self.phase is Phase.SKIPPING:
             self.close()  # its request was answered: this would be taken for the answer to another
             return
@@ -359,8 +362,8 @@ class Connection:
             self.half_closed = True
         if events & _INPUT:
             self.readable = True
-        if self.planned and events:
-            # It had its turn: a peer that makes edges must not get one more for each.
+        if self.planned and events and not half_closes:
+            # It had its turn: a peer that makes edges must not get one more for each. A half-close comes only once.
             return
         if self.phase < _WAITING:
             self.pump()
@@ -394,7 +397,7 @@ class Connection:
             if parser.pending:
                 self._answer(self._unskipped(parser.next()))
             elif self.readable:
-                if parser.spool is not None and not self._has_room(parser.spool, READ_SIZE):
+                if parser.spool is not None and not self._has_room(parser.spool):
                     return
                 data = receive(self.sock, READ_SIZE)
                 if data is None:
@@ -513,7 +516,11 @@ class Connection:
             if isinstance(answer, Deferred):
                 self._start(Exchange(self, shared, request, answer, context))
                 return
-        elif request is not None and shared.spools(request):
+            # Answered by its head alone: nobody wants the body.
+            request.keep_alive = request.plain = False
+            self._answer(request, answer, context)
+            return
+        if request is not None and shared.spools(request):
             self.parser.spool_into(Spool(shared.spool, max(1, shared.settings.max_body)))
         self._on_body_progress()
 
@@ -530,33 +537,42 @@ class Connection:
             refusal = self.shared.application.refuses(request)
             if refusal is not None:
                 self.refuse(refusal)
-            elif parser.spool is not None and not self._has_room(parser.spool, request.section.length or READ_SIZE):
+            elif parser.spool is not None and not self._has_room(parser.spool):
                 return
             elif not self._continue(request):
                 # Some of the 25 bytes wait: nothing is read until they are gone.
                 self._enter(Phase.SENDING)
 
-    def _has_room(self, spool: Spool, size: int) -> bool:
+    def _has_room(self, spool: Spool) -> bool:
         """Whether the process has room for more of the body. If not, nothing is read until it has."""
-        space = spool.space
-        if spool.room >= size:
+        request = self.parser.incoming
+        holds_back = request is not None and request.expects_continue
+        size = request.section.length if request is not None and holds_back else None
+        if spool.room >= (size or READ_SIZE):
             return True
-        if space.failing:
+        if spool.space.failing:
             self.refuse(no_room())
         elif self.parked_at is None:
             self.parked_at = self.shared.loop.now
-            space.wait(self._on_room)
+            spool.space.wait(self._on_room)
         return False
 
     def _on_room(self) -> None:
         """Read on, if there is room by now. The time that this took isn't the client's."""
-        if self.parked_at is None or self.phase is not Phase.BODY:
+        if self.parked_at is not None and self.phase is Phase.BODY:
+            self.guard(self._leave_park)
+
+    def _leave_park(self) -> None:
+        spool, parked_at = self.parser.spool, self.parked_at
+        if spool is None or parked_at is None:
             return
-        self.since += self.shared.loop.now - self.parked_at
-        self.parked_at = None
-        self.guard(self._on_body_progress)
-        if self.parked_at is None:
+        if self._has_room(spool):
+            self.parked_at = None
+            self.since += self.shared.loop.now - parked_at
+            self._on_body_progress()
             self._come_back()
+        elif self.parked_at is not None:  # it isn't refused
+            spool.space.wait(self._on_room)
 
     def _continue(self, request: Request) -> bool:
         """Ask for the body that the client holds back (RFC 9110, 10.1.1), unless some of it has come.
@@ -908,6 +924,7 @@ class Connection:
             if not count:
                 self.close()
                 return
-            total = LINGER_IN_DRAIN if self.shared.draining else LINGER_TIME
-            self.deadline = min(self.since + total, loop.time() + LINGER_PAUSE)
+            # In a drain the deadline stands since that, or the lingering, began.
+            end = self.deadline if self.shared.draining else self.since + LINGER_TIME
+            self.deadline = min(end, loop.time() + LINGER_PAUSE)
         self._come_back()

@@ -549,7 +549,54 @@ def test_what_is_owed_is_sent_before_a_peer_of_another_protocol_is_closed(wire):
     assert [answer.status for answer in wire.await_end()] == [200]
 
 
+def test_what_was_answered_before_another_protocol_is_not_reset_by_what_comes_behind_it(wire):
+    wire.send(GET)
+    assert wire.client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(4 * READ_SIZE)) > 2 * READ_SIZE
+    assert [answer.status for answer in wire.await_end()] == [200]
+    assert not wire.was_reset
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_what_a_stream_route_answers_to_the_head_alone_is_the_answer(wire, app, draining):
+    """A hook around the application may refuse before the handler: it isn't asked again when the body has come."""
+    app.answers["/up"] = lambda request: Response(b"no", 403, content_type="text/plain")
+    app.streamed.add("/up")
+    wire.send(post(b"x" * 10, b"X: y").replace(b"POST /", b"POST /up")[:-4])
+    if draining:
+        wire.server.drain()
+    (answer,) = wire.await_end()
+    assert (answer.status, answer.body, answer.fields["connection"]) == (403, b"no", "close")
+    assert app.seen == ["/up"]
+    assert not wire.was_reset
+
+
+def test_a_body_that_found_no_room_is_refused_once(serve, app, caplog):
+    caplog.set_level(logging.DEBUG, "hypoll.error")
+    app.spools = lambda request: True
+    wire = serve(spool_memory=0, spool_disk=0, body_timeout=5.0, keep_alive=5)
+    wire.send(HEAD + b"Content-Length: 1000000\r\n\r\n" + bytes(100_000))
+    assert wire.connection.parked_at is not None
+    wire.turner.after(7)
+    assert_refused(wire.answers()[0], 503)
+    assert wire.is_in(Phase.LINGERING)
+    wire.turner.after(20)
+    assert wire.is_in(Phase.CLOSED)
+    assert sum("refused" in record.message for record in caplog.records) == 1
+
+
 # edges and turns
+
+
+def test_a_half_close_is_seen_by_a_connection_that_is_to_come_back(wire, app):
+    """Its client may have gone: only a probe tells. The edge comes once."""
+    app.threaded("/", lambda request: b"%d" % app.gate.wait(30))
+    wire.send(GET)
+    wire.await_phase(Phase.WAITING)
+    wire.connection._come_back()
+    wire.end_input()
+    wire.turner.after(2)
+    wire.collect()
+    assert wire.received == b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class CountedEpoll:
@@ -961,6 +1008,20 @@ def test_of_many_that_linger_the_oldest_is_closed(serve, monkeypatch):
     wires[1].end_input()
     wires[1].await_phase(Phase.CLOSED)
     assert list(wires[2].connection.shared.lingering) == [wires[2].connection]
+
+
+def test_a_drain_gives_a_client_that_has_sent_on_for_long_its_moment_too(wire):
+    wire.send(b"nonsense\r\n\r\n")
+    for _ in range(10):
+        wire.turner.after(1)
+        wire.send(b"more")
+    wire.server.drain()
+    wire.turner.after(1)
+    wire.send(b"more")
+    assert wire.is_in(Phase.LINGERING)
+    wire.turner.after(2)
+    assert wire.is_in(Phase.CLOSED)
+    assert_refused(wire.await_end()[0], 501)
 
 
 def test_reading_away_has_its_turns_too(wire, loop):
@@ -1542,6 +1603,22 @@ def test_a_handler_may_stop_the_server_under_itself(wire, loop, app, before, bod
     assert len(closes) == 1
     assert [one for one in own if one not in loop._callbacks and one != wire.connection.on_events] == []
     wire.turner.after(100)
+
+
+def test_a_body_may_stop_the_server_under_itself(wire, app):
+    closes: list[Connection] = []
+    wire.server.shared.on_close = closes.append
+
+    def pieces() -> Iterator[bytes]:
+        yield b"first"
+        wire.server.stop()
+        yield b"second"
+
+    app.answers["/stop"] = lambda request: Response(pieces())
+    wire.send(get("/stop"))
+    assert wire.is_in(Phase.CLOSED)
+    assert len(closes) == 1
+    assert app.stopped == 1
 
 
 def test_drain_twice_drains_once(wire):
