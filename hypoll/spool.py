@@ -66,7 +66,8 @@ class SpoolSpace:
         self._disk_limit = settings.spool_disk
         self._loop = loop
         self._clock = clock
-        self._lock = threading.Lock()
+        # Reentrant: the collector may close a forgotten spool in the middle of what is done under it.
+        self._lock = threading.RLock()
         self.turn = threading.Lock()
         self._waiters: list[Callable[[], object]] = []
         self._planned = False

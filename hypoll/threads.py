@@ -128,13 +128,17 @@ class Lease(Job):
         self._threads = threads
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._released = False
+        self._rejected = False
         threads.submit(self)
 
     def call(self, function: Callable[[], Any], done: Callable[[Call], object], context: contextvars.Context) -> Call:
         """Have `function()` called in a context, and `done(call)` on the loop's thread after it."""
         call = Call(function, done)
         call.context = context
-        self._calls.put(call)
+        if self._rejected:
+            self._threads.loop.call_soon(call.reject)
+        else:
+            self._calls.put(call)
         return call
 
     def release(self) -> None:
@@ -153,7 +157,8 @@ class Lease(Job):
             del call
 
     def reject(self) -> None:
-        """Reject each call."""
+        """Reject each call, and those to come."""
+        self._rejected = True
         self.release()
         while (call := self._calls.get()) is not None:
             call.reject()

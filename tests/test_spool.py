@@ -212,6 +212,25 @@ def test_what_its_owner_forgets_is_given_back(make):
         gc.enable()
 
 
+def test_the_collector_may_close_a_spool_wherever_it_runs(make):
+    """It may run in the middle of what another spool does under the process's lock."""
+    space = make()
+    spool = Spool(space)
+    spool.put(bytes(KIB))
+    forgotten = [spool]
+    del spool
+
+    def collect() -> None:
+        with space._lock:
+            forgotten.clear()
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert space.memory == 0
+
+
 def test_closing_while_the_file_is_written_leaves_no_descriptor(make, monkeypatch):
     space = make(memory=0)
     spool = Spool(space)

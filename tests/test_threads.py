@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import gc
 import os
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from hypoll.loop import Loop
-from hypoll.threads import EVENTFDS, Call, NoThreadError, Threads, _Bed, default_size
+from hypoll.threads import EVENTFDS, Call, Lease, NoThreadError, Threads, _Bed, default_size
 
 PATIENCE = 5.0
 
@@ -363,6 +364,20 @@ def test_without_any_thread_jobs_are_rejected_and_the_next_are_tried_again(it, m
     pool.call(lambda: None, lambda call: told.append(call.error))
     it.until(lambda: len(told) == 4)
     assert told[3] is None
+
+
+def test_a_lease_that_got_no_thread_rejects_what_is_asked_of_it_later_too(it, monkeypatch):
+    pool = it.make(1, queue=10)
+    told: list[BaseException | None] = []
+    context = contextvars.copy_context()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("can't start")))
+        lease = Lease(pool)
+        lease.call(lambda: None, lambda call: told.append(call.error), context)
+        it.until(lambda: len(told) == 1)
+    lease.call(lambda: None, lambda call: told.append(call.error), context)
+    it.until(lambda: len(told) == 2)
+    assert [type(error) for error in told] == [NoThreadError] * 2
 
 
 def test_one_who_falls_asleep_while_another_looks_in_vain_is_woken(it):
