@@ -309,13 +309,19 @@ class Pieces:
 class FilePart(Slice):
     """What is to be sent of an application's file, from a descriptor of its own: the application may close the file."""
 
-    __slots__ = ()
+    __slots__ = ("_path",)
 
-    def __init__(self, fd: int, offset: int, count: int) -> None:
+    def __init__(self, fd: int, offset: int, count: int, path: str | None) -> None:
         self._file = None
+        self._path = path
         self.fd = os.dup(fd)
         self.offset = offset
         self.count = count
+
+    @property
+    def path(self) -> str | None:
+        """The name that the application opened the file by, if it is known."""
+        return self._path
 
     def release(self) -> None:
         """Close the descriptor, once."""
@@ -350,7 +356,8 @@ def _file_part(start: Start, wrapper: FileWrapper) -> FilePart | None:
     count = there if start.declared is None else start.declared
     if count > there:
         raise ValueError(f"the answer declares Content-Length: {count}, its file has {there} bytes")
-    return FilePart(fd, offset, count)
+    name = getattr(file, "name", None)  # the descriptor's number where the file was opened by that
+    return FilePart(fd, offset, count, name if isinstance(name, str) else None)
 
 
 def _is_plain(file: Any) -> bool:
