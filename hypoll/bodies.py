@@ -45,7 +45,15 @@ class Pull(Enum):
 
 
 class Source(Protocol):
-    """A body on its way to the socket."""
+    """A body on its way to the socket.
+
+    parted: whether the rest of a piece is to come: nothing else may be sent before it.
+    """
+
+    @property
+    def parted(self) -> bool:
+        """See the class."""
+        ...
 
     def pull(self, sock: socket.socket, output: Buffers) -> Pull:
         """Append the next piece, framed, to the output, or send it. Raises what the body raises."""
@@ -58,6 +66,8 @@ class Source(Protocol):
 
 class InlineSource:
     """An iterator whose `next` runs on the loop, in the context of its request. None: it runs no code but hypoll's."""
+
+    parted = False
 
     def __init__(self, stream: Iterator[bytes], context: Context | None = None) -> None:
         self._stream = stream
@@ -89,11 +99,14 @@ class InlineSource:
 
     def close(self) -> None:
         """Close the iterator, if it can be."""
-        self._context.run(close_body, self._stream)
+        # In a copy: what stops the server from within the iterator is in the context itself.
+        self._context.copy().run(close_body, self._stream)
 
 
 class FileSource:
     """Bytes of a file, which go from the page cache to the socket by sendfile(2). sent: how many have gone."""
+
+    parted = False
 
     def __init__(self, part: Slice) -> None:
         self._part = part
@@ -112,7 +125,10 @@ class FileSource:
                 self.sent += part.send(sock.fileno(), SEND_SIZE - self.sent + before)
         except BlockingIOError:
             # What was sent counts as the peer's progress: the next pull finds the kernel full, if it still is.
-            return Pull.SENT if self.sent > before else Pull.FULL
+            if self.sent > before:
+                return Pull.SENT
+            part.probe()  # a file system in user space may say so, too, and then no edge would come
+            return Pull.FULL
         except OSError as error:
             if error.errno in _NO_SENDFILE:
                 output.append(part.read(SEND_SIZE))  # a file system that has none
@@ -133,6 +149,8 @@ class FileSource:
 
 class TaskSource:
     """An async iterator, run by the task of its request."""
+
+    parted = False
 
     def __init__(self, stream: AsyncGenerator[bytes], ready: Callable[[], object]) -> None:
         self._stream = stream

@@ -188,7 +188,6 @@ class Exchange(Job):
         """The handler has come back from its thread."""
         answer, self._answer = self._answer, b""
         self._stream = None
-        self._stream = None
         if not self._sent:
             self._respond(answer)
 
@@ -217,11 +216,12 @@ class Exchange(Job):
         """
         means, job = self.means, self._lease or self
         framer = framer_of(response, self.request)
-        if not means.threads.begin_stream(job):
-            raise busy()
-        stream = self._stream = ThreadStream(job, means.threads, means.spool, framer)
+        stream = ThreadStream(job, means.threads, means.spool, framer)
         stream.heartbeat = getattr(response.body, "heartbeat", None)
         stream.interval = getattr(response.body, "interval", None)
+        if not means.threads.begin_stream(job):
+            raise busy()
+        self._stream = stream
         self.send(_with_body(response, stream))
         return stream
 

@@ -471,6 +471,11 @@ class Streamed:
     interval: float | None = None
     framer: Any = None
 
+    @property
+    def parted(self) -> bool:
+        """Whether the rest of a piece is to come."""
+        return False
+
     def attach(self, ready: Callable[[], object]) -> None:
         """Call `ready()` on the loop when there is something to pull."""
         raise NotImplementedError

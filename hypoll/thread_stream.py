@@ -50,6 +50,8 @@ class ThreadStream(Streamed):
         self._closed = False
         self._parted = False
         """Whether a piece is here whose rest is to come."""
+        self._ending = False
+        """Whether the body ends with the piece that is coming."""
         self._last = b""
         self._error: BaseException | None = None
 
@@ -84,6 +86,8 @@ class ThreadStream(Streamed):
             self._parted = taken < len(framed)
             if taken and self._hungry:
                 self._wake_loop()
+            if self._ending and not self._parted and not self._ended:
+                self._end_here()
         return taken
 
     def finish(self) -> None:
@@ -170,18 +174,29 @@ class ThreadStream(Streamed):
         self.close()
         return Pull.END
 
-    def end(self) -> None:
-        """End the body here, as if it were whole: what its thread still makes is dropped.
+    @property
+    def parted(self) -> bool:
+        """Whether the rest of a piece is to come, or may be."""
+        return self._parted
 
-        Of no effect where its length was declared, and in the middle of a piece.
+    def end(self) -> None:
+        """End the body here, or with the piece that is coming, as if it were whole: what follows is dropped.
+
+        Of no effect where its length was declared, and where it has ended already.
         """
         with self._lock:
-            if self._parted or self.framer.declared is not None:
+            if self._ended or self.framer.declared is not None:
                 return
-            self._last = self.framer.end()
-            self._ended = True
-            self._hungry = False
+            self._ending = True
+            if self._parted:
+                return
+            self._end_here()
         self._tell_ready()
+
+    def _end_here(self) -> None:
+        self._last = self.framer.end()
+        self._ended = True
+        self._hungry = False
 
     def close(self) -> None:
         """Nobody will pull any more: the thread learns of it with its next piece."""

@@ -110,8 +110,8 @@ class Writer:
         return Outcome.TURN, progress
 
     def beat(self) -> None:
-        """Write the heartbeat."""
-        if self.heartbeat is not None:
+        """Write the heartbeat, if the source is between two pieces."""
+        if self.heartbeat is not None and not (self.source is not None and self.source.parted):
             self.buffers.append(self.heartbeat.data)
 
     def begin_answer(self) -> None:

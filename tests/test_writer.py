@@ -43,6 +43,8 @@ class Mouth:
 class Gapped:
     """A source that has nothing at some of its pulls."""
 
+    parted = False
+
     def __init__(self, pieces: list[bytes | None]) -> None:
         self.pieces = pieces
         self.closed = 0
@@ -212,6 +214,27 @@ def test_an_error_of_the_disk_names_its_file(tmp_path, monkeypatch):
     writer.source = FileSource(part)
     with ours, theirs, pytest.raises(BodyError) as raised:
         writer.drive(ours)
+    assert str(path) in str(raised.value.__cause__)
+
+
+def test_a_disk_that_would_block_is_not_taken_for_a_full_socket(tmp_path, monkeypatch):
+    """As FUSE file systems may: no edge of the socket would ever come."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(SEND_SIZE))
+    part = Slice(File(str(path)).open(), 0, SEND_SIZE)
+
+    def fail(*args: object) -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "sendfile", fail)
+    ours, theirs = socket.socketpair()
+    writer = Writer()
+    writer.source = FileSource(part)
+    with ours, theirs:
+        assert writer.drive(ours) == (Outcome.FULL, False)  # the file can be read: it is the socket
+        monkeypatch.setattr(os, "pread", fail)
+        with pytest.raises(BodyError) as raised:
+            writer.drive(ours)
     assert str(path) in str(raised.value.__cause__)
 
 
