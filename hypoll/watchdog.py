@@ -78,16 +78,21 @@ class Watchdog:
         self._told = False
 
     def start(self) -> None:
-        """Begin to watch."""
-        self._loop.on_busy = self._wake
-        self._thread.start()
+        """Begin to watch. The server goes on without it where no thread can be started (pthread_create(3), EAGAIN)."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            log.warning("no handler that holds the loop will be named: %s", error)
+        else:
+            self._loop.on_busy = self._wake
 
     def stop(self) -> None:
         """Watch no more."""
         self._stopping = True
         self._loop.on_busy = None
         self._wake()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _wake(self) -> None:
         """The loop has work, and nobody watches."""

@@ -12,8 +12,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 PATIENCE = 10.0
 """Seconds after which something that was to happen is given up."""
@@ -29,7 +30,8 @@ class Master:
 
     def __init__(self, directory: Path, command: Sequence[str], prefix: Sequence[str] = (), **popen: object) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HYPOLL_")}
-        environment |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **popen.pop("env", {})}  # type: ignore[dict-item]
+        environment |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1"}
+        environment.update(popen.pop("env", {}))  # type: ignore[call-overload]
         self.popen = subprocess.Popen(
             [*prefix, sys.executable, *command],
             cwd=directory,
@@ -86,8 +88,8 @@ class Master:
         self.popen.send_signal(signum)
 
     def wait(self) -> int:
-        """Its exit code; all it said is in `lines` then."""
-        code: int = self.popen.wait(PATIENCE)
+        """Its exit code; all it said is in `lines` then. Fails with the stacks of its processes if it doesn't end."""
+        code = wait_for_end(self.popen, lambda: self.lines)
         self._reader.join(PATIENCE)
         return code
 
@@ -100,6 +102,23 @@ class Master:
         self._reader.join(PATIENCE)
         assert self.popen.stdout is not None
         self.popen.stdout.close()
+
+
+def wait_for_end(popen: subprocess.Popen[Any], said: Callable[[], list[str]], patience: float = PATIENCE) -> int:
+    """The exit code of a process. Fails when it doesn't end, with all it said.
+
+    The stacks of its processes are the last of that: it is to run with PYTHONFAULTHANDLER=1.
+    """
+    try:
+        return popen.wait(patience)
+    except subprocess.TimeoutExpired:
+        members = family(popen.pid)
+        for pid in members:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGABRT)
+        with contextlib.suppress(AssertionError):  # it may be stuck beyond that
+            until(lambda: popen.poll() is not None and all(map(gone, members)))
+        raise AssertionError("it doesn't end:\n" + "\n".join(said())) from None
 
 
 def family(pid: int) -> list[int]:

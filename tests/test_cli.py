@@ -27,6 +27,8 @@ import hypoll
 from hypoll.cli import AppError, _arguments, load, main_command
 from hypoll.settings import Option, Settings, format_size, options
 
+from .masters import wait_for_end
+
 TIMEOUT = 10.0
 
 APP = """
@@ -61,7 +63,7 @@ STARTED = re.compile(r"\S+ \S+ INFO hypoll (\S+) serves (\S+) on (.+), pid (\d+)
 
 def environment(**variables: str) -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("HYPOLL_", "PYTHON"))}
-    return {**clean, "PYTHONDONTWRITEBYTECODE": "1", **variables}
+    return {**clean, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1", **variables}
 
 
 class Process:
@@ -119,7 +121,13 @@ class Process:
         self.popen.send_signal(number)
 
     def wait(self) -> int:
-        return self.popen.wait(TIMEOUT)
+        return wait_for_end(self.popen, self._left, TIMEOUT)
+
+    def _left(self) -> list[str]:
+        """The lines that nobody has read."""
+        with contextlib.suppress(queue.Empty):
+            return self.rest()
+        return []
 
     def end(self) -> None:
         if self.popen.poll() is None:
