@@ -249,7 +249,7 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
     if hidden:
         names = ", ".join(hidden)
         log.warning("%s in %s: the standard modules of these names are imported instead: rename them", names, directory)
-    ignored = [] if processes.workers else processes.ignored()
+    ignored = [] if processes.workers else [name for name in Processes.of_workers() if _is_given(name)]
     if ignored:
         raise click.UsageError(f"{_flag(ignored[0])} has no meaning without --workers")
     departure = click.get_current_context().obj
@@ -310,8 +310,9 @@ def _reload(app: str, directory: str, log_level: str, settings: Settings, proces
     listeners = [] if settings.reuse_port else [listen(address, settings) for address in addresses]
     bind = tuple(f"fd://{listener.fileno()}" for listener in listeners) or addresses
     arguments = [app, "--app-dir", directory, "--log-level", log_level]
-    for options_of in (dataclasses.replace(settings, bind=bind), dataclasses.replace(processes, reload=False)):
-        arguments += _arguments(options_of)
+    arguments += _arguments(dataclasses.replace(settings, bind=bind))
+    if processes.workers:  # without them theirs have no meaning
+        arguments += _arguments(dataclasses.replace(processes, reload=False))
     on_change = signal.SIGHUP if processes.workers else signal.SIGTERM
     fds = [listener.fileno() for listener in listeners]
     patience = settings.graceful_timeout + RELOAD_PATIENCE
@@ -340,6 +341,11 @@ def _arguments(chosen: Settings | Processes) -> list[str]:
     return arguments
 
 
+def _is_given(name: str) -> bool:
+    """Whether the command line or the environment sets an option, whatever its value."""
+    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
@@ -353,7 +359,7 @@ def _worker_count(processes: Processes) -> int:
 
 def _settings(values: dict[str, Any]) -> Settings:
     """The settings of the command, on the sockets that were passed unless it says where to listen."""
-    if click.get_current_context().get_parameter_source("bind") is ParameterSource.DEFAULT:
+    if not _is_given("bind"):
         try:
             values = {**values, "bind": activated() or values["bind"]}
         except BindError as error:

@@ -51,19 +51,27 @@ _OURS = (OutletHandler, QuietStreamHandler)
 class ClusterWorker(Worker):
     """A worker whose settings are hypoll's own."""
 
-    given: Settings
+    command: Settings
     cpu: int | None = None
 
-    @classmethod
-    def settings(cls, cfg: Any) -> Settings:
+    @property
+    def settings(self) -> Settings:
         """The command's settings; of a drain's time the master keeps some."""
-        given = cls.given
-        return dataclasses.replace(given, graceful_timeout=give_up_after(cfg.graceful_timeout) - given.drain_wait)
+        return self.validate(self.cfg)
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """The command's."""
+        return context_of(self.command)
 
     @classmethod
-    def context(cls, cfg: Any) -> ssl.SSLContext | None:
-        """The command's."""
-        return context_of(cls.given)
+    def validate(cls, cfg: Any) -> Settings:
+        """The command's settings, which have been held against their limits."""
+        command = cls.command
+        return dataclasses.replace(command, graceful_timeout=give_up_after(cfg.graceful_timeout) - command.drain_wait)
+
+    def _note_given(self, app: Any) -> None:
+        """All that counts was given to the command."""
 
     def init_process(self) -> None:
         """Go to its CPU before the application is loaded: memory is local to the CPU that touches it first."""
@@ -118,7 +126,7 @@ def serve(
         "backlog": settings.backlog,
         "reuse_port": settings.reuse_port,
         "workers": cpu_count() if processes.workers == "auto" else processes.workers,
-        "worker_class": type("hypoll", (ClusterWorker,), {"given": settings}),
+        "worker_class": type("hypoll", (ClusterWorker,), {"command": settings}),
         "certfile": settings.certfile or None,
         "keyfile": settings.keyfile or None,
         "timeout": processes.worker_timeout,

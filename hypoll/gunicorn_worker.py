@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import faulthandler
-import mmap
 import os
 import signal
 import ssl
@@ -24,7 +23,8 @@ from gunicorn.workers.base import Worker as BaseWorker
 
 from hypoll import wsgi
 from hypoll.app import Routes
-from hypoll.gunicorn_config import check, tls_context, translate
+from hypoll.gunicorn_boot import crossing, mark_end, service_ends
+from hypoll.gunicorn_config import check, given_by, tls_context, translate, validate, warn_of_ignored
 from hypoll.gunicorn_log import before, dump_stacks, forward, is_used, observers_of
 from hypoll.heartbeat import Heartbeat
 from hypoll.http import Deferred, Request, Response
@@ -37,6 +37,7 @@ from hypoll.process import Engine
 from hypoll.server import Server, Service
 from hypoll.settings import Settings
 from hypoll.shared import Answer, Shared
+from hypoll.tls import TLSError
 
 
 class _Quit(KeyboardInterrupt):
@@ -45,32 +46,6 @@ class _Quit(KeyboardInterrupt):
 
 class _Abort(_Quit):
     """The loop is stuck: nothing of the application is run any more."""
-
-
-class _Generations:
-    """How often the master has read its configuration, in memory that it shares with the workers.
-
-    A worker of an earlier generation than the newest is being replaced (HUP), and not the service ended.
-    """
-
-    def __init__(self) -> None:
-        self._shared = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
-        self._cfg: Any = None
-
-    def of(self, cfg: Any) -> int:
-        """The generation of a worker with this configuration. To be asked by the master."""
-        if cfg is not self._cfg:  # a reload makes another object
-            self._cfg = cfg
-            self._shared[0] += 1
-        return self._shared[0]
-
-    @property
-    def newest(self) -> int:
-        """The newest there is by now."""
-        return self._shared[0]
-
-
-_generations = _Generations()
 
 
 def _remove(directory: str, master: int) -> None:
@@ -91,38 +66,61 @@ class Worker(BaseWorker):
 
     def __init__(self, age: int, ppid: int, sockets: Any, app: Any, timeout: float, cfg: Any, log: Logger) -> None:
         super().__init__(age, ppid, sockets, app, timeout, cfg, log)  # still in the master
-        self._generation = _generations.of(cfg)
         self.tmp: Heartbeat = Heartbeat(self.tmp)
+        if "hypoll_given" not in vars(cfg):
+            self._note_given(app)
+
+    def _note_given(self, app: Any) -> None:
+        """Find out which settings were given, once for each configuration, and name those that aren't honoured."""
+        self.cfg.hypoll_given = given_by(app, self.cfg)
+        warn_of_ignored(self.cfg.hypoll_given, self.log)
 
     @classmethod
-    def settings(cls, cfg: Any) -> Settings:
+    def setup(cls) -> None:
+        """Called by the master when it has loaded this class."""
+        mark_end()
+
+    @property
+    def settings(self) -> Settings:
         """Gunicorn's settings as hypoll's. Raises `ValueError` for one that is out of range."""
-        return translate(cfg)
+        return translate(self.cfg, self.cfg.hypoll_given)
+
+    @property
+    def context(self) -> ssl.SSLContext | None:
+        """TLS, if the settings ask for it. Raises `hypoll.tls.TLSError`."""
+        return tls_context(self.cfg, self.settings)
 
     @classmethod
-    def context(cls, cfg: Any) -> ssl.SSLContext | None:
-        """TLS, if gunicorn's settings ask for it. Raises `hypoll.tls.TLSError`."""
-        return tls_context(cfg)
+    def validate(cls, cfg: Any) -> Settings:
+        """Raise `ValueError` or `hypoll.tls.TLSError` for what can't be."""
+        settings = validate(cfg)
+        tls_context(cfg)
+        return settings
 
     @classmethod
     def check_config(cls, cfg: Any, log: Logger) -> None:
-        """Called once by the master: refuse what can't work with `RuntimeError`, and name what isn't honoured."""
-        check(cfg, log)
+        """Called once by the master: refuse what can't work with `RuntimeError`."""
+        check(cfg)
         try:
-            settings = cls.settings(cfg)
+            settings = cls.validate(cfg)
             rehearse(settings)
             if settings.metrics or settings.status:
                 cls.directory = make_directory(cfg.uid, cfg.gid)
                 atexit.register(_remove, cls.directory, os.getpid())
-        except (ValueError, TypeError, OutletError, ModuleNotFoundError) as error:
+        except (ValueError, TypeError, TLSError, OutletError, ModuleNotFoundError) as error:
             raise RuntimeError(str(error)) from None
         except OSError as error:
             log.warning("a scrape tells of one worker only: there is no place to count together: %s", error)
 
+    def init_signals(self) -> None:
+        """Set gunicorn's handlers until the loop has its own: TERM is noted, INT and QUIT end the process."""
+        with crossing.end():
+            super().init_signals()
+
     def load_wsgi(self) -> None:
         """Load the application. What isn't one halts the master; while reloading, why is what is served."""
         try:
-            self.wsgi = service_of(self.app.wsgi(), self.settings(self.cfg), multiprocess=self.cfg.workers > 1)
+            self.wsgi = service_of(self.app.wsgi(), self.settings, multiprocess=self.cfg.workers > 1)
         except Exception as error:
             if self.reloader is None:
                 raise
@@ -136,11 +134,11 @@ class Worker(BaseWorker):
 
     def run(self) -> None:
         """Serve until a signal, `max_requests`, or the master's end."""
-        # Until the application has started, its failures are such that the next worker would have them, too: the
-        # master halts. (gunicorn has set this before, as its own workers start nothing here.)
+        # Until the loop turns, failures are such that the next worker would have them, too: the master halts. (gunicorn
+        # has set this before, as its own workers start nothing here.)
         self.booted = False
         forward(self.log)
-        self.engine = Engine(self.wsgi, self.settings(self.cfg), directory=self.directory, observers=observers_of(self))
+        self.engine = Engine(self.wsgi, self.settings, directory=self.directory, observers=observers_of(self))
         try:
             self._serve()
         except _Abort:
@@ -158,9 +156,9 @@ class Worker(BaseWorker):
         engine = self.engine
         alone = bool(self.cfg.reuse_port)
         sockets = [listener.sock for listener in self.sockets]
-        self.server = engine.server(sockets, shared=not alone, own=alone, context=self.context(self.cfg))
+        self.server = engine.server(sockets, shared=not alone, own=alone, context=self.context)
         engine.start()
-        self.booted = True
+        engine.loop.call_soon(self._begin)
         self._watch_requests(self.server.shared)
         try:
             self._watch_signals(engine.loop)
@@ -170,6 +168,10 @@ class Worker(BaseWorker):
             raise
         except _Quit:
             self.server.stop()
+
+    def _begin(self) -> None:
+        """The loop turns: what fails from now on isn't sure to fail in the next worker, too."""
+        self.booted = True
 
     def _watch_requests(self, shared: Shared) -> None:
         if self.max_requests < sys.maxsize:
@@ -215,11 +217,11 @@ class Worker(BaseWorker):
             self._drain()
 
     def _leave(self) -> None:
-        """TERM. Where the service ends, readiness tells so first; one whose successors are there goes at once."""
-        if _generations.newest > self._generation:
-            self._drain()
-        else:
+        """TERM. Where the service ends, readiness tells so first; a worker that leaves others to serve goes at once."""
+        if service_ends():
             self.engine.leave()
+        else:
+            self._drain()
 
     def _drain(self) -> None:
         self.alive = False

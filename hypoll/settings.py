@@ -273,10 +273,10 @@ class Processes:
     )
     reload: bool = _option(False, "Serve anew when a Python file below --app-dir changes: for development only.")
 
-    def ignored(self) -> list[str]:
-        """The options that were set and mean nothing without workers."""
-        alone = ("workers", "reload")
-        return [o.name for o in options(Processes) if o.name not in alone and getattr(self, o.name) != o.default]
+    @staticmethod
+    def of_workers() -> list[str]:
+        """The options that mean nothing without workers."""
+        return [option.name for option in options(Processes) if option.name not in ("workers", "reload")]
 
 
 _KINDS: dict[type, tuple[Any, str]] = {

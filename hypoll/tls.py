@@ -38,7 +38,7 @@ FRUITLESS_SIZE = 256 * 1024
 """Encrypted bytes in a row without content, after which a peer is cut off; and bytes of TLS's answers that may wait.
 OpenSSL takes a ClientHello of 131,396 bytes and certificates of 102,400; later there are only a few key updates."""
 
-_VERIFY = dict(zip(CERT_REQS, (ssl.CERT_NONE, ssl.CERT_OPTIONAL, ssl.CERT_REQUIRED), strict=True))
+VERIFY = dict(zip(CERT_REQS, (ssl.CERT_NONE, ssl.CERT_OPTIONAL, ssl.CERT_REQUIRED), strict=True))
 
 
 class TLSError(BindError):
@@ -60,7 +60,7 @@ def context_of(settings: Settings) -> ssl.SSLContext | None:
         settings.certfile,
         settings.keyfile or None,
         ca_certs=settings.ca_certs or None,
-        cert_reqs=_VERIFY[settings.cert_reqs],
+        cert_reqs=VERIFY[settings.cert_reqs],
         ciphers=settings.ciphers or None,
     )
 

@@ -17,10 +17,10 @@ from click.testing import CliRunner
 from gunicorn.config import Config
 
 from hypoll import affinity, cgroups
-from hypoll.cli import main
-from hypoll.gunicorn_config import check, translate
+from hypoll.cli import _arguments, main
+from hypoll.gunicorn_config import changed, check, translate, warn_of_ignored
 from hypoll.gunicorn_worker import Worker
-from hypoll.settings import KIB, MIB, Settings, from_environment
+from hypoll.settings import KIB, MIB, Settings, from_environment, options, variable
 
 from .masters import HYPOLL, PATIENCE, Master, until
 
@@ -122,6 +122,9 @@ def test_the_successor_of_a_master_takes_its_sockets(start):
     ("arguments", "said"),
     [
         (["--max-requests", "5"], "--max-requests has no meaning without --workers"),
+        (["--max-requests", "0"], "--max-requests has no meaning without --workers"),
+        (["--worker-timeout", "30"], "--worker-timeout has no meaning without --workers"),
+        (["--cpu-affinity", "off"], "--cpu-affinity has no meaning without --workers"),
         (["--cpu-affinity", "auto"], "--cpu-affinity has no meaning without --workers"),
         (["--workers", "many"], "'many' is not a valid whole number"),
         (["--workers", "-1"], "-1 is not in the range"),
@@ -132,6 +135,23 @@ def test_what_makes_no_sense_is_a_mistake_in_the_command(arguments, said):
     result = CliRunner().invoke(main, ["app:routes", *arguments])
     assert result.exit_code == 2
     assert said in result.output
+
+
+@pytest.mark.parametrize("option", options(), ids=lambda option: option.name)
+def test_what_is_handed_on_to_the_watched_server_is_what_was_given(monkeypatch, option):
+    other: dict[type, Any] = {bool: not option.default, int: 4096, float: 7.5, str: "x", tuple: ("unix:/x",)}
+    special = {"secure_scheme_headers": ("X-A=on",), "access_log_skip": ("/x",)}
+    paths = ("script_name", "metrics", "health", "status")
+    value = special.get(option.name, "/x" if option.name in paths else other[type(option.default)])
+    if "allow" in option.name:
+        value = ("192.0.2.0/24", "unix")
+    if option.choices:
+        value = option.choices[-1]
+    chosen: dict[str, Any] = {option.name: value}
+    settings = Settings(**chosen)
+    monkeypatch.setenv(variable(option.name), "")
+    context = main.make_context("hypoll", ["app:routes", *_arguments(settings)])
+    assert Settings(**{one.name: context.params[one.name] for one in options()}) == settings
 
 
 def test_reload_without_watchfiles_says_how_to_get_it(monkeypatch):
@@ -211,17 +231,17 @@ class Log:
 )
 def test_reuse_port_is_refused_where_workers_can_t_have_a_listener_each(given, said):
     with pytest.raises(RuntimeError, match=said):
-        check(config(reuse_port=True, **given), Log())
+        check(config(reuse_port=True, **given))
 
 
 def test_reuse_port_is_refused_when_the_port_is_taken_or_the_sockets_are_inherited(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(RuntimeError, match=f"can't listen on 127.0.0.1:{port}: Address already in use"):
-            check(config(reuse_port=True, bind=f"127.0.0.1:{port}"), Log())
+            check(config(reuse_port=True, bind=f"127.0.0.1:{port}"))
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     with pytest.raises(RuntimeError, match="LISTEN_FDS"):
-        check(config(reuse_port=True), Log())
+        check(config(reuse_port=True))
 
 
 def test_a_wrong_variable_is_refused_before_a_worker_is_started(monkeypatch):
@@ -232,9 +252,9 @@ def test_a_wrong_variable_is_refused_before_a_worker_is_started(monkeypatch):
 
 def test_settings_left_as_they_were_are_not_warned_of():
     log = Log()
-    check(config(), log)
+    warn_of_ignored(changed(config()), log)
     assert log.warnings == []
-    check(config(header_map="refuse", casefold_http_method=True), log)
+    warn_of_ignored(changed(config(header_map="refuse", casefold_http_method=True)), log)
     (warning,) = log.warnings
     assert warning.endswith(": header_map, casefold_http_method")
 
