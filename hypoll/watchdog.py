@@ -66,7 +66,7 @@ class Watchdog:
         self._loop = loop
         self._limit = limit
         self._pattern = pattern
-        self._waits = waits | {Loop.poll_once.__code__}
+        self._waits = waits | {Loop._poll.__code__}
         self._thread_id = threading.get_ident()
         self._thread = threading.Thread(target=self._watch, name="hypoll-watchdog", daemon=True)
         self._work = threading.Lock()
