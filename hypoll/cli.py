@@ -17,7 +17,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from hypoll import errorlog
+from hypoll import errorlog, watched
 from hypoll.affinity import cpu_count
 from hypoll.app import Routes
 from hypoll.imports import find_from
@@ -260,6 +260,7 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
     leave_pid_1()
     if departure is not None:
         departure.begin()
+        watched.take_up()
     try:
         if processes.reload:
             sys.exit(_reload(app, directory, log_level, settings, processes))
@@ -277,13 +278,22 @@ def _serve(app: str, log_level: str, settings: Settings, processes: Processes, d
     if processes.workers:
         from hypoll import cluster  # gunicorn: one process by itself needs none of it
 
-        cluster.serve(app, lambda: load(app), settings, processes, log_level)
+        cluster.serve(app, lambda: _load_or_tell(app), settings, processes, log_level)
     else:
         _serve_alone(app, settings, departure)
 
 
+def _load_or_tell(app: str) -> Routes | WSGIApplication:
+    """`load`. Who watches over this process is told what is wrong."""
+    try:
+        return load(app)
+    except AppError as error:
+        watched.tell(error.__context__ or error, error.message)
+        raise
+
+
 def _serve_alone(app: str, settings: Settings, departure: Departure) -> None:
-    routes = load(app)
+    routes = _load_or_tell(app)
     departure.check()
 
     def announce(server: Server) -> None:
@@ -314,10 +324,9 @@ def _reload(app: str, directory: str, log_level: str, settings: Settings, proces
     if processes.workers:  # without them theirs have no meaning
         arguments += _arguments(dataclasses.replace(processes, reload=False))
     on_change = signal.SIGHUP if processes.workers else signal.SIGTERM
-    fds = [listener.fileno() for listener in listeners]
     patience = settings.graceful_timeout + RELOAD_PATIENCE
     try:
-        return Reloader(command_of(arguments), directory, fds, on_change, patience).run()
+        return Reloader(command_of(arguments), directory, listeners, on_change, patience, settings).run()
     finally:
         for listener in listeners:
             if listener.family == socket.AF_UNIX:

@@ -22,7 +22,6 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker as BaseWorker
 
 from hypoll import wsgi
-from hypoll.app import Routes
 from hypoll.gunicorn_boot import crossing, mark_end, service_ends
 from hypoll.gunicorn_config import check, given_by, tls_context, translate, validate, warn_of_ignored
 from hypoll.gunicorn_log import before, dump_stacks, forward, is_used, observers_of
@@ -38,6 +37,7 @@ from hypoll.server import Server, Service
 from hypoll.settings import Settings
 from hypoll.shared import Answer, Shared
 from hypoll.tls import TLSError
+from hypoll.watched import failing
 
 
 class _Quit(KeyboardInterrupt):
@@ -269,10 +269,3 @@ def service_of(application: Any, settings: Settings, multiprocess: bool = False)
         )
     except TypeError as error:
         raise AppImportError(str(error)) from None
-
-
-def failing(reason: str) -> Routes:
-    """An application that tells of every request why there is none: for development only."""
-    routes = Routes()
-    routes.before(lambda request: (reason, 500))
-    return routes

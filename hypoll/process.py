@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from hypoll import errorlog
+from hypoll import errorlog, watched
 from hypoll.leaving import Ended, has_terminal
 from hypoll.loop import Loop
 from hypoll.observe import Observer
@@ -198,7 +198,11 @@ class Engine:
     def start(self) -> Server:
         """Start the server, and say that it is ready. Raises as `Server.start` does."""
         server = self._server or self.server()
-        server.start()
+        try:
+            server.start()
+        except Exception as error:
+            watched.tell(error)
+            raise
         self.observing.health.start()
         return server
 
