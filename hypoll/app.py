@@ -64,6 +64,7 @@ class Routes:
         self._hooks = Hooks()
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
+        self._on_drain: list[Callable[[], Any]] = []
         self._ready_checks: list[Callable[[], Any]] = []
         self._mounted: list[Routes] = []
         self._wsgi: Face | None = None
@@ -216,6 +217,16 @@ class Routes:
         self._on_stop.append(hook)
         return hook
 
+    def on_drain(self, hook: H) -> H:
+        """Run `hook()` once when the server begins to go away: while it waits for the requests under way.
+
+        For streams without an end, which had better come to one: see `Request.draining`, too. An `async def` runs as a
+        task that is waited for.
+        """
+        self._async |= check_hook("on_drain", hook)
+        self._on_drain.append(hook)
+        return hook
+
     def on_ready_check(self, hook: H) -> H:
         """Ask `hook()` whether the application wants requests: it does unless this returns False, or raises.
 
@@ -232,6 +243,11 @@ class Routes:
     def ready_checks(self) -> list[Callable[[], Any]]:
         """The `on_ready_check` hooks, mounted routes' included."""
         return [hook for routes in (self, *self._descendants()) for hook in routes._ready_checks]
+
+    @property
+    def drain_hooks(self) -> list[Callable[[], Any]]:
+        """The `on_drain` hooks, mounted routes' included."""
+        return [hook for routes in (self, *self._descendants()) for hook in routes._on_drain]
 
     def __call__(self, request: Request) -> Response:
         """Answer a request, here and now, whatever kind its handler is. What a handler raises becomes its answer,

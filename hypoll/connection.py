@@ -231,6 +231,11 @@ class Connection:
         except Exception as error:
             self._on_failure(error)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being received, handled or answered."""
+        return Phase.HEAD <= self.phase <= Phase.FINISHING
+
     # turns and phases
 
     def _come_back(self) -> None:
@@ -314,18 +319,32 @@ class Connection:
             self.close()
 
     def drain(self) -> None:
-        """The server is stopping: go at once when idle, else after the answer under way."""
-        if self.phase in (Phase.NEW, Phase.IDLE):
-            # A request may have arrived that this turn has not come to.
-            self.readable = True
-            self.on_events(0)
+        """The server is going away: this connection's next answer is its last.
+
+        Who has had none since may have sent a request already, which an end would lose: it is waited for a moment.
+        """
+        shared = self.shared
+        now = shared.loop.time()
+        if self.phase is Phase.IDLE:
+            if not shared.drain.keeps_idle:
+                self._end_idle()
+        elif self.phase is Phase.NEW:
+            self._end_idle()
+            # Accepted and not heard from: its first request is likely on the way.
+            self.deadline = min(self.deadline, now + NEW_GRACE)
+        elif self.phase is Phase.LINGERING:
+            self.deadline = min(self.deadline, now + LINGER_IN_DRAIN)
+        elif self.writer.end_source():
+            if self.exchange is not None:
+                self.exchange.end_body()
+            self._drive_on()
+
+    def _end_idle(self) -> None:
+        """Close, unless a request has arrived that this turn has not come to."""
+        self.readable = True
+        self.on_events(0)
         if self.phase is Phase.IDLE:
             self.close()
-        elif self.phase is Phase.NEW:
-            # Accepted and not heard from: its first request is likely on the way.
-            self.deadline = min(self.deadline, self.shared.loop.now + NEW_GRACE)
-        elif self.phase is Phase.LINGERING:
-            self.deadline = min(self.deadline, self.shared.loop.now + LINGER_IN_DRAIN)
 
     def close(self) -> None:
         """Close the socket and let go of everything. Closing twice does nothing."""
@@ -754,6 +773,7 @@ class Connection:
             self.writer.source = self._source(rest, context)
             self.writer.heartbeat = None if rest.beat is None else Heartbeat(*rest.beat)
             self.writer.until_close = rest.until_close
+            self.writer.end = rest.end
             self.writer.buffers += out
             self._drive()
         elif self.writer.write(self.sock, out):

@@ -53,6 +53,7 @@ class Rest(NamedTuple):
     part: the bytes of a file that are its body.
     source: where its pieces come from, which are framed already.
     until_close: whether the end of the body is told by the connection's end alone.
+    end: what ends the body, where the server may do that when it goes away; None: it may not.
     beat: seconds without a piece of the stream after which to send the framed bytes, again and again.
     """
 
@@ -63,6 +64,7 @@ class Rest(NamedTuple):
     part: Slice | None = None
     source: Streamed | None = None
     until_close: bool = False
+    end: bytes | None = None
 
 
 Body = bytes | Slice | Streamed | Iterator[bytes] | AsyncIterator[bytes]
@@ -191,11 +193,17 @@ def _begin(
 ) -> Rest:
     """What is to be done with a body that comes in pieces."""
     if isinstance(body, Streamed):
-        return Rest(None, close, _beat(body, body.framer), source=body)
-    beat = _beat(response.body, framer)
+        return Rest(None, close, _beat(body, body.framer), source=body, end=_end(body, body.framer))
+    beat, end = _beat(response.body, framer), _end(response.body, framer)
     if isinstance(body, AsyncIterator):
-        return Rest(None, close, beat, _begun_async(_frame_async(body, framer)))
-    return Rest(_begun(_frame(body, framer)), close, beat)
+        return Rest(None, close, beat, _begun_async(_frame_async(body, framer)), end=end)
+    return Rest(_begun(_frame(body, framer)), close, beat, end=end)
+
+
+def _end(body: object, framer: Framer) -> bytes | None:
+    if framer.declared is None and getattr(body, "ends_with_server", False):
+        return framer.end()
+    return None
 
 
 def file_head(file: OpenFile) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from hypoll.answers import failure
 from hypoll.message import FAILURES, Deferred, HTTPError, Request, Response
@@ -28,6 +28,7 @@ class Endpoints:
         """Answers a request as serving does: `hypoll.Routes.answer`."""
         self.startup = application.startup
         self.shutdown = application.shutdown
+        self.drain_hooks: Iterable[Callable[[], object]] = getattr(application, "drain_hooks", ())
         self.asynchronous: bool = getattr(application, "asynchronous", False)
         self.streams: Callable[[Request], bool] = getattr(application, "streams", lambda request: False)
         self.spools: Callable[[Request], bool] = getattr(application, "spools", lambda request: False)

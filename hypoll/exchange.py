@@ -98,6 +98,8 @@ class Exchange(Job):
     broken = False
     """Whether the request's body will never be whole: nothing can follow its answer."""
     _begun = False
+    _ending = False
+    """Whether the body was ended by the server, which goes away."""
     _sent = False
     """Whether the answer was sent by the handler's thread itself, before its end."""
     _stream: ThreadStream | None = None
@@ -219,6 +221,7 @@ class Exchange(Job):
         stream = ThreadStream(job, means.threads, means.spool, framer)
         stream.heartbeat = getattr(response.body, "heartbeat", None)
         stream.interval = getattr(response.body, "interval", None)
+        stream.ends_with_server = getattr(response.body, "ends_with_server", False)
         if not means.threads.begin_stream(job):
             raise busy()
         self._stream = stream
@@ -341,6 +344,13 @@ class Exchange(Job):
             if not tasks.count:
                 tasks.on_idle()
 
+    def end_body(self) -> None:
+        """Have the task come to its end whose body nobody waits for any more, though it could go on."""
+        task = self._task
+        if self.source is not None and task is not None:
+            self._ending = True
+            task.cancel()
+
     async def _see_to_body(self, body: object) -> None:
         """Give a body that is an async iterator, or close it when it isn't to be sent, as of HEAD."""
         source = self.source
@@ -354,7 +364,9 @@ class Exchange(Job):
             raise
         except FAILURES as error:
             connection = self.connection
-            if connection is None and isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+            if isinstance(error, (asyncio.CancelledError, GeneratorExit)) and (connection is None or self._ending):
+                if self._ending:
+                    return
                 raise
             log_cut(error)
             if source is not None and connection is not None:

@@ -225,7 +225,11 @@ class Worker(BaseWorker):
 
     def _drain(self) -> None:
         self.alive = False
-        self.server.drain()
+        # The reloader's successor serves code that somebody has just changed by hand: nobody is to wait for it.
+        if self.reloader is None:
+            self.server.drain()
+        else:
+            self.server.drain_at_once()
 
     def _quit(self) -> None:
         if self._quitting:

@@ -199,6 +199,22 @@ NO_SERVER = ("", 0)
 """The address of what has none: a unix socket's listener, or no socket at all."""
 
 
+class Drain:
+    """Whether the server of a request is going away.
+
+    begun: whether it is. keeps_idle: whether idle connections are kept yet, for one more request.
+    """
+
+    __slots__ = ("begun", "keeps_idle")
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.keeps_idle = False
+
+
+NO_DRAIN = Drain()
+
+
 class Peer(NamedTuple):
     """The other end of a connection, as its requests tell it.
 
@@ -206,12 +222,14 @@ class Peer(NamedTuple):
     protocol header hides it.
     origin: what to believe of a header section that comes from there; None: nothing, it is no trusted proxy.
     server: the address and port that the connection was made to.
+    drain: of the server that it is connected to.
     """
 
     client: Client
     scheme: str = "http"
     origin: Callable[[Section], Origin] | None = None
     server: tuple[str, int] = NO_SERVER
+    drain: Drain = NO_DRAIN
 
 
 NOBODY = Peer(UNIX_CLIENT)
@@ -349,6 +367,11 @@ class Request:
         return self._origin.scheme or self.peer.scheme
 
     @property
+    def draining(self) -> bool:
+        """Whether the server is going away: a stream without an end had better come to one. Any thread may ask."""
+        return self.peer.drain.begun
+
+    @property
     def _origin(self) -> Origin:
         """What is believed of the fields that proxies write; judged once for a header section."""
         judge = self.peer.origin
@@ -464,11 +487,12 @@ class Deferred:
 class Streamed:
     """A response's body that comes in pieces which the connection pulls, framed already by `framer`.
 
-    heartbeat, interval: see `hypoll.encode.Rest.beat`.
+    heartbeat, interval: see `hypoll.encode.Rest.beat`. ends_with_server: see `hypoll.encode.Rest.end`.
     """
 
     heartbeat: bytes | None = None
     interval: float | None = None
+    ends_with_server = False
     framer: Any = None
 
     @property
@@ -478,6 +502,10 @@ class Streamed:
 
     def attach(self, ready: Callable[[], object]) -> None:
         """Call `ready()` on the loop when there is something to pull."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Come to an end, as if there were no more pieces."""
         raise NotImplementedError
 
     def pull(self, sock: Any, output: Any) -> Any:

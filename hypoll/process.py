@@ -106,7 +106,7 @@ def _watch_signals(engine: Engine, stopping: _Stopping) -> None:
     loop = engine.loop
     # Before the start: what comes in an on_start hook is no less asked for.
     loop.add_signal_handler(signal.SIGTERM, engine.leave, stopping.on_term)
-    loop.add_signal_handler(signal.SIGINT, stopping.server.drain, stopping.on_interrupt)
+    loop.add_signal_handler(signal.SIGINT, stopping.server.drain_at_once, stopping.on_interrupt)
     loop.add_signal_handler(signal.SIGUSR1, engine.observing.reopen)
     # What a gunicorn master is told by; the kernel's default would end the process with its requests.
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else: nohup, or the script's own

@@ -25,6 +25,7 @@ from hypoll.loop import IN, Loop, Timer
 from hypoll.message import NO_SERVER
 from hypoll.networks import Client, Networks, peer_client
 from hypoll.observe import Gauges, Hub, Timeout
+from hypoll.phases import Phase
 from hypoll.proxyprotocol import Announced
 from hypoll.secured import secured
 from hypoll.settings import Settings
@@ -46,6 +47,9 @@ in the kernel's queue."""
 
 RETRY_AFTER = 1
 """Seconds a client is asked to wait when there are too many connections."""
+
+STREAM_GRACE = 1.0
+"""Seconds for which a drain waits for threads whose event streams it has ended."""
 
 WARNING_PAUSE = 10.0
 """Seconds between two warnings that a listener can't accept."""
@@ -104,6 +108,11 @@ def connections_for(descriptors: int) -> int:
 
 def _refusals_for(descriptors: int) -> int:
     return min(REFUSALS, descriptors // 4)
+
+
+def _plural(name: str) -> str:
+    first, space, rest = name.partition(" ")
+    return f"{first}s{space}{rest}"
 
 
 class Listener:
@@ -265,6 +274,7 @@ class Server:
         self._on_stopped = on_stopped
         self._paths: list[str] = []
         self._giving_up: Timer | None = None
+        self._idle_time = 0.0
         self._limit = 0
         self._refusals = 0
         # Refused as one too many, and not gone yet: they take no place from those that come when others have left.
@@ -327,11 +337,24 @@ class Server:
             listener.watch()
 
     def drain(self) -> None:
-        """Accept what is queued, then no more; let the requests under way finish for up to `graceful_timeout`."""
+        """Accept what is queued, then no more; let the requests under way finish for up to `graceful_timeout`.
+
+        Idle connections may bring one more for up to `drain_keep_alive`: a proxy may have sent it already.
+        """
+        self._drain_after(min(self.settings.drain_keep_alive, self.settings.graceful_timeout))
+
+    def drain_at_once(self) -> None:
+        """`drain` without waiting for who has asked for nothing: where no proxy is."""
+        self._drain_after(0.0)
+
+    def _drain_after(self, idle_time: float) -> None:
         if self.status is not Status.SERVING:
             return
         self.status = Status.DRAINING
         self.shared.draining = True
+        drain = self.shared.drain
+        drain.begun, drain.keeps_idle = True, idle_time > 0
+        self._idle_time = idle_time
         self._giving_up = self.loop.call_later(self.settings.graceful_timeout, self._give_up)
         # Not now: a handler may ask for it, whose own connection looks idle while it runs.
         self.loop.call_soon(self._drain)
@@ -340,11 +363,52 @@ class Server:
         if self.status is not Status.DRAINING:
             return
         self._empty_queues()
+        waiting = self._describe_work()
+        if waiting:
+            log.info("draining: %s", waiting)
+        self._run_drain_hooks()
         for connection in list(self.connections):
             connection.drain()
         for greeting in self._greetings:
             greeting.deadline = min(greeting.deadline, self.loop.now + NEW_GRACE)
+        self.threads.leave_streams(STREAM_GRACE)
+        if self._idle_time:
+            self.loop.call_later(self._idle_time, self._end_idle)
         self._stop_when_drained()
+
+    def _end_idle(self) -> None:
+        """The time for one more request is over: close the connections that are idle, and those that will be."""
+        self.shared.drain.keeps_idle = False
+        if self.status is Status.DRAINING:
+            for connection in [connection for connection in self.connections if connection.phase is Phase.IDLE]:
+                connection.drain()
+
+    def _describe_work(self) -> str:
+        """What a drain waits for, in words; empty: nothing."""
+        streams = sum(connection.writer.source is not None for connection in self.connections)
+        requests = sum(connection.is_busy for connection in self.connections) - streams
+        tasks = 0 if self.tasks is None else len(self.tasks)
+        # What runs on threads and in tasks for connections is counted with them.
+        exchanges = sum(connection.exchange is not None for connection in self.connections)
+        background = max(0, self.threads.unfinished + tasks - exchanges)
+        counts = [(requests, "request"), (streams, "stream"), (background, "call of a client that has gone")]
+        return ", ".join(f"{count} {name if count == 1 else _plural(name)}" for count, name in counts if count > 0)
+
+    def _run_drain_hooks(self) -> None:
+        """Tell the application, each hook once; what a hook raises is logged."""
+        for hook in getattr(self.application, "drain_hooks", ()):
+            try:
+                result = self.shared.context.copy().run(hook)
+                if isinstance(result, Coroutine):
+                    self._begin_hook(hook, result)
+            except Exception:
+                log.exception("the on_drain hook %r failed", hook)
+
+    def _begin_hook(self, hook: object, coroutine: Coroutine[Any, Any, Any]) -> None:
+        if self.tasks is None:
+            coroutine.close()
+            raise RuntimeError("an async hook needs a server that runs on asyncio")
+        self.tasks.begin(coroutine, lambda error: log.error("the on_drain hook %r failed", hook, exc_info=error))
 
     def _empty_queues(self) -> None:
         """Accept what is queued; close the listeners once nothing is: closing one resets what waits in its queue."""
@@ -354,7 +418,10 @@ class Server:
             self._close_listeners()
 
     def _give_up(self) -> None:
-        log.warning("graceful_timeout passed: closing %d connections", len(self.connections))
+        cut = self._describe_work()
+        log.warning(
+            "graceful_timeout passed: closing %d connections%s", len(self.connections), f": cut {cut}" if cut else ""
+        )
         self.stop()
 
     def stop(self) -> None:
@@ -427,7 +494,8 @@ class Server:
         try:
             if self.context is not None:
                 sock = TLSSocket(sock, self.context)
-            connection = self._make_connection(self.shared, sock, self._proxies.peer(client, scheme, server))
+            peer = self._proxies.peer(client, scheme, server)._replace(drain=self.shared.drain)
+            connection = self._make_connection(self.shared, sock, peer)
         except (OSError, MemoryError) as error:
             self._shed(sock, error)
             return

@@ -151,6 +151,11 @@ class Settings:
     min_body_rate: int = _option(500, "The least average rate of a body that outlives --body-timeout.", unit="B/s")
     write_timeout: float = _option(30.0, "How long a client may take none of the answer waiting for it.", unit="s")
     graceful_timeout: float = _option(30.0, "How long requests under way may take to finish after TERM.", unit="s")
+    drain_keep_alive: float = _option(
+        2.0,
+        "How long after TERM an idle connection may bring one more request, which a proxy may have sent already.",
+        unit="s",
+    )
     max_head: int = _option(16 * KIB, "The largest request head, request line included.", unit="bytes", least=64)
     max_line: int = _option(0, "The largest request line. 0: as large as --max-head allows.", unit="bytes")
     max_field: int = _option(0, "The largest line of a header field. 0: as large as --max-head allows.", unit="bytes")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from hypoll.http import Deferred, HTTPError, Known, Request, Response
 from hypoll.loop import Loop
+from hypoll.message import Drain
 from hypoll.phases import LINGER_PAUSE, NEVER, RULES, Phase
 from hypoll.settings import Settings
 from hypoll.spool import SpoolSpace
@@ -64,6 +65,8 @@ class Shared:
         self.settings = settings
         # Without keep-alive each answer is its connection's last, as in a drain; only a first request is waited for.
         self.draining = not settings.keep_alive
+        self.drain = Drain()
+        """What requests are told of `draining`, which is also set where no connection is kept."""
         self.keep_alive = settings.keep_alive or settings.header_timeout
         self.seconds = {phase: getattr(settings, rule.setting) for phase, rule in RULES.items()}
         self.seconds[Phase.NEW] = self.seconds[Phase.IDLE] = self.keep_alive

@@ -53,7 +53,9 @@ Events = Iterable[Event | str | dict[str, Any]] | AsyncIterable[Event | str | di
 
 
 def sse(events: Events, *, keep_alive: float | None = HEARTBEAT_INTERVAL) -> Response:
-    """A response that sends each event when it comes, until there is none or the client goes.
+    """A response that sends each event when it comes, until there is none, the client goes, or the server does.
+
+    When the server begins to drain the stream ends cleanly, so that clients connect again, to another.
 
     events: an iterable for a threaded handler, an async iterable for an `async def` one. Each event is an `Event`, a
     str (its data), or a dict of an `Event`'s fields.
@@ -83,6 +85,7 @@ class _Beating:
 
     heartbeat: bytes | None = None
     interval: float = HEARTBEAT_INTERVAL
+    ends_with_server = True
 
 
 class _Body(_Beating):

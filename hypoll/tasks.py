@@ -71,6 +71,24 @@ class Tasks:
         """Run a coroutine to its end before or after `run`."""
         return self.asyncio.run_until_complete(coroutine)
 
+    def begin(self, coroutine: Coroutine[Any, Any, Any], failed: Callable[[BaseException], object]) -> None:
+        """Run a coroutine in a task that a drain waits for. failed: told what it raises."""
+
+        async def counted() -> None:
+            try:
+                await coroutine
+            except (asyncio.CancelledError, GeneratorExit):
+                raise
+            except BaseException as error:
+                failed(error)
+            finally:
+                self.count -= 1
+                if not self.count:
+                    self.on_idle()
+
+        self.count += 1
+        self.new(counted())
+
     async def in_thread(self, lease: Lease, call: Callable[[], T], context: contextvars.Context) -> T:
         """Await a call that is made on a thread of the pool, in a context. Raises what it raises."""
         future: asyncio.Future[tuple[T, BaseException | None]] = self.asyncio.create_future()

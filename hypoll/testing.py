@@ -64,7 +64,7 @@ class TestClient(requests.Session):
         """Stop the server when its requests under way are answered."""
         super().close()
         if self._thread is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._server.drain)
+            self._loop.call_soon_threadsafe(self._server.drain_at_once)
             self._thread.join()
         self.base_url = ""
 

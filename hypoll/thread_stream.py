@@ -188,9 +188,9 @@ class ThreadStream(Streamed):
             if self._ended or self.framer.declared is not None:
                 return
             self._ending = True
-            if self._parted:
-                return
-            self._end_here()
+            if not self._parted:
+                self._end_here()
+        self._threads.note_ended(self.job)
         self._tell_ready()
 
     def _end_here(self) -> None:

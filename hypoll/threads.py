@@ -57,12 +57,14 @@ class Job:
     since: when it was submitted, by the loop's clock.
     waited: seconds it waited for a thread.
     outside: how many times its thread has left the pool, and not come back.
+    left: whether nobody waits for its end any more.
     """
 
     context: contextvars.Context
     since = 0.0
     waited = 0.0
     outside = 0
+    left = False
 
     def run(self) -> None:
         """Do it. On a thread; must not raise."""
@@ -239,6 +241,7 @@ class Threads:
         self._lock = threading.Lock()
         self._streams: dict[Job, float] = {}
         """Jobs that stream, and when they will have done so for long."""
+        self._ended: weakref.WeakSet[Job] = weakref.WeakSet()
         self._planned = False
         self._waking = False
         self._collecting = False
@@ -343,6 +346,20 @@ class Threads:
         """Note that a stream has ended. On its thread, before its job ends."""
         with self._lock:
             self._streams.pop(job, None)
+
+    def leave_streams(self, seconds: float) -> None:
+        """In `seconds` wait no longer for jobs whose stream was ended, but that still wait for a further piece."""
+        self.loop.call_later(seconds, self._leave_ended)
+
+    def _leave_ended(self) -> None:
+        for job in self._ended:
+            if not job.left:
+                job.left = True
+                self._settle()
+
+    def note_ended(self, job: Job) -> None:
+        """Note that the stream of a job was ended by the loop: the job is only to clean up."""
+        self._ended.add(job)
 
     def tick(self, now: float) -> None:
         """Let those leave that have streamed for long: to be called once a second, with the loop's time."""
@@ -493,7 +510,8 @@ class Threads:
                 job.finish()
             except Exception:
                 log.exception("taking up what a thread did failed")
-            self.unfinished -= 1
+            if not job.left:
+                self.unfinished -= 1
         if not self.unfinished:
             self.on_idle()
 

@@ -17,7 +17,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from hypoll.bodies import FileSource, Pull, Source
-from hypoll.message import FAILURES, ClientDisconnect
+from hypoll.message import FAILURES, ClientDisconnect, Streamed
 from hypoll.output import JOIN_LIMIT, SEND_SIZE, Buffers, PeerGone, flush, send_one
 
 PULLS_PER_TURN = range(16)
@@ -49,16 +49,18 @@ class Writer:
 
     buffers: what the kernel didn't take yet. source: where the rest of a body comes from. heartbeat: for a silent one.
     until_close: whether the end of the body is told by the connection's end, so that a part would look whole.
+    end: what ends the source's body, where that may be ended when the server goes away.
     stalled: whether the kernel took nothing more when it was asked last.
     pulled: bytes that sources have given. To be set back by who wants to know.
     """
 
-    __slots__ = ("buffers", "heartbeat", "pulled", "source", "stalled", "until_close")
+    __slots__ = ("buffers", "end", "heartbeat", "pulled", "source", "stalled", "until_close")
 
     def __init__(self) -> None:
         self.buffers: Buffers = []
         self.source: Source | None = None
         self.heartbeat: Heartbeat | None = None
+        self.end: bytes | None = None
         self.until_close = False
         self.stalled = False
         self.pulled = 0
@@ -114,9 +116,24 @@ class Writer:
         if self.heartbeat is not None and not (self.source is not None and self.source.parted):
             self.buffers.append(self.heartbeat.data)
 
+    def end_source(self) -> bool:
+        """End the body of the source here, as if there were no more of it. False: it isn't one that may be ended so."""
+        source, end = self.source, self.end
+        if source is None or end is None:
+            return False
+        self.end = None
+        if isinstance(source, Streamed):
+            source.end()
+        else:
+            self.source = None
+            if end:
+                self.buffers.append(end)
+            source.close()
+        return True
+
     def begin_answer(self) -> None:
         """The next answer has nothing of the last."""
-        self.heartbeat = None
+        self.heartbeat = self.end = None
         self.until_close = False
 
     def clear(self) -> None:

@@ -268,6 +268,7 @@ def test_a_second_int_stops_at_once(start):
         with contextlib.suppress(ConnectionResetError):
             assert busy.recv(1) == b""
     assert process.wait() == 0
+    assert process.line().endswith(" INFO draining: 1 request")
     # The idle one has been told, but may still be counted, when the second comes.
     assert re.search("interrupted again: closing [12] connections", process.line())
 
@@ -279,7 +280,8 @@ def test_what_outlasts_graceful_timeout_is_closed(start):
         with contextlib.suppress(ConnectionResetError):
             assert busy.recv(1) == b""
     assert process.wait() == 0
-    assert "graceful_timeout passed" in process.line()
+    assert process.line().endswith(" INFO draining: 1 request")
+    assert "graceful_timeout passed: closing 1 connections: cut 1 request" in process.line()
 
 
 def test_a_handler_s_exception_is_in_the_log_with_the_id_of_the_answer(start):

@@ -1465,10 +1465,64 @@ def drained(wire: Wire) -> bool:
     return wire.server.status is Status.STOPPED
 
 
-def test_a_drain_closes_idle_connections_at_once(wire):
+def test_a_drain_lets_an_idle_connection_bring_one_more_request(wire):
+    wire.talk(GET)
+    wire.server.drain()
+    assert not drained(wire)
+    answer = wire.talk(get("/x"))[0]
+    assert (answer.body, answer.fields["connection"]) == (b"/x", "close")
+    wire.end_input()
+    assert drained(wire)
+
+
+def test_a_drain_ends_an_idle_connection_after_drain_keep_alive(wire):
     wire.talk(GET)
     wire.received = b""
     wire.server.drain()
+    wire.turner.after(wire.server.settings.drain_keep_alive - 0.1)
+    assert not drained(wire)
+    wire.turner.after(2)
+    assert drained(wire)
+    assert wire.await_end() == []
+
+
+def test_a_request_that_comes_at_the_very_end_of_that_time_is_answered(wire):
+    wire.talk(GET)
+    wire.received = b""
+    wire.server.drain()
+    wire.turner.settle()
+    wire.client.send(get("/x"))  # no edge of it has been told yet
+    wire.server._end_idle()
+    assert wire.await_end()[0].body == b"/x"
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 10])
+def test_a_connection_whose_answer_was_begun_before_the_drain_is_idle_until_then(serve, app, seconds):
+    app.answers["/"] = lambda request: Response(bytes(8 * MIB))
+    wire = serve(small=True)
+    wire.send(GET)
+    wire.await_phase(Phase.SENDING)
+    wire.server.drain()
+    wire.turner.after(seconds)
+    assert wire.await_answers(1)[0].fields.get("connection") is None
+    wire.turner.settle()
+    assert wire.is_in(Phase.IDLE) is (seconds < wire.server.settings.drain_keep_alive)
+
+
+def test_drain_keep_alive_is_at_most_graceful_timeout(serve):
+    wire = serve(graceful_timeout=0.5)
+    wire.talk(GET)
+    wire.server.drain()
+    wire.turner.after(0.4)
+    assert wire.is_in(Phase.IDLE)
+    wire.turner.after(1.2)
+    assert wire.is_in(Phase.CLOSED)
+
+
+def test_a_drain_closes_idle_connections_at_once(wire):
+    wire.talk(GET)
+    wire.received = b""
+    wire.server.drain_at_once()
     assert drained(wire)
     assert wire.await_end() == []
 
@@ -1519,7 +1573,7 @@ def test_a_drain_closes_a_connection_when_the_answer_under_way_is_sent(serve, ap
     wire = serve(small=True)
     wire.send(get(path))
     assert wire.is_in(Phase.SENDING)
-    wire.server.drain()
+    wire.server.drain_at_once()
     assert not drained(wire)
     assert len(wire.await_end()[0].body) == 1 * MIB
     assert drained(wire)
@@ -1555,7 +1609,7 @@ def test_a_drain_cuts_what_outlasts_the_graceful_timeout(serve, app):
 def test_a_drain_while_an_iterator_runs(wire, app):
     def stream() -> Iterator[bytes]:
         yield b"a"
-        wire.server.drain()
+        wire.server.drain_at_once()
         yield b"b"
 
     app.answers["/"] = lambda request: Response(stream())

@@ -585,7 +585,7 @@ def test_a_shared_listener_serves_the_next_server(start, clients, turner, how):
             server = start(listeners=[copy]) if how == "given" else start(bind=(f"fd://{copy.detach()}",))
             (client,) = clients.connect(server, GET)
             assert clients.answer(client).startswith(b"HTTP/1.1 200")
-            server.drain()
+            server.drain_at_once()
             turner.until(lambda server=server: has_stopped(server))
 
 

@@ -136,7 +136,7 @@ def test_an_inherited_descriptor_is_left_as_it_was(listener, connect, turner, lo
         client = connect()
         turner.settle()
         assert client.recv(4096).endswith(b"ok")
-        server.drain()
+        server.drain_at_once()
         turner.settle()
         assert server.status is Status.STOPPED
 

@@ -995,7 +995,7 @@ def test_a_drain(serve):
     idle.await_answers(1)
     busy.send(b"GET /size/%d HTTP/1.1\r\nHost: a\r\n\r\n" % (4 * MIB))
     busy.await_phase(Phase.SENDING)
-    idle.server.drain()
+    idle.server.drain_at_once()
     idle.turner.settle()
     assert [wire.phase for wire in (idle, busy)] == [Phase.CLOSED, Phase.SENDING]
     assert idle.await_end().goodbye
