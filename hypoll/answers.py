@@ -29,6 +29,7 @@ def failure(request: Request, error: BaseException) -> Response:
         raise error
     where, name = f"{request.method} {request.raw_path}", request.id
     log.error("%s failed, request %s", where, name, exc_info=error, extra={"request_id": name})
+    error.__traceback__ = None  # as above
     return problem(HTTPError(500, "the server failed to answer; the log has the reason under this id"), name)
 
 

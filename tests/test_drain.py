@@ -162,10 +162,12 @@ def test_the_log_says_what_a_drain_waits_for(caplog):
     caplog.set_level("INFO")
     routes = Routes()
     gate = threading.Event()
+    entered = threading.Semaphore(0)
 
     @routes.get("/slow", threaded=True)
     def slow(request: Request) -> str:
         assert not request.draining
+        entered.release()
         gate.wait(PATIENCE)
         return str(request.draining)
 
@@ -173,7 +175,7 @@ def test_the_log_says_what_a_drain_waits_for(caplog):
         clients = [it.connect() for _ in range(3)]
         for client in clients:
             client.send(GET % b"slow")
-        it.until(lambda: it.server.threads.unfinished == 3)
+        assert all(entered.acquire(timeout=PATIENCE) for _ in clients)
         clients.pop().reset()
         it.until(lambda: len(it.server.connections) == 2)
         it.on_loop(it.server.drain)
