@@ -21,7 +21,7 @@ from hypoll import errorlog, watched
 from hypoll.affinity import cpu_count
 from hypoll.app import Routes
 from hypoll.imports import find_from
-from hypoll.leaving import Departure, Ended
+from hypoll.leaving import Departure
 from hypoll.listen import BindError, activated, listen
 from hypoll.outlet import OutletError, occupy_standard_descriptors
 from hypoll.process import SetupError, serve
@@ -265,7 +265,7 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
         if processes.reload:
             sys.exit(_reload(app, directory, log_level, settings, processes))
         _serve(app, log_level, settings, processes, departure or Departure())
-    except Ended:
+    except KeyboardInterrupt:  # `Ended`, or an INT that came while that was taken up
         log.info("asked to end before it served")
     except BindError as error:
         # What the kernel refuses is a failure; what isn't an address is a mistake in the command.

@@ -76,10 +76,11 @@ class Departure:
         bound_exit(code, 0.0 if self._hurried else self.seconds)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if not self.served and not self._leaving:
+        if not (self.served or self._asked or self._leaving):
             self._asked = True
             raise Ended
-        if self._leaving:
+        # Nothing is raised a second time: it would come out of whoever takes up the first.
+        if signum == signal.SIGINT and (self._leaving or not self.served):
             leave_behind(self._code, "interrupted again")
         elif signum == signal.SIGINT:
             self._hurried = True

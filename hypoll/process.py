@@ -76,7 +76,7 @@ def serve(
     engine = Engine(routes, settings)
     try:
         return _serve(engine, on_start)
-    except Ended:
+    except KeyboardInterrupt:  # `Ended`, or an INT that came while that was taken up
         log.info("asked to end before it served")
         return 0.0
     finally:

@@ -182,6 +182,20 @@ def test_a_signal_while_it_starts_ends_it_well(start, signum, when):
     assert not [line for line in master.lines if "Traceback" in line]
 
 
+@pytest.mark.parametrize("hook", ["", "@routes.on_start\ndef wait():\n    "])
+def test_many_signals_while_it_starts_end_it_well(start, hook):
+    # Not a lock: of many signals at once each may come just before it waits, or to another thread, and wake nobody.
+    ends_slowly = (
+        "try:\n{0} print('starting', flush=True)\n{0} while True: time.sleep(0.01)\n{0}finally: time.sleep(0.2)\n"
+    )
+    master = start(app=APP + hook + ends_slowly.format("    " if hook else ""))
+    master.says("starting")
+    for signum in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+        master.signal(signum)
+    ends(master, signal.SIGINT)
+    assert not [line for line in master.lines if "Traceback" in line or "Aborted" in line]
+
+
 def test_a_signal_that_the_import_catches_is_not_lost(start):
     app = """
 try:
