@@ -14,6 +14,7 @@ from hypoll.errorlog import MARGIN, TextFormatter
 from hypoll.loop import Loop
 from hypoll.testing import TestClient
 from hypoll.watchdog import Watchdog
+from tests.conftest import PATIENCE
 
 routes = Routes()
 seen = threading.Event()
@@ -128,8 +129,10 @@ def test_an_idle_loop_lets_it_sleep():
     watchdog.start()
     loop.call_soon_threadsafe(lambda: None)
     loop.poll_once(1)
+    end = time.monotonic() + PATIENCE
     while loop.on_busy is None:  # it looks for a while, and then asks to be woken
-        loop.poll_once(0.01)
+        assert time.monotonic() < end, "it keeps an idle loop awake"
+        loop.poll_once(0.1)  # longer than its looks take together
     asleep = loop.on_busy
     loop.call_soon_threadsafe(lambda: None)
     loop.poll_once(1)
