@@ -188,10 +188,14 @@ class Exchange(Job):
 
     def finish(self) -> None:
         """The handler has come back from its thread."""
-        answer, self._answer = self._answer, b""
-        self._stream = None
-        if not self._sent:
-            self._respond(answer)
+        if self._sent:
+            self._stream = None  # which leads back here
+            return
+        # `_respond`, without a call: an answer that wasn't sent has no stream to be closed.
+        connection = self.connection
+        if connection is not None:
+            connection.respond(self._answer)
+        self._answer = b""
 
     def reject(self) -> None:
         """There is no thread for the handler."""
