@@ -17,7 +17,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from hypoll import errorlog, watched
+from hypoll import errorlog, patched, watched
 from hypoll.affinity import cpu_count
 from hypoll.app import Routes
 from hypoll.imports import find_from
@@ -113,6 +113,9 @@ def load(reference: str) -> Routes | WSGIApplication:
     fault = "" if isinstance(target, Routes) else misfit(target)
     if fault:
         raise AppError(f"{reference} {fault}; {_suggestion(module)}")
+    fault = patched.fault(target)
+    if fault:
+        raise AppError(f"{reference} can't be served: {fault}")
     return target  # type: ignore[no-any-return]
 
 

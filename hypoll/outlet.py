@@ -287,8 +287,9 @@ class Outlet:
     def close(self) -> None:
         """Write what is left, for up to a second, and close."""
         deadline = time.monotonic() + FLUSH_TIME
-        poll = select.poll()
-        with contextlib.suppress(OSError, ValueError):
+        # AttributeError: the application has patched `select`, see `hypoll.patched`.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            poll = select.poll()
             poll.register(self.sink.fd, select.POLLOUT)
             while not self.retry() and not self._failing and time.monotonic() < deadline:
                 poll.poll(20)

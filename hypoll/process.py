@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from hypoll import errorlog, watched
+from hypoll import errorlog, patched, watched
 from hypoll.leaving import Ended, has_terminal
 from hypoll.loop import Loop
 from hypoll.observe import Observer
@@ -27,7 +27,7 @@ log = logging.getLogger("hypoll.error")
 
 
 class SetupError(Exception):
-    """What the settings ask for can't be had, as a log file or metrics; the message says why, the cause is the kind."""
+    """What is asked for can't be had, as a log file, metrics, or a server without epoll; the message says why."""
 
 
 def run(
@@ -155,6 +155,9 @@ class Engine:
         observers: Iterable[Observer] = (),
     ) -> None:
         service = service_of(application, script_name=settings.script_name, stream=settings.wsgi_stream)
+        fault = patched.fault(service)
+        if fault:
+            raise SetupError(fault)
         self.settings = settings
         self.loop = Loop()
         try:

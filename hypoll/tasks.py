@@ -200,7 +200,9 @@ def _settle(future: asyncio.Future[Any], call: Call) -> None:
         future.set_result((call.result, call.error))
 
 
-IDLE_CODE = frozenset({selectors.EpollSelector.select.__code__, Tasks.run.__code__})
+_selector = getattr(selectors, "EpollSelector", selectors.SelectSelector)  # gevent may have taken it away
+
+IDLE_CODE = frozenset({_selector.select.__code__, Tasks.run.__code__})
 """Where the thread rests while asyncio, or uvloop, whose own wait is no Python code, waits for events."""
 
 EAGER = sys.version_info >= (3, 12)

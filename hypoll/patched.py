@@ -1,0 +1,47 @@
+"""What an application has replaced in the standard library that hypoll can't do without (gevent, eventlet, by hand).
+
+hypoll waits in its own loop, which never yields to that of a library of greenlets: such a library may have its sockets,
+its `sleep` and its locks, which work as they are, but not `epoll`, nor the threads that handlers run on.
+"""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import select
+from types import BuiltinFunctionType
+from typing import Any
+
+from hypoll.app import Routes
+from hypoll.message import Kind
+
+log = logging.getLogger("hypoll.error")
+
+
+def fault(application: Any) -> str:
+    """Why an application can't be served for what it has patched, and what to do; empty: it can."""
+    found = []
+    if not _is_epoll(getattr(select, "epoll", None)):
+        found.append(
+            "select is monkey-patched: there is no epoll any more, over which hypoll serves. "
+            "Patch without it: gevent's patch_all(select=False), eventlet's monkey_patch(select=False, os=False)"
+        )
+    if type(_thread.start_new_thread) is not BuiltinFunctionType:
+        what = (
+            "threads are monkey-patched: what is to run on one waits for ever, as hypoll's loop yields to no greenlet"
+        )
+        advice = "Patch without them: patch_all(select=False, thread=False)"
+        if runs_on_threads(application):
+            found.append(f"{what}. {advice}")
+        elif not found:
+            log.warning("%s. %s", what, advice)
+    return ". ".join(found)
+
+
+def runs_on_threads(application: Any) -> bool:
+    """Whether anything of an application runs on threads: threaded handlers, or all of a WSGI application."""
+    return not isinstance(application, Routes) or any(route.kind is Kind.THREADED for route in application.table())
+
+
+def _is_epoll(kind: object) -> bool:
+    return isinstance(kind, type) and (kind.__module__, kind.__name__) == ("select", "epoll")
