@@ -506,7 +506,8 @@ class Server:
                 HTTPError(503, "too many connections: try again later", {"Retry-After": str(RETRY_AFTER)})
             )
         elif self.status is Status.DRAINING:
-            connection.drain()  # there was no room for it in the queue's first emptying
+            # Not now: a client that has its answer asks again while its queue is being emptied, which would not end.
+            self.loop.call_soon(connection.drain)
 
     def _shed(self, sock: socket.socket, error: OSError | MemoryError) -> None:
         self.loop.forget(sock.fileno())
