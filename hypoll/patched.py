@@ -7,7 +7,6 @@ its `sleep` and its locks, which work as they are, but not `epoll`, nor the thre
 from __future__ import annotations
 
 import _thread
-import logging
 import select
 from types import BuiltinFunctionType
 from typing import Any
@@ -15,27 +14,28 @@ from typing import Any
 from hypoll.app import Routes
 from hypoll.message import Kind
 
-log = logging.getLogger("hypoll.error")
+EPOLL = (
+    "select is monkey-patched: there is no epoll any more, over which hypoll serves. "
+    "Patch without it: gevent's patch_all(select=False), eventlet's monkey_patch(select=False, os=False)"
+)
+
+THREADS = (
+    "threads are monkey-patched: what is to run on one waits for ever, since hypoll's loop yields to no greenlet. "
+    "Patch without them: patch_all(select=False, thread=False)"
+)
 
 
 def fault(application: Any) -> str:
     """Why an application can't be served for what it has patched, and what to do; empty: it can."""
-    found = []
-    if not _is_epoll(getattr(select, "epoll", None)):
-        found.append(
-            "select is monkey-patched: there is no epoll any more, over which hypoll serves. "
-            "Patch without it: gevent's patch_all(select=False), eventlet's monkey_patch(select=False, os=False)"
-        )
-    if type(_thread.start_new_thread) is not BuiltinFunctionType:
-        what = (
-            "threads are monkey-patched: what is to run on one waits for ever, as hypoll's loop yields to no greenlet"
-        )
-        advice = "Patch without them: patch_all(select=False, thread=False)"
-        if runs_on_threads(application):
-            found.append(f"{what}. {advice}")
-        elif not found:
-            log.warning("%s. %s", what, advice)
+    found = [] if _is_epoll(getattr(select, "epoll", None)) else [EPOLL]
+    if has_patched_threads() and runs_on_threads(application):
+        found.append(THREADS)
     return ". ".join(found)
+
+
+def has_patched_threads() -> bool:
+    """Whether a thread that is started isn't one of the system's."""
+    return type(_thread.start_new_thread) is not BuiltinFunctionType
 
 
 def runs_on_threads(application: Any) -> bool:

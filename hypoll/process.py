@@ -158,6 +158,8 @@ class Engine:
         fault = patched.fault(service)
         if fault:
             raise SetupError(fault)
+        if patched.has_patched_threads():
+            log.warning("%s", patched.THREADS)
         self.settings = settings
         self.loop = Loop()
         try:
