@@ -260,7 +260,8 @@ class Spool:
         if charge > 0:
             granted = self.space.take_memory(charge)
             self._charged += granted
-            taken -= charge - granted
+            # What was forced in is charged now, if there is room for it: it comes first.
+            taken = max(0, taken - (charge - granted))
         if taken:
             self._append(data if taken == len(data) else memoryview(data)[:taken])
         return taken

@@ -81,6 +81,43 @@ def test_what_is_put_comes_out_in_order(tmp_path_factory, steps, memory, disk):
         loop.close()
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 5 * KIB), st.integers(0, 4 * KIB), st.booleans()), max_size=40),
+    st.integers(0, 8 * KIB),
+    st.integers(0, 3),
+    st.integers(0, 2 * KIB),
+)
+def test_what_is_forced_in_comes_out_once_however_little_room_there_is(tmp_path_factory, steps, memory, disk, free):
+    """An upload's bytes that were received already go in whatever the process holds; others come and go meanwhile."""
+    loop = Loop()
+    settings = Settings(spool_memory=memory, spool_disk=disk * KIB, spool_dir=str(tmp_path_factory.getbasetemp()))
+    space = SpoolSpace(loop, settings)
+    spool, other = Spool(space, free=free), Spool(space)
+    owed, got = b"", b""
+    number = 0
+    for put, take, others in steps:
+        number += 1
+        if others:
+            other.put(bytes(put))
+        else:
+            data = bytes([number]) * put
+            try:
+                spool.force(data)
+            except OSError:  # the file is full, and so are the bounds: the request is refused
+                break
+            owed += data
+        other.take(take // 2)
+        got += spool.take(take)
+        assert 0 <= space.memory <= memory
+        assert 0 <= space.disk <= disk * KIB
+    else:
+        assert got + drain(spool) == owed
+    spool.close()
+    other.close()
+    assert (space.memory, space.disk) == (0, 0)
+    loop.close()
+
+
 def test_memory_comes_first_and_then_a_file_without_a_name(make, tmp_path):
     space = make()
     spool = Spool(space)
