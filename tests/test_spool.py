@@ -94,9 +94,7 @@ def test_what_is_forced_in_comes_out_once_however_little_room_there_is(tmp_path_
     space = SpoolSpace(loop, settings)
     spool, other = Spool(space, free=free), Spool(space)
     owed, got = b"", b""
-    number = 0
-    for put, take, others in steps:
-        number += 1
+    for number, (put, take, others) in enumerate(steps, 1):
         if others:
             other.put(bytes(put))
         else:

@@ -838,3 +838,122 @@ def test_calls_run_beside_each_other():
         for thread in threads:
             thread.join()
     assert answers == [200] * 3
+
+
+class Watched:
+    """An iterable that notes each step, and waits at its close for the test."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = pieces
+        self.steps: list[str] = []
+        self.closing, self.gate = threading.Event(), threading.Event()
+        self.done = threading.Event()
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self.pieces:
+            self.steps.append(f"next {piece.decode()}")
+            yield piece
+        self.steps.append("exhausted")
+
+    def close(self) -> None:
+        self.closing.set()
+        self.gate.wait(PATIENCE)
+        self.steps.append("closed")
+        self.done.set()
+
+
+@pytest.mark.parametrize("pieces", [(b"one",), (b"one", b"two"), ()])
+@pytest.mark.parametrize("declared", [False, True])
+def test_a_body_is_exhausted_then_sent_then_closed_and_nobody_waits_for_the_close(pieces, declared):
+    body = Watched(*pieces)
+    size = sum(map(len, pieces))
+    headers = [*PLAIN, ("Content-Length", str(size))] if declared else PLAIN
+    with served(giving(body, headers=headers), threads=1) as client:
+        with connect(client) as sock:
+            # The answer is whole while `close` still runs.
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            answer = b"".join(iter(lambda: sock.recv(65536), b""))
+        assert b"".join(pieces) == answer.partition(b"\r\n\r\n")[2] or b"0\r\n\r\n" in answer
+        assert body.closing.wait(PATIENCE)
+        assert body.steps == [*(f"next {piece.decode()}" for piece in pieces), "exhausted"]
+        body.gate.set()
+        assert body.done.wait(PATIENCE)
+    assert body.steps[-1] == "closed"
+    assert body.steps.count("closed") == 1
+
+
+@pytest.mark.parametrize("pieces", [(b"abc", b"d"), (b"ab", b"c", b"d"), (b"ab", b"c", b"", b"d")])
+def test_one_more_piece_than_declared_is_an_error(pieces, caplog):
+    body = Body(*pieces)
+    with served(giving(body, headers=[*PLAIN, ("Content-Length", "3")])) as client:
+        answer = exchange(client, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert body.was_closed_once_on_the_pool()
+    assert b"abcd" not in answer
+    assert b" 500 " in answer.partition(b"\r\n")[0] or answer.endswith(b"abc")
+    assert "longer" in caplog.text
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified", "200 OK"])
+def test_of_an_answer_without_content_nothing_is_pulled(status):
+    body = Watched(b"never")
+    body.gate.set()
+    method = "HEAD" if status == "200 OK" else "GET"
+    with served(giving(body, status, [])) as client:
+        assert client.request(method, "/").status_code == int(status[:3])
+        assert body.done.wait(PATIENCE)
+    assert body.steps == ["closed"]
+
+
+def test_what_write_takes_is_sent_at_once():
+    gate = threading.Event()
+
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        write = start_response("200 OK", PLAIN)
+        write(b"first ")
+        gate.wait(PATIENCE)
+        write(b"")
+        write(b"second ")
+        return [b"third"]
+
+    with served(application) as client, connect(client) as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        received = b""
+        while b"first " not in received:
+            received += sock.recv(65536)
+        assert b"second" not in received
+        gate.set()
+        while data := sock.recv(65536):
+            received += data
+    assert received.endswith(b"6\r\nfirst \r\n7\r\nsecond \r\n5\r\nthird\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("length", ["5", "20"])
+def test_write_is_held_to_the_content_length(length, caplog):
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [*PLAIN, ("Content-Length", length)])(b"0123456789")
+        return []
+
+    with served(application) as client:
+        answer = exchange(client, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    content = answer.partition(b"\r\n\r\n")[2]
+    assert len(content) <= int(length)
+    assert len(content) < 20
+    assert "a response's body failed" in caplog.text
+
+
+@pytest.mark.parametrize("piece", ["text", 7, None, bytearray(b"x"), memoryview(b"x")])
+def test_a_piece_that_is_no_bytes_gets_a_clear_message(piece, caplog):
+    with served(giving(Body(piece))) as client:
+        assert client.get("/").status_code == 500
+    assert f"the application's iterable must give bytes, it gave {type(piece).__name__}" in caplog.text
+
+
+def test_an_error_after_write_cuts_the_answer_and_is_logged(caplog):
+    def application(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", PLAIN)(b"begun")
+        raise ValueError("on purpose")
+
+    with served(application) as client:
+        answer = exchange(client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert answer.endswith(b"5\r\nbegun\r\n")
+    assert "ValueError: on purpose" in caplog.text
