@@ -1,0 +1,471 @@
+"""Every example of README.md and docs/, taken from the document's own text and run: an example without a test fails.
+
+What can't be run here is held to what is: the command line of a container is checked by hypoll, a path is looked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import configparser
+import contextlib
+import json
+import queue
+import re
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tomllib
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+import requests
+import trustme
+from markdown_it import MarkdownIt
+
+from hypoll import Response, Routes
+from hypoll.settings import Settings
+from hypoll.testing import TestClient
+from tests.masters import Master
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = ["README.md", "SECURITY.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+APP = """
+from hypoll import Routes
+
+routes = Routes()
+
+
+@routes.get("/")
+def index(request):
+    return "served"
+"""
+FLASK_APP = """
+from flask import Flask
+
+app = Flask("flaskapp")
+
+
+@app.get("/")
+def index():
+    return "served"
+"""
+
+
+class Example(NamedTuple):
+    """A block of code: its document, its first line that isn't empty, and its text."""
+
+    document: str
+    name: str
+    text: str
+
+
+def examples() -> list[Example]:
+    """Those of all documents, fenced and indented."""
+    return [
+        Example(document, token.content.strip().split("\n")[0].strip(), token.content)
+        for document in DOCUMENTS
+        for token in MarkdownIt().parse((ROOT / document).read_text())
+        if token.type in ("fence", "code_block")
+    ]
+
+
+Check = Callable[[str, Path], None]
+CHECKS: dict[tuple[str, str], Check] = {}
+
+
+def tries(document: str, *names: str) -> Callable[[Check], Check]:
+    """Register what tries the examples of a document that begin with these lines."""
+
+    def register(check: Check) -> Check:
+        CHECKS.update({(document, name): check for name in names})
+        return check
+
+    return register
+
+
+def commands(text: str) -> list[list[str]]:
+    """The commands of a block, as the shell would split them: one a line, or joined by &&."""
+    lines = (shlex.split(part, comments=True) for line in text.splitlines() for part in line.split(" && "))
+    return [words for words in lines if words]
+
+
+def module(text: str, **names: Any) -> dict[str, Any]:
+    """What a block of Python defines, given some names."""
+    exec(compile(text, "example", "exec"), names)
+    return names
+
+
+def serve(words: list[str], directory: Path) -> None:
+    """Run a command line of hypoll or gunicorn as it stands, on a free port, and ask it for its first page."""
+    (directory / "app.py").write_text(APP)
+    (directory / "flaskapp.py").write_text(FLASK_APP)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(directory / "ca.pem")
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.cert_chain_pems[0].write_to_path(directory / "cert.pem")
+    certificate.private_key_pem.write_to_path(directory / "key.pem")
+    more = ["--no-control-socket"] if words[0] == "gunicorn" else []
+    master = Master(directory, ["-m", *words, "--bind", "127.0.0.1:0", *more])
+    try:
+        scheme = "https" if "--certfile" in words else "http"
+        url = f"{scheme}://127.0.0.1:{master.port}/"
+        assert requests.get(url, verify=str(directory / "ca.pem"), timeout=10).text == "served"
+    finally:
+        master.end()
+
+
+def check_command(arguments: list[str], directory: Path) -> None:
+    """Have hypoll judge its command line."""
+    (directory / "app.py").write_text(APP)
+    shutil.copy(ROOT / "examples" / "links.py", directory)
+    command = [sys.executable, "-m", "hypoll", *arguments, "--check", "--app-dir", str(directory)]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# the tests
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda example: f"{example.document}: {example.name[:40]}")
+def test_the_example_does_what_the_document_says(example, tmp_path):
+    check = CHECKS.get((example.document, example.name))
+    assert check is not None, f"no test tries the example of {example.document} that begins with {example.name!r}"
+    check(example.text, tmp_path)
+
+
+def test_each_check_has_its_example_and_no_two_examples_begin_alike():
+    found = [(example.document, example.name) for example in examples()]
+    assert len(set(found)) == len(found)
+    assert set(CHECKS) == set(found)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_each_file_that_is_linked_to_is_there(document):
+    text = (ROOT / document).read_text()
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    assert [link for link in links if not ((ROOT / document).parent / link).exists()] == []
+
+
+def test_the_rooms_are_those_of_the_house():
+    text = (ROOT / "docs/architecture.md").read_text()
+    rooms = set(re.findall(r"(\w+)\.py", text[text.index("## The rooms") : text.index("## Phases")]))
+    modules = {path.stem for path in (ROOT / "hypoll").glob("*.py")} - {"__init__", "__main__", "version"}
+    assert rooms == modules
+
+
+def names_of_code() -> set[str]:
+    """Every name that the source defines or uses, and `Class.name` for those that a class defines."""
+    names = set()
+    for path in [*(ROOT / "hypoll").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
+        names.add(path.stem)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                names.add(node.name)
+            elif isinstance(node, ast.Attribute):
+                names.add(node.attr)
+            elif isinstance(node, ast.Name):
+                names.add(node.id)
+    return names
+
+
+def test_the_names_of_code_in_the_architecture_exist():
+    text = (ROOT / "docs/architecture.md").read_text()
+    # Class.attribute, module.function, and names of the house's own with an underscore before them.
+    named = re.findall(r"`((?:[A-Z][A-Za-z]+\.)\w+|_[a-z]\w+)(?:\([^)`]*\))?`", text)
+    known = names_of_code()
+    assert len(named) > 50
+    assert [name for name in named if not set(name.split(".")) <= known] == []
+
+
+@pytest.mark.full
+def test_systemd_takes_the_units_of_the_documents(tmp_path):
+    (text,) = (one.text for one in examples() if one.name == "# /etc/systemd/system/shop.socket")
+    paths = []
+    for name, unit in units(text).items():
+        paths.append(tmp_path / name)
+        paths[-1].write_text(unit.replace("/opt/shop/bin/hypoll", sys.executable))
+    done = subprocess.run(["systemd-analyze", "verify", *paths], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# README
+
+
+@tries("README.md", "scripts/serve                # serves the example, a URL shortener, on http://127.0.0.1:8000")
+def _scripts(text: str, directory: Path) -> None:
+    for program, *_ in commands(text):
+        assert (ROOT / program).stat().st_mode & 0o100
+        subprocess.run(["bash", "-n", ROOT / program], check=True)
+    assert "http://" + Settings().bind[0] in text
+
+
+@tries("README.md", """curl -i http://127.0.0.1:8000/links -d '{"url": "https://www.python.org/"}'""")
+def _curl(text: str, directory: Path) -> None:
+    master = Master(
+        directory,
+        ["-m", "hypoll", "links:routes", "--app-dir", str(ROOT / "examples"), "--bind", "127.0.0.1:0"],
+        env={"LINKS_DB": str(directory / "links.db")},
+    )
+    try:
+        (words,) = commands(text.replace("127.0.0.1:8000", f"127.0.0.1:{master.port}"))
+        done = subprocess.run([*words, "--silent", "--noproxy", "*"], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("HTTP/1.1 201 ")
+    finally:
+        master.end()
+
+
+@tries("README.md", "# app.py")
+def _service(text: str, directory: Path) -> None:
+    with TestClient(module(text)["routes"]) as client:
+        assert client.get("/users/1").json() == {"id": 1, "name": "Ada"}
+        assert client.get("/users/2").status_code == 404
+        made = client.post("/users", json={"name": "Grace"})
+        assert (made.status_code, made.json(), made.headers["Location"]) == (201, {"id": 2}, "/users/2")
+        assert client.get("/users/2").json() == {"id": 2, "name": "Grace"}
+        refused = client.post("/users", json={"nam": "Grace"})
+        assert refused.status_code == 422
+        assert '{"name": "Grace"}' in refused.json()["detail"]
+
+
+@tries("README.md", "python3 -m venv venv && venv/bin/pip install /path/to/this/checkout")
+@tries("docs/production.md", "python3 -m venv /opt/hypoll && /opt/hypoll/bin/pip install /path/to/this/checkout")
+@tries("docs/deployment.md", "pip install 'hypoll[reload]'")
+@tries("docs/production.md", "hypoll app:routes --check")
+@tries(
+    "docs/production.md",
+    "docker build -t hypoll .                          # --build-arg PYTHON=3.13 for another Python",
+)
+@tries("README.md", "docker build -t hypoll . && docker run -p 8000:8000 hypoll")
+@tries("docs/tls.md", "hypoll app:routes --certfile cert.pem --keyfile key.pem")
+@tries("docs/wsgi.md", "hypoll flaskapp:app")
+def _shell(text: str, directory: Path) -> None:
+    for number, words in enumerate(commands(text)):
+        own = directory / str(number)
+        own.mkdir()
+        program = Path(words[0]).name
+        SHELL[program](words, own)
+
+
+def _hypoll(words: list[str], directory: Path) -> None:
+    if words[-1] == "--check":
+        check_command(words[1:-1], directory)
+    else:
+        serve(["hypoll", *words[1:]], directory)
+
+
+def _pip(words: list[str], directory: Path) -> None:
+    assert words[1] == "install"
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for what in words[2:]:
+        match = re.fullmatch(r"hypoll\[(\w+)\]|/path/to/this/checkout", what)
+        assert match is not None, what
+        assert match[1] is None or match[1] in extras
+
+
+def _docker(words: list[str], directory: Path) -> None:
+    """What stands behind the image's name is hypoll's command line."""
+    if words[1] == "build":
+        assert words[2:] == ["-t", "hypoll", "."]
+        assert (ROOT / "Dockerfile").exists()
+        return
+    assert words[1] == "run"
+    check_command(words[words.index("hypoll") + 1 :] or ["links:routes"], directory)
+
+
+def _venv(words: list[str], directory: Path) -> None:
+    assert words[1:3] == ["-m", "venv"]
+
+
+def _copy(words: list[str], directory: Path) -> None:
+    assert all((ROOT / name).exists() for name in words[1:-1])
+
+
+def _systemctl(words: list[str], directory: Path) -> None:
+    assert (ROOT / "deploy" / words[-1]).exists()
+
+
+SHELL: dict[str, Callable[[list[str], Path], None]] = {
+    "hypoll": _hypoll,
+    "gunicorn": serve,
+    "pip": _pip,
+    "docker": _docker,
+    "python3": _venv,
+    "cp": _copy,
+    "systemctl": _systemctl,
+}
+"""What a command does, or what is looked at instead."""
+
+
+# docs/
+
+
+@tries(
+    "docs/architecture.md",
+    "cli.py  testing.py                    a command line, a test: Settings and a Server",
+    "observing.py                          what the settings ask for, put together",
+)
+def _rooms(text: str, directory: Path) -> None:
+    """No code, but a table: `test_the_rooms_are_those_of_the_house` looks at all of it."""
+    assert re.findall(r"(\w+)\.py", text)
+
+
+def units(text: str) -> dict[str, str]:
+    """The files of a block, each behind a comment with its path."""
+    parts = re.split(r"(?m)^# /etc/systemd/system/(\S+)\n", text)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@tries("docs/deployment.md", "# /etc/systemd/system/shop.socket")
+def _units(text: str, directory: Path) -> None:
+    found = {}
+    for name, unit in units(text).items():
+        found[name] = configparser.ConfigParser(interpolation=None)
+        found[name].optionxform = str  # type: ignore[assignment, method-assign]
+        found[name].read_string(unit)
+    assert found["shop.socket"]["Socket"]["Backlog"] == str(Settings().backlog)
+    service = found["shop.service"]["Service"]
+    assert int(service["TimeoutStopSec"]) > Settings().graceful_timeout
+    program, *arguments = shlex.split(service["ExecStart"].replace("/opt/shop", str(directory)))
+    assert Path(program).name == "hypoll"
+    (directory / "app.py").write_text(APP)
+    assert arguments[-2:] == ["--app-dir", str(directory)]
+    check_command(arguments[:-2], directory)
+
+
+@tries("docs/files.md", "from hypoll import File, Response, Routes")
+def _files(text: str, directory: Path) -> None:
+    (directory / "public").mkdir()
+    (directory / "reports").mkdir()
+    (directory / "public" / "a.css").write_text("a{}")
+    (directory / "terms.pdf").write_bytes(b"%PDF")
+    (directory / "reports" / "7.csv").write_text("a,b")
+    with contextlib.chdir(directory), TestClient(module(text)["routes"]) as client:
+        asset = client.get("/assets/a.css")
+        assert (asset.text, asset.headers["Cache-Control"]) == ("a{}", "public, max-age=3600")
+        assert client.get("/terms").headers["Content-Type"] == "application/pdf"
+        report = client.get("/reports/7")
+        assert (report.text, report.headers["Content-Disposition"]) == ("a,b", "attachment")
+        assert client.get("/reports/8").status_code == 404
+        assert client.get("/assets/..%2Fterms.pdf").status_code == 404
+
+
+@contextlib.contextmanager
+def handlers(directory: Path) -> Iterator[tuple[TestClient, dict[str, Any]]]:
+    """All examples of docs/handlers.md in one module, as they belong together, and served."""
+    names: dict[str, Any] = {
+        "routes": Routes(),
+        "Response": Response,
+        "asyncio": asyncio,
+        "queue": queue,
+        "prices": {7: 42},
+        "STORE": directory / "store",
+        "log_lines": queue.Queue(),
+        "client": httpx.AsyncClient(),
+    }
+    names["routes"].on_stop(names["client"].aclose)
+    (directory / "store").mkdir()
+    with sqlite3.connect(directory / "orders.db") as database:
+        database.execute("create table orders (id integer, item text)")
+        database.execute("insert into orders values (1, 'tea')")
+    database.close()
+    text = "\n".join(example.text for example in examples() if example.document == "docs/handlers.md")
+    names = module(text, **names)
+    with contextlib.chdir(directory), TestClient(names["routes"]) as client:
+        yield client, names
+
+
+@tries("docs/handlers.md", '@routes.get("/price/{id:int}")', "import sqlite3")
+def _kinds(text: str, directory: Path) -> None:
+    with handlers(directory) as (client, names), ThreadPoolExecutor(8) as pool:
+        assert client.get("/price/7").json() == {"price": 42}
+        names["UPSTREAM"] = client.base_url + "/price/7"
+        assert client.get("/quote").json() == {"price": 42}
+        urls = [client.base_url + "/orders"] * 40
+        answers = list(pool.map(lambda url: requests.get(url, timeout=10).json(), urls))
+        assert answers == [[[1, "tea"]]] * 40
+
+
+@tries("docs/handlers.md", '@routes.get("/log", threaded=True)')
+def _log(text: str, directory: Path) -> None:
+    with handlers(directory) as (client, names), client.get("/log", stream=True) as answer:
+        names["log_lines"].put(b"one\n")
+        assert next(answer.iter_lines()) == b"one"
+
+
+@tries("docs/handlers.md", '@routes.put("/files/{id:uuid}", threaded=True, stream=True)')
+def _upload(text: str, directory: Path) -> None:
+    name = uuid.uuid4()
+    with handlers(directory) as (client, _):
+        assert client.put(f"/files/{name}", data=b"content" * 100_000).status_code == 204
+        for wicked in ("..%2Fout", "..%2F..%2Fout", "%2Ftmp%2Fout", "..", ".%00"):
+            assert client.put(f"/files/{wicked}", data=b"wicked").status_code in (400, 404)
+    assert (directory / "store" / f"{name}.bin").read_bytes() == b"content" * 100_000
+    assert {path.name for path in directory.rglob("*")} == {"store", "orders.db", f"{name}.bin"}
+
+
+@tries(
+    "docs/observing.md",
+    '192.0.2.7 - - [14/Nov/2023:22:13:20 +0000] "GET /users/7?a=b HTTP/1.1" 200 187 "-" "curl/8.5" 0.000412'
+    " b6f0c2d1a9000017",
+)
+def _line(text: str, directory: Path) -> None:
+    """The line of a request like it has the same shape."""
+    (directory / "app.py").write_text(APP.replace('"/"', '"/users/{id:int}"').replace("(request)", "(request, id)"))
+    log = directory / "log"
+    command = ["-m", "hypoll", "app:routes", "--bind", "127.0.0.1:0", "--access-log", "text", "--access-log-file"]
+    master = Master(directory, [*command, str(log)])
+    try:
+        headers = {"User-Agent": "curl/8.5"}
+        requests.get(f"http://127.0.0.1:{master.port}/users/7?a=b", headers=headers, timeout=10)
+        master.popen.terminate()
+        master.wait()
+    finally:
+        master.end()
+    shape = [(r"\[[^]]+\]", "[T]"), (r"\d+\.\d+\.\d+\.\d+", "A"), (r"\b[0-9a-f]{16}\b", "I"), (r"0\.\d{6}", "S")]
+    shape.append((r" 200 \d+ ", " 200 N "))
+    shapes = []
+    for line in (text, log.read_text()):
+        for pattern, mark in shape:
+            line = re.sub(pattern, mark, line)
+        shapes.append(line.strip())
+    assert shapes[0] == shapes[1]
+
+
+@tries("docs/production.md", "FROM hypoll", "FROM python:3.11-slim AS build")
+def _image(text: str, directory: Path) -> None:
+    own = (ROOT / "Dockerfile").read_text()
+    for instruction, rest in re.findall(r"(?m)^(\w+) (.+)$", text):
+        if instruction == "FROM" and rest.startswith("python:"):
+            default = re.search(r"(?m)^ARG PYTHON=(\S+)$", own)
+            assert default is not None
+            assert rest.startswith(f"python:{default[1]}-slim"), "for the same Python"
+        elif instruction == "COPY" and rest.startswith("app.py"):
+            assert rest.split()[1] == "/app/"
+            assert "/app" in own
+        elif instruction == "CMD":
+            check_command(json.loads(rest), directory)
+        else:
+            assert instruction in {"FROM", "COPY", "RUN", "ENV"}
+
+
+@tries("docs/wsgi.md", "# app.py", "gunicorn app:application")
+def _routes_as_wsgi(text: str, directory: Path) -> None:
+    """The two belong together: gunicorn's own worker serves the routes."""
+    (code,) = (example.text for example in examples() if example[:2] == ("docs/wsgi.md", "# app.py"))
+    (line,) = (example.text for example in examples() if example[:2] == ("docs/wsgi.md", "gunicorn app:application"))
+    (directory / "app.py").write_text(APP + code)
+    (words,) = commands(line)
+    master = Master(directory, ["-m", *words, "--bind", "127.0.0.1:0", "--no-control-socket"])
+    try:
+        assert master.get("/") == (200, b"served")
+    finally:
+        master.end()
