@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
@@ -13,7 +14,7 @@ import pytest
 
 from hypoll import HTTPError
 from hypoll.http import ClientDisconnect
-from hypoll.intake import HIGH_WATER, TaskIntake, ThreadIntake
+from hypoll.intake import HIGH_WATER, SMALL, TaskIntake, ThreadIntake
 
 PATIENCE = 5.0
 KINDS = [ThreadIntake, TaskIntake]
@@ -56,20 +57,35 @@ def read(intake: Any) -> bytes:
 @pytest.mark.parametrize("kind", KINDS)
 def test_pieces_come_in_order_then_the_end_again_and_again(kind, demands):
     intake = kind(demands)
-    intake.put([b"a", b"b"])
-    intake.put([b"c"])
+    first, second, third = (letter * SMALL for letter in (b"a", b"b", b"c"))
+    intake.put([first, second])
+    intake.put([third])
     intake.end()
-    assert [take(intake) for _ in range(5)] == [b"a", b"b", b"c", None, None]
+    assert [take(intake) for _ in range(5)] == [first, second, third, None, None]
     assert demands.count == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_pieces_that_wait_are_joined(kind, demands):
+    """However they came: many at once, or one by one."""
+    intake = kind(demands)
+    intake.put([b"ab"] * (HIGH_WATER // 8))
+    for _ in range(HIGH_WATER // 8):
+        intake.put([b"cd"])
+    assert intake.size == HIGH_WATER // 2
+    assert sum(sys.getsizeof(piece) for piece in intake._pieces) < 1.02 * intake.size
+    intake.end()
+    assert read(intake) == b"ab" * (HIGH_WATER // 8) + b"cd" * (HIGH_WATER // 8)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_read_gives_all_that_is_left(kind, demands):
     intake = kind(demands)
-    intake.put([b"a", b"b", b"c"])
+    intake.put([b"a" * SMALL])
+    intake.put([b"b", b"c" * SMALL])
     intake.end()
-    assert take(intake) == b"a"
-    assert read(intake) == b"bc"
+    assert take(intake) == b"a" * SMALL
+    assert read(intake) == b"b" + b"c" * SMALL
     assert read(intake) == b""
 
 
