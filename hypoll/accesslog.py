@@ -140,17 +140,15 @@ def text_render(clock: Callable[[], float] = time.time) -> Render:
     return render
 
 
-class _Fixed(dict[tuple[bytes, Section, str, str, int, str], bytes]):
+class _Fixed(dict[tuple[bytes, str, str, str, int, str], bytes]):
     """What the lines of requests have in common that differ in numbers only, by what it is made of.
 
-    Text of clients gets into a line by orjson alone, and only here.
+    Text of clients gets into a line by orjson alone, and only here. A header section is no part of the key: it would be
+    kept with all its fields, however many, for as long as the line.
     """
 
-    def __init__(self) -> None:
-        self._agents = _Fields("user-agent", printable)
-
-    def __missing__(self, key: tuple[bytes, Section, str, str, int, str]) -> bytes:
-        target, section, method, route, status, client = key
+    def __missing__(self, key: tuple[bytes, str, str, str, int, str]) -> bytes:
+        target, agent, method, route, status, client = key
         path = target.partition(b"?")[0].decode("latin-1")
         text = _json(
             {
@@ -159,10 +157,10 @@ class _Fixed(dict[tuple[bytes, Section, str, str, int, str], bytes]):
                 "route": route or None,
                 "status": status,
                 "client": client or None,
-                "user_agent": self._agents[section] or None,
+                "user_agent": agent or None,
             }
         )
-        if len(target) <= REMEMBERED_SIZE and section.shared:
+        if len(target) <= REMEMBERED_SIZE:
             if len(self) >= REMEMBERED:
                 self.clear()
             self[key] = text
@@ -197,6 +195,7 @@ class JSONLines:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._read = _Clock("%Y-%m-%dT%H:%M:%S", clock).read
         self._fixed = _Fixed()
+        self._agents = _Fields("user-agent", printable)
 
     def __call__(self, exchanges: list[Fields]) -> list[bytes]:
         """The lines of a turn's exchanges."""
@@ -230,7 +229,7 @@ class JSONLines:
 
     def _beginning(self, series: Series, received: int, sent: int) -> bytes:
         """What the line of an exchange has before its id. It is kept for the next of these sizes."""
-        key = series.target, series.section, series.method, series.route, 200, series.client
+        key = series.target, self._agents[series.section], series.method, series.route, 200, series.client
         known = b'%b,"received":%d,"sent":%d,"request_id":"' % (self._fixed[key], received, sent)
         series.beginning, series.received, series.sent = known, received, sent
         return known
@@ -242,7 +241,8 @@ class JSONLines:
             nothing = {"method": None, "path": None, "route": route or None, "status": status}
             known = _json({**nothing, "client": client or None, "user_agent": None})
         else:
-            known = self._fixed[request.target, request.section, request.method, route, status, client]
+            agent = self._agents[request.section]
+            known = self._fixed[request.target, agent, request.method, route, status, client]
         # Letters and digits are the same in JSON.
         identity = b'"%b"' % name.encode() if name.isalnum() and name.isascii() else _string(name)
         handler = _milliseconds(int((record.returned - record.called) * 1e6 + 0.5)) if record.called else b"null"
