@@ -39,6 +39,7 @@ class Served:
     """`python -m hypoll` serving `app.py`, with a connection kept to ask it for its counts.
 
     app: another module beside `app.py`.
+    attribute: the application's name in it.
     options: of the command line.
     descriptors: RLIMIT_NOFILE of the process, hard and soft.
     memory: its RLIMIT_AS in KiB.
@@ -46,16 +47,18 @@ class Served:
     The listener is bound here and inherited, so clients can connect at once.
     """
 
-    def __init__(self, *options: str, app: str = "app", descriptors: int = 0, memory: int = 0) -> None:
+    def __init__(
+        self, *options: str, app: str = "app", attribute: str = "routes", descriptors: int = 0, memory: int = 0
+    ) -> None:
         self.options = options
-        self.app = app
+        self.app = f"{app}:{attribute}"
         self.limits = [f"ulimit -n {descriptors}"] * bool(descriptors) + [f"ulimit -v {memory}"] * bool(memory)
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by __exit__
 
     def __enter__(self) -> Served:
         with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
             self.address: Address = listener.getsockname()
-            command = [sys.executable, "-m", "hypoll", f"{self.app}:routes", "--app-dir", str(HERE)]
+            command = [sys.executable, "-m", "hypoll", self.app, "--app-dir", str(HERE)]
             # A stall of a machine that is busy is no failure, and its stack looks like one.
             command += ["--bind", f"fd://{listener.fileno()}", "--slow-callback", "0", *self.options]
             if self.limits:

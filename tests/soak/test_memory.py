@@ -1,0 +1,110 @@
+"""The nastiest shapes of traffic, in short form: the memory that they cost the server is bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.faults.harness import MIB, Address, Served
+
+pytestmark = pytest.mark.full
+
+PATIENCE = 30.0
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@contextlib.contextmanager
+def connected(address: Address, count: int) -> Iterator[list[socket.socket]]:
+    """So many connections."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(socket.create_connection(address, timeout=PATIENCE)) for _ in range(count)]
+
+
+def stuff(clients: list[socket.socket], data: Callable[[int], bytes]) -> None:
+    """Send until the server takes no more of any of them; `data` makes more of it for one of them."""
+    for client in clients:
+        client.setblocking(False)
+    quiet = 0
+    while quiet < 3:
+        _, writable, _ = select.select([], clients, [], 0.5)
+        quiet = 0 if writable else quiet + 1
+        for client in writable:
+            with contextlib.suppress(BlockingIOError):
+                client.send(data(clients.index(client)))
+
+
+def grown(server: Served, before: int) -> float:
+    """MiB of memory that came on top."""
+    return (server.memory() - before) / MIB
+
+
+def test_slow_readers_of_long_answers_cost_the_spool_and_no_more():
+    """64 clients ask for 8 MiB each, made on threads, and read none of it."""
+    options = ("--spool-memory", "4MiB", "--spool-disk", "16MiB", "--write-timeout", "60")
+    with Served(*options, app="nasty") as server:
+        before = server.memory()
+        with connected(server.address, 64) as clients:
+            for client in clients:
+                client.sendall(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
+            for client in clients:
+                assert client.recv(12) == b"HTTP/1.1 200"
+            assert server.ask("/") == b"ok"
+            # 4 MiB of spool, and for each of them a thread, its piece of 64 KiB and what its connection holds.
+            assert grown(server, before) < 4 + 64 * 0.5
+        server.assert_no_failure()
+
+
+def test_tiny_chunks_that_a_handler_does_not_take_weigh_what_they_are():
+    """64 clients send chunks of 2 bytes to handlers that take none: 64 KiB of content are read ahead for each."""
+    chunks = b"2\r\nab\r\n" * 4096
+    with Served("--threads", "64", "--body-timeout", "60", app="nasty") as server:
+        before = server.memory()
+        with connected(server.address, 64) as clients:
+            for client in clients:
+                client.sendall(b"POST /ignored HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+            stuff(clients, lambda number: chunks)
+            # A thread, and 64 KiB with what they were received in.
+            assert grown(server, before) < 64 * 0.4
+        server.assert_no_failure()
+
+
+def test_header_sections_that_never_repeat_are_not_kept_by_the_access_log():
+    """3,000 requests with 95 short fields, and 3,000 with 12 KiB of them, no two alike; the handler looks at all."""
+    numbers = itertools.count()
+    with Served("--access-log", "json", "--access-log-file", "/dev/null", "--request-id", app="nasty") as server:
+        assert server.ask("/") == b"ok"
+        before = server.memory()
+        with connected(server.address, 10) as clients:
+            for client, _ in itertools.product(clients, range(300)):
+                number = next(numbers)
+                short = "".join(f"x{field}: {number}\r\n" for field in range(95))
+                long = f"User-Agent: {'u' * 200}{number}\r\nX-Filler: {'x' * 11_000}{number}\r\n"
+                for fields in (short, long):
+                    client.sendall(f"GET /fields?{'q' * 100}{number} HTTP/1.1\r\nHost: a\r\n{fields}\r\n".encode())
+                    received = b""
+                    while not received.endswith(b"all"):
+                        received += client.recv(65536)
+            assert grown(server, before) < 8
+        server.assert_no_failure()
+
+
+def test_uploads_of_600_bytes_a_second_cost_what_has_come_of_them():
+    """200 clients of a WSGI application send their first 600 bytes of 16 MiB, and some more each tenth of a second."""
+    with Served("--threads", "4", app="nasty", attribute="wsgi") as server:
+        before = server.memory()
+        with connected(server.address, 200) as clients:
+            for client in clients:
+                client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (16 * MIB - 1))
+            for _ in range(30):
+                for client in clients:
+                    client.sendall(b"u" * 60)
+                assert server.ask("/") == b"0", "no thread is held by them"
+                time.sleep(0.1)  # their pace: nothing tells that it is time to send
+            assert grown(server, before) < 200 * 0.05
+        server.assert_no_failure()
