@@ -147,6 +147,10 @@ class FileSource:
         self._part.release()
 
 
+class CutError(Exception):
+    """A body failed before its end, which was logged."""
+
+
 class TaskSource:
     """An async iterator, run by the task of its request."""
 
@@ -156,10 +160,13 @@ class TaskSource:
         self._stream = stream
         self._ready: Callable[[], object] | None = ready
         self._piece: bytes | None = b""
+        self._failed = False
         self._waiter: asyncio.Future[None] | None = None
 
     def pull(self, sock: socket.socket, output: Buffers) -> Pull:
-        """Give the piece that has come."""
+        """Give the piece that has come. Raises `CutError` when the iterator has failed behind it."""
+        if self._failed:
+            raise CutError
         piece = self._piece
         if piece is None:
             return Pull.END
@@ -191,6 +198,12 @@ class TaskSource:
         finally:
             await self._stream.aclose()
 
+    def fail(self, error: BaseException) -> None:
+        """`run` has raised this: what came before it is sent, then the connection is cut."""
+        log_cut(error)
+        self._failed = True
+        self._tell(b"")
+
     async def _give(self, piece: bytes) -> None:
         self._tell(piece)
         if self._piece and self._ready is not None:  # it wasn't taken: output waits for the peer
@@ -208,8 +221,8 @@ class TaskSource:
 
 
 def log_cut(error: BaseException) -> None:
-    """Say why a body ended before its end; of a client that has gone there is nothing to say."""
-    if not isinstance(error, ClientDisconnect):
+    """Say why a body ended before its end, once; of a client that has gone there is nothing to say."""
+    if not isinstance(error, (ClientDisconnect, CutError)):
         # The head is out: the missing end is all that can tell the client.
         log.error("a response's body failed: the connection is cut", exc_info=error)
     error.__traceback__ = None  # an application's constant would keep what it was raised in

@@ -222,7 +222,19 @@ class Connection:
         if error.__cause__ is not None:
             log_cut(error.__cause__)
         error.__traceback__ = error.__cause__ = None
-        self.close()
+        self._cut()
+
+    def _cut(self) -> None:
+        """End the connection where the answer under way has no end."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.abandon()
+        if self.writer.until_close:
+            self.close()
+            return
+        # Not at once: what the peer has sent and isn't read would reset the answers before this one.
+        self.writer.clear()
+        self.guard(self._begin_to_linger)
 
     def guard(self, step: Callable[..., object], *args: object) -> None:
         """Take a step that no edge is the reason of, and close when it fails, as `on_events` does."""

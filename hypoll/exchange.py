@@ -372,9 +372,10 @@ class Exchange(Job):
                 if self._ending:
                     return
                 raise
-            log_cut(error)
-            if source is not None and connection is not None:
-                connection.close()
+            if source is None:
+                log_cut(error)
+            else:
+                source.fail(error)
 
     def _escaped(self, error: BaseException) -> Response:
         """Answer what came out of a handler and is no failure that its application answers."""

@@ -332,6 +332,11 @@ class TellingConnection(Connection):
         self.mark(End.FAILED)
         super()._on_body_error(error)
 
+    def _cut(self) -> None:
+        if self.drafts:
+            self._tell(self.end or End.FAILED)
+        super()._cut()
+
     # what is told
 
     def _tell(self, end: End) -> None:

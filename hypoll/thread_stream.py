@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from hypoll.bodies import Pull
+from hypoll.bodies import CutError, Pull, log_cut
 from hypoll.encode import Framer
 from hypoll.message import ClientDisconnect, Streamed
 from hypoll.output import Buffers
@@ -53,7 +53,7 @@ class ThreadStream(Streamed):
         self._ending = False
         """Whether the body ends with the piece that is coming."""
         self._last = b""
-        self._error: BaseException | None = None
+        self._failed = False
 
     # the thread's side
 
@@ -107,11 +107,13 @@ class ThreadStream(Streamed):
     def _end(self, error: BaseException | None) -> None:
         self._threads.end_stream(self.job)
         self.job = _NO_JOB  # which leads back here
+        if error is not None and not (self._ended or self._closed):
+            log_cut(error)  # now: the client may never read so far
         with self._lock:
             if self._ended or self._closed:
                 return
             self._ended = True
-            self._error = error
+            self._failed = error is not None
             if self._hungry:
                 self._wake_loop()
 
@@ -150,7 +152,10 @@ class ThreadStream(Streamed):
         self._ready = ready
 
     def pull(self, sock: socket.socket, output: Buffers) -> Pull:
-        """Append what is here, framed. Raises what the body raised, and `OSError` when the spool can't be read."""
+        """Append what is here, framed.
+
+        Raises `CutError` behind the pieces of a body that failed, `OSError` when the spool can't be read.
+        """
         data = self._spool.take(PULL_SIZE)
         with self._lock:
             if data:
@@ -163,12 +168,8 @@ class ThreadStream(Streamed):
             if not self._ended:
                 self._hungry = True
                 return Pull.LATER
-        error, self._error = self._error, None
-        try:
-            if error is not None:
-                raise error
-        finally:
-            del error  # its traceback leads back here
+        if self._failed:
+            raise CutError
         if self._last:
             output.append(self._last)
         self.close()
@@ -203,7 +204,6 @@ class ThreadStream(Streamed):
         self._ready = None
         with self._lock:
             self._closed = True
-            self._error = None
             self._spool.close()
             self._room.notify()
 

@@ -1197,7 +1197,7 @@ def test_an_iterator_of_something_else_cuts_the_connection(wire, app, caplog):
     app.answers["/"] = lambda request: Response(iter(strings))
     wire.send(GET)
     wire.turner.until(lambda: wire.collect() >= 0 and wire.ended)
-    assert wire.is_in(Phase.CLOSED)
+    assert wire.is_in(Phase.LINGERING)
     assert "gives bytes, not str" in caplog.text
 
 
@@ -1228,6 +1228,8 @@ def test_an_iterator_that_fails_in_any_way_costs_its_connection_alone(wire, serv
 
     app.answers["/"] = lambda request: Response(pieces())
     wire.send(GET)
+    wire.await_phase(Phase.LINGERING)
+    wire.client.close()
     wire.await_phase(Phase.CLOSED)
     assert "a response's body failed" in caplog.text
     assert serve().talk(get("/next"))[0].status == 200

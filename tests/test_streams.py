@@ -984,6 +984,7 @@ def test_nothing_of_a_stream_waits_for_the_collector(kind, what, caplog):
             client.reset()
         elif what == "failing":
             client.rest()
+            client.close()
         else:
             client.answer()
             client.close()

@@ -7,7 +7,7 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import pytest
 from hypoll import File, HTTPError, Request, Response, Routes
 
 from .serving import PATIENCE, Client, Cut, running
+
+MIB = 1 << 20
 
 ERRORS: list[Callable[[], BaseException]] = [
     lambda: ValueError("no"),
@@ -123,6 +125,65 @@ def test_a_body_that_fails_is_cut_whatever_it_raises(kind, error, caplog):
         assert client.rest() == b"5\r\npiece\r\n"
         assert it.connect().ask(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n").body == b"other"
     assert "a response's body failed" in caplog.text
+
+
+async def pieces_of_task() -> AsyncIterator[bytes]:
+    yield bytes(MIB)
+    raise ValueError
+
+
+def pieces_of_loop() -> Iterator[bytes]:
+    yield bytes(MIB)
+    raise ValueError
+
+
+@pytest.mark.parametrize("kind", ["inline", "threaded", "async", "task"])
+def test_a_cut_takes_nothing_of_what_was_owed_before_it(kind, caplog):
+    """Though the client goes on sending, which a close would answer by a reset: what is on its way would be lost."""
+    routes = Routes()
+
+    async def wait(request: Request) -> Response:
+        return Response(pieces_of_task() if kind == "task" else pieces_of_loop())
+
+    routes.get("/large")(lambda request: bytes(MIB))
+    routes.get("/", threaded=kind == "threaded")(
+        wait if kind in ("async", "task") else lambda request: Response(pieces_of_loop())
+    )
+    with running(routes) as it:
+        client = it.connect(64 * 1024)
+        client.sock.settimeout(4 * PATIENCE)
+        client.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n" + b"x" * 100_000)
+        it.until(lambda: any(connection.writer.unfinished for connection in it.server.connections))
+        assert client.answer().body == bytes(MIB)
+        client.send(b"x" * 100_000)
+        assert client.head()[0] == 200
+        assert client.chunk() == bytes(MIB)
+        assert client.sock.recv(1) == b""  # an end, not a reset
+    assert caplog.text.count("a response's body failed") == 1
+
+
+@pytest.mark.parametrize("kind", ["threaded", "task"])
+def test_why_a_body_failed_is_logged_though_its_client_never_reads_so_far(kind, caplog):
+    routes = Routes()
+
+    def pieces() -> Iterator[bytes]:
+        yield bytes(8 * MIB)
+        raise ValueError
+
+    async def wait(request: Request) -> Response:
+        async def body() -> AsyncIterator[bytes]:
+            yield bytes(8 * MIB)
+            raise ValueError
+
+        return Response(body())
+
+    routes.get("/", threaded=kind == "threaded")(wait if kind == "task" else lambda request: Response(pieces()))
+    with running(routes) as it:
+        client = it.connect(4096)
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        it.until(lambda: "a response's body failed" in caplog.text)
+        client.reset()
+    assert caplog.text.count("a response's body failed") == 1
 
 
 @pytest.mark.parametrize("kind", ["inline", "threaded", "async"])
