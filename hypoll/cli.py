@@ -35,6 +35,9 @@ from hypoll.version import __version__
 from hypoll.wsgi import WSGIApplication, misfit
 from hypoll.wsgi_face import Face
 
+RELOAD_GRACE = 1.0
+"""Seconds that requests under way have to end when a file has changed."""
+
 RELOAD_PATIENCE = 5.0
 """Seconds beyond `graceful_timeout` after which --reload kills a server that hangs."""
 
@@ -323,11 +326,14 @@ def _reload(app: str, directory: str, log_level: str, settings: Settings, proces
     listeners = [] if settings.reuse_port else [listen(address, settings) for address in addresses]
     bind = tuple(f"fd://{listener.fileno()}" for listener in listeners) or addresses
     arguments = [app, "--app-dir", directory, "--log-level", log_level]
-    arguments += _arguments(dataclasses.replace(settings, bind=bind))
+    # Nobody is to wait for who holds a stream or a connection while somebody tries what was just changed.
+    grace = min(settings.graceful_timeout, RELOAD_GRACE)
+    hasty = dataclasses.replace(settings, bind=bind, drain_wait=0.0, drain_keep_alive=0.0, graceful_timeout=grace)
+    arguments += _arguments(hasty)
     if processes.workers:  # without them theirs have no meaning
         arguments += _arguments(dataclasses.replace(processes, reload=False))
     on_change = signal.SIGHUP if processes.workers else signal.SIGTERM
-    patience = settings.graceful_timeout + RELOAD_PATIENCE
+    patience = grace + RELOAD_PATIENCE
     try:
         return Reloader(command_of(arguments), directory, listeners, on_change, patience, settings).run()
     finally:

@@ -347,6 +347,11 @@ class Server:
         """`drain` without waiting for who has asked for nothing: where no proxy is."""
         self._drain_after(0.0)
 
+    def cut_streams(self) -> None:
+        """Close the connections whose answers go on, as at the end of `graceful_timeout`: where nobody minds."""
+        for connection in [connection for connection in self.connections if connection.writer.source is not None]:
+            connection.close()
+
     def _drain_after(self, idle_time: float) -> None:
         if self.status is not Status.SERVING:
             return

@@ -61,10 +61,10 @@ class TestClient(requests.Session):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Stop the server when its requests under way are answered."""
+        """Stop the server when its requests under way are answered. A stream that hasn't ended is cut."""
         super().close()
         if self._thread is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._server.drain_at_once)
+            self._loop.call_soon_threadsafe(self._drain)
             self._thread.join()
         self.base_url = ""
 
@@ -76,6 +76,11 @@ class TestClient(requests.Session):
         # urljoin would take the first segment of //a/b for a host.
         joined = self.base_url + text if text.startswith("/") else urljoin(self.base_url + "/", text)
         return super().request(method, joined, *args, **kwargs)
+
+    def _drain(self) -> None:
+        """Have the server stop: requests under way are waited for, but neither idle connections nor streams."""
+        self._server.drain_at_once()
+        self._loop.call_soon(self._loop.call_soon, self._server.cut_streams)  # when event streams have ended cleanly
 
     def _serve(self) -> None:
         engine = Engine(self._routes, self._settings)

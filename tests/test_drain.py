@@ -200,6 +200,51 @@ def test_a_test_client_waits_for_no_idle_connection():
     idle.close()
 
 
+def test_a_test_client_waits_for_no_stream():
+    routes = Routes()
+
+    def pieces() -> Iterator[bytes]:
+        while True:
+            yield b"piece"
+            time.sleep(0.001)
+
+    routes.get("/", threaded=True)(lambda request: Response(pieces()))
+    begun = time.monotonic()
+    with TestClient(routes) as client, client.get("/", stream=True) as answer:
+        assert next(answer.iter_content(5)) == b"piece"
+        client.__exit__()
+    assert time.monotonic() - begun < 10
+
+
+def test_a_reload_waits_for_no_stream(tmp_path):
+    pytest.importorskip("watchfiles")
+    source = """
+import time
+from hypoll import Response, Routes
+routes = Routes()
+def pieces():
+    while True:
+        yield b"piece"
+        time.sleep(0.01)
+routes.get("/stream", threaded=True)(lambda request: Response(pieces()))
+routes.get("/")(lambda request: "first")
+"""
+    (tmp_path / "app.py").write_text(source)
+    master = Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0", "--reload"))
+    try:
+        address = master.says(r"serves app:routes on (http://[0-9.:]+)")[1]
+        host, _, port = address.removeprefix("http://").rpartition(":")
+        with socket.create_connection((host, int(port)), PATIENCE) as sock:
+            sock.sendall(GET % b"stream")
+            assert b"piece" in sock.recv(4096) + sock.recv(4096)
+            begun = time.monotonic()
+            (tmp_path / "app.py").write_text(source.replace("first", "second"))
+            master.says("serves app:routes on", 2)
+            assert time.monotonic() - begun < 10
+    finally:
+        master.end()
+
+
 APP = """
 from hypoll import Routes
 routes = Routes()
