@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from hypoll.files import File
+from hypoll.forks import keep_out
 from hypoll.http import FAILURES, ClientDisconnect, HTTPError, Request, Response, json_response, problem
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -19,6 +20,7 @@ log = logging.getLogger("hypoll.error")
 
 def failure(request: Request, error: BaseException) -> Response:
     """What the client is told of an exception: an `HTTPError` as it is, anything else as 500, its traceback logged."""
+    keep_out(error)
     if isinstance(error, HTTPError):
         error.__traceback__ = None  # an application's constant would gather one more, and its request, with each raise
         return problem(error, request.id)

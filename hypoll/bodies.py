@@ -19,6 +19,7 @@ from typing import Protocol
 from hypoll.answers import close_body
 from hypoll.encode import COPY_LIMIT
 from hypoll.files import Slice
+from hypoll.forks import keep_out
 from hypoll.http import FAILURES, ClientDisconnect
 from hypoll.output import SEND_SIZE, Buffers, PeerGone
 
@@ -84,6 +85,7 @@ class InlineSource:
             try:
                 piece = self._context.run(next, self._stream, None)
             except FAILURES as failed:
+                keep_out(failed)
                 if not size or isinstance(failed, KeyboardInterrupt):
                     raise
                 self._error = failed  # what came before it is owed
@@ -222,6 +224,7 @@ class TaskSource:
 
 def log_cut(error: BaseException) -> None:
     """Say why a body ended before its end, once; of a client that has gone there is nothing to say."""
+    keep_out(error)
     if not isinstance(error, (ClientDisconnect, CutError)):
         # The head is out: the missing end is all that can tell the client.
         log.error("a response's body failed: the connection is cut", exc_info=error)

@@ -42,6 +42,7 @@ from hypoll.encode import (
 )
 from hypoll.exchange import Exchange, PlainExchange, too_slow
 from hypoll.files import Slice
+from hypoll.forks import keep_out
 from hypoll.http import (
     FAILURES,
     ClientDisconnect,
@@ -205,6 +206,7 @@ class Connection:
 
     def _on_failure(self, error: Exception) -> None:
         """The one place that knows what an exception means for the connection."""
+        keep_out(error.__cause__ if isinstance(error, BodyError) else None)  # a forked child's sockets fail
         if isinstance(error, HTTPError):
             self.refuse(error)
         elif isinstance(error, BodyError):

@@ -26,6 +26,7 @@ from hypoll.answers import close_body
 from hypoll.bodies import TaskSource, log_cut
 from hypoll.encode import CONTENTLESS, framer_of
 from hypoll.files import File, OpenFile, Slice
+from hypoll.forks import keep_out
 from hypoll.http import (
     FAILURES,
     ClientDisconnect,
@@ -211,6 +212,7 @@ class Exchange(Job):
 
     def send(self, answer: Response) -> None:
         """Send an answer before the handler's end. On its thread."""
+        keep_out()
         self._sent = True
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self.means.loop.call_soon_threadsafe(self._respond, answer)
@@ -379,6 +381,7 @@ class Exchange(Job):
 
     def _escaped(self, error: BaseException) -> Response:
         """Answer what came out of a handler and is no failure that its application answers."""
+        keep_out(error)
         request = self.request
         where, name = f"{request.method} {request.raw_path}", request.id
         log.error("%s failed, request %s", where, name, exc_info=error, extra={"request_id": name})

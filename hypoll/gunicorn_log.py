@@ -15,11 +15,14 @@ from gunicorn.glogging import Logger
 from hypoll import errorlog
 from hypoll.answers import failure
 from hypoll.environ import Environs, unambiguous
+from hypoll.forks import keep_out
 from hypoll.http import FAILURES, Deferred
 from hypoll.message import JSON, Request, Response, reason
 from hypoll.observe import Fields, Observer, Record, make_record
 from hypoll.shared import Answer
 from hypoll.version import __version__
+
+log = logging.getLogger("hypoll.error")
 
 
 class Forward(logging.Handler):
@@ -175,4 +178,15 @@ class _Told(Observer):
                 named = environ | {"REMOTE_ADDR": environ["REMOTE_ADDR"] or "-"}
                 self._worker.log.access(answered, asked, named, timedelta(seconds=record.ended - record.began))
             if self._hooked and record.request is not None:
-                self._worker.cfg.post_request(self._worker, asked, environ, answered)
+                self._call(asked, environ, answered)
+
+    def _call(self, asked: HookRequest, environ: dict[str, Any], answered: HookResponse) -> None:
+        """Call `post_request`. One that fails takes nothing from the others of the turn."""
+        try:
+            self._worker.cfg.post_request(self._worker, asked, environ, answered)
+        except KeyboardInterrupt:
+            raise
+        except FAILURES as error:
+            keep_out(error)
+            log.exception("the post_request hook failed")
+        keep_out()

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from hypoll.forks import keep_out
 from hypoll.message import FAILURES, Request, Response
 from hypoll.routing import RouteError, check_hook, name_of
 
@@ -130,6 +131,7 @@ class Health:
         try:
             failure = "" if check() is not False else "failed"
         except FAILURES as error:
+            keep_out(error)
             raised = error
             failure = f"failed: {type(error).__name__}"
         if failure and name not in self._failing:

@@ -10,6 +10,7 @@ from types import CoroutineType
 from typing import Any
 
 from hypoll.answers import failure, to_response
+from hypoll.forks import keep_out
 from hypoll.http import FAILURES, HTTPError, Kind, Request, Response
 from hypoll.routing import Route
 
@@ -124,6 +125,11 @@ async def call_here(call: Callable[[], Any]) -> Any:
 
 def run_hook(hook: Callable[[], Any], complete: Complete) -> None:
     """Call a hook of the application's start or end."""
-    result = hook()
-    if isinstance(result, CoroutineType):
-        complete(result)
+    try:
+        result = hook()
+        if isinstance(result, CoroutineType):
+            complete(result)
+    except BaseException as error:
+        keep_out(error)
+        raise
+    keep_out()

@@ -24,6 +24,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 import weakref
@@ -83,10 +84,21 @@ def _in_child() -> None:
     # A child begins without children of its own: a worker must not inherit that its master has forked before.
     _forks.clear()
     for signals in list(_signals):
-        signals.close()
+        signals.forget()
+
+
+def has_loops() -> bool:
+    """Whether the process has a loop that isn't closed."""
+    return any(not loop.closed for loop in list(_loops))
+
+
+def abandon_loops(ended: Any) -> bool:
+    """`Loop.abandon` for all. Whether there was any."""
+    return sum(loop.abandon(ended) for loop in list(_loops)) > 0
 
 
 _signals: weakref.WeakSet[_Signals] = weakref.WeakSet()
+_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
 
 os.register_at_fork(after_in_parent=_on_fork, after_in_child=_in_child)
 
@@ -172,6 +184,10 @@ class Loop:
         self._from_threads: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self.register(self._wakeup, self._on_wakeup, IN)
         self._signals = _Signals(self)
+        self._abandon_callbacks: list[Callable[[Any], object]] = []
+        self._ended: Any = None
+        """Called for whatever comes back to a loop that a forked child has abandoned."""
+        _loops.add(self)
         self._plan_wake()
 
     # descriptors
@@ -337,6 +353,8 @@ class Loop:
 
     def stopped(self) -> None:
         """Take back a `stop`: whoever runs the loop has ended."""
+        if self._ended is not None:
+            self._ended(sys.exc_info()[1])
         self.stopping = False
 
     def fileno(self) -> int:
@@ -380,6 +398,48 @@ class Loop:
         finally:
             self._turning = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed, or abandoned."""
+        return self._closed
+
+    def on_abandon(self, callback: Callable[[Any], object]) -> None:
+        """Run `callback(ended)` when a forked child abandons the loop: for what else would go on there."""
+        self._abandon_callbacks.append(callback)
+
+    def abandon(self, ended: Any) -> bool:
+        """Be of no use any more, in a forked child of the process that the loop is of. False: it was closed before.
+
+        The epoll set, the descriptors in it and what was to run are the parent's: the child lets go of its copies of
+        the former without a trace (closing a copy of a descriptor takes none out of an epoll set, epoll(7)), and
+        forgets the latter. A number that belonged to the parent's server is /dev/null, so that its late users in the
+        child harm nobody, and no file that the child opens has it.
+
+        ended: is called in place of the next callback or turn.
+        """
+        if self._closed:
+            return False
+        self._closed = True
+        with contextlib.suppress(OSError):
+            self._epoll.close()
+        with contextlib.suppress(OSError):
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            for fd in (*self.registered(), *self._late, self._wakeup):
+                os.dup2(null, fd, inheritable=False)
+            os.close(null)
+        self._epoll = self._ended = ended
+        self._callbacks[:] = [ended] * len(self._callbacks)
+        self._ready.clear()
+        self._ready.append((ended, ()))
+        for forgotten in (self._timers, self._tick_callbacks, self._pause_callbacks, self._from_threads, self._late):
+            forgotten.clear()
+        self._wakeup_lock = threading.RLock()  # a thread that isn't here may hold the other
+        self.on_work = self.on_busy = None
+        callbacks, self._abandon_callbacks = self._abandon_callbacks, []
+        for callback in callbacks:
+            callback(ended)
+        return True
+
     def close(self) -> None:
         """Give back the loop's own descriptors and signal handlers. The registered ones stay their owners'."""
         if self._closed:
@@ -396,6 +456,7 @@ class Loop:
         self._timers.clear()
         self._tick_callbacks.clear()
         self._pause_callbacks.clear()
+        self._abandon_callbacks.clear()
 
     def _poll(self, timeout: float | None) -> list[tuple[int, int]]:
         try:
@@ -526,8 +587,8 @@ class _Signals:
     handler, run then, that asks for the callback. So it also works where another event loop drives this one and has
     the wake-up descriptor for itself.
 
-    A forked child shares that descriptor, so it is closed there and the handlers are taken back: what the child gets
-    would be told to the parent's loop, and `terminate()` of a worker process would end the server instead.
+    A forked child shares that descriptor, so it is closed there, and the signals do what they do by default: what the
+    child gets would be told to the parent's loop, and `terminate()` of a worker process would end the server instead.
     """
 
     def __init__(self, loop: Loop) -> None:
@@ -561,6 +622,13 @@ class _Signals:
             signal.set_wakeup_fd(before, warn_on_full_buffer=False)
         self._reader.close()
         self._writer.close()
+
+    def forget(self) -> None:
+        """Be without handlers, in a forked child. Those from before were the server's, too."""
+        for signum in self._previous:
+            self._previous[signum] = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
+        self._previous_wakeup_fd = -1
+        self.close()
 
     def _handler(self, callback: Callback, urgent: Callable[[], None] | None) -> Callable[[int, object], None]:
         """What the interpreter runs in the main thread between two of its instructions."""

@@ -22,6 +22,7 @@ import socket
 import stat
 import sys
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 
@@ -235,6 +236,13 @@ class Outlet:
         self._failing = False
         self._resting = False
         self._lost = False
+        _outlets.add(self)
+
+    def forget(self) -> None:
+        """Write nothing of what waits, in a forked child: the lines are its parent's."""
+        self._lines.clear()
+        self._size = self._written = self.dropped = 0
+        self._chunk = b""
 
     def put(self, line: bytes) -> None:
         """Take a line with its LF, or count it as dropped."""
@@ -359,3 +367,14 @@ class Outlet:
             self._written = end
             self.dropped += 1
         self._chunk, self._written = self._chunk[self._written :], 0
+
+
+_outlets: weakref.WeakSet[Outlet] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    for outlet in list(_outlets):
+        outlet.forget()
+
+
+os.register_at_fork(after_in_child=_in_child)

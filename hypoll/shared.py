@@ -78,6 +78,7 @@ class Shared:
         """Connections whose input is read away, the oldest first."""
         # Where input goes that nobody wants. It isn't touched by the reads of TCP sockets, so it takes no memory.
         self.scratch = mmap.mmap(-1, SCRATCH_SIZE)
+        loop.on_abandon(self._abandon)
         self.told: Any = None
         """What `hypoll.telling` keeps here, when the connections are observed."""
 
@@ -85,6 +86,12 @@ class Shared:
         """Have each request answered by what `wrapper` makes of what answered it until now."""
         where = self.told or self
         where.answer = wrapper(where.answer)
+
+    def _abandon(self, ended: Any) -> None:
+        """In a forked child: begin no further request of those that were received."""
+        self.context = self.answer = ended
+        if self.told is not None:
+            self.told.answer = ended
 
     def tidy(self) -> None:
         """Forget what was remembered where it fills its memory: to be called once a second."""

@@ -7,11 +7,15 @@ turns hypoll's loop without waiting when it is readable: no second thread, and n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import importlib
 import logging
+import os
+import select
 import selectors
 import sys
+from collections import deque
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
@@ -39,6 +43,17 @@ def new_event_loop(uvloop: bool) -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
+def _epoll_sets() -> set[int]:
+    """The descriptors of epoll instances that the process has; none where there is no /proc."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[eventpoll]":
+                    found.add(int(name))
+    return found
+
+
 class Tasks:
     """Runs a `Loop` from an asyncio event loop, and coroutines beside it.
 
@@ -50,7 +65,9 @@ class Tasks:
 
     def __init__(self, loop: Loop, *, uvloop: bool = True) -> None:
         self.on_idle: Callable[[], object] = lambda: None
+        known = _epoll_sets()
         self.asyncio = new_event_loop(uvloop)
+        self._epoll_sets = _epoll_sets() - known
         self._loop = loop
         self.count = 0
         self.new: Callable[..., asyncio.Task[None]] = partial(_new_task, loop=self.asyncio)
@@ -62,6 +79,7 @@ class Tasks:
         self._failure: BaseException | None = None
         self.asyncio.add_reader(loop.fileno(), self._turn)
         loop.on_work = self._plan
+        loop.on_abandon(self._abandon)
 
     def __len__(self) -> int:
         """Tasks under way."""
@@ -134,6 +152,20 @@ class Tasks:
         self._end()
         self.asyncio.run_until_complete(self.asyncio.shutdown_asyncgens())
         self.asyncio.close()
+
+    def _abandon(self, ended: Any) -> None:
+        """In a forked child: have asyncio poll an empty set, not its parent's, and run nothing but `ended`.
+
+        What uvloop has begun to run in this turn it can't be kept from: steps of tasks whose sockets are gone.
+        """
+        for fd in self._epoll_sets:
+            with contextlib.suppress(OSError), select.epoll() as empty:
+                os.dup2(empty.fileno(), fd, inheritable=False)
+        ready = getattr(self.asyncio, "_ready", None)
+        if isinstance(ready, deque):
+            ready.clear()
+        with contextlib.suppress(RuntimeError):  # it is closed
+            self.asyncio.call_soon(ended)
 
     def _turn(self) -> None:
         """A turn of hypoll's loop that doesn't wait."""

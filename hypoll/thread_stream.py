@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from hypoll.bodies import CutError, Pull, log_cut
 from hypoll.encode import Framer
+from hypoll.forks import keep_out
 from hypoll.message import ClientDisconnect, Streamed
 from hypoll.output import Buffers
 from hypoll.spool import MEMORY_SHARE, Spool, SpoolSpace
@@ -63,6 +64,7 @@ class ThreadStream(Streamed):
         Raises `ClientDisconnect` when it has gone, `TypeError` for what isn't bytes, and `ValueError` when there is
         more than the response declares.
         """
+        keep_out()  # a forked child shares the spool's file
         framed: bytes | memoryview = self.framer.piece(piece)
         while True:
             taken = self._put(framed)
@@ -105,6 +107,7 @@ class ThreadStream(Streamed):
         self._end(error)
 
     def _end(self, error: BaseException | None) -> None:
+        keep_out(error)
         self._threads.end_stream(self.job)
         self.job = _NO_JOB  # which leads back here
         if error is not None and not (self._ended or self._closed):

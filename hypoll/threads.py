@@ -25,12 +25,14 @@ import itertools
 import logging
 import os
 import queue
+import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from hypoll.forks import keep_out
 from hypoll.loop import Loop
 from hypoll.settings import Settings
 
@@ -157,6 +159,7 @@ class Lease(Job):
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(call.finish)
             del call
+            keep_out()
 
     def reject(self) -> None:
         """Reject each call, and those to come."""
@@ -289,7 +292,8 @@ class Threads:
         return True
 
     def forget(self) -> None:
-        """Be without threads, in a forked child: its copies of the eventfds would wake those of its parent."""
+        """Be closed, in a forked child: its copies of the eventfds would wake the threads of its parent."""
+        self._closed = True
         self._sleepers.clear()
         self._jobs.clear()
         self._finished.clear()
@@ -430,6 +434,7 @@ class Threads:
             self._take_jobs(bed)
         finally:
             bed.close()
+            keep_out(sys.exc_info()[1])
 
     def _make_bed(self) -> _Bed:
         with self._lock:

@@ -10,6 +10,7 @@ import asyncio
 import atexit
 import contextvars
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, Protocol, cast
@@ -110,8 +111,13 @@ class Face:
         with self._starting:
             if not self._started:
                 self.routes.startup()
-                atexit.register(self.routes.shutdown)
+                atexit.register(self._stop, os.getpid())
                 self._started = True
+
+    def _stop(self, process: int) -> None:
+        """The interpreter ends; not a child's that it has forked."""
+        if os.getpid() == process:
+            self.routes.shutdown()
 
 
 class _Call:
