@@ -40,6 +40,7 @@ def fork(way):
         with open("children", "a") as file:
             file.write(f"{pid}\\n")
         return str(pid)
+    sys.stdout.write("from the child ")
     if way == "raise":
         raise ValueError("of the child")
     if way == "exit":
@@ -175,7 +176,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         (tmp_path / "web.py").write_text(WSGI)
         command = (*HYPOLL[:-1], target)
         options = ("--access-log", "text", "--access-log-file", "log", "--bind", "127.0.0.1:0", *arguments)
-        masters.append(Master(tmp_path, (*command, *options), **how))
+        masters.append(Master(tmp_path, (*command, *options), env={"PYTHONUNBUFFERED": ""}, **how))
         return masters[-1]
 
     yield begin
@@ -223,6 +224,7 @@ def check(master: Master, directory: Path, kind: str) -> None:
     assert logged.count("/pid") == 21
     said = "\n".join(master.lines)
     assert said.count("buffered") == len(WAYS)
+    assert said.count("from the child") == len(("return", "raise", "exit")), "it is flushed, as at a script's end"
     assert said.count("ValueError: of the child") == said.count("Traceback") == 1
 
 
@@ -378,7 +380,7 @@ def test_the_children_of_multiprocessing_and_subprocess_are_as_ever(tmp_path, co
 
 def test_routes_under_another_server_stop_once(tmp_path):
     code = """
-import os, sys
+import io, os, sys
 from hypoll import Routes
 routes = Routes()
 
@@ -394,7 +396,7 @@ def index(request):
     os.waitpid(pid, 0)
     return "here"
 
-environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": "", "wsgi.url_scheme": "http"}
+environ = {"wsgi.input": io.BytesIO(), "REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": "", "wsgi.url_scheme": "http"}
 try:
     routes.wsgi(environ, lambda status, headers, exc_info=None: print)
 except SystemExit:
@@ -402,8 +404,8 @@ except SystemExit:
 print(os.getpid(), flush=True)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
-    own = re.findall(r"^(\d+)$", done.stdout, re.M)
-    assert re.findall(r"stopped by (\d+)", done.stdout) == [own[-1]]
+    child, parent = re.findall(r"^(\d+)$", done.stdout, re.M)
+    assert re.findall(r"stopped by (\d+)", done.stdout) == [parent] != [child]
 
 
 # in the child
