@@ -396,7 +396,8 @@ def index(request):
     os.waitpid(pid, 0)
     return "here"
 
-environ = {"wsgi.input": io.BytesIO(), "REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": "", "wsgi.url_scheme": "http"}
+environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": "", "wsgi.url_scheme": "http"}
+environ["wsgi.input"] = io.BytesIO()
 try:
     routes.wsgi(environ, lambda status, headers, exc_info=None: print)
 except SystemExit:
