@@ -75,6 +75,15 @@ class InlineSource:
         self._context = copy_context() if context is None else context
         self._error: BaseException | None = None
 
+    @property
+    def failed(self) -> bool:
+        """Whether it has raised, behind what was pulled."""
+        return self._error is not None
+
+    def taken(self) -> bytes:
+        """What it has given and wasn't pulled: nothing."""
+        return b""
+
     def pull(self, sock: socket.socket, output: Buffers) -> Pull:
         """Take the next pieces: few, since none may wait in memory for a slow reader."""
         error, self._error = self._error, None
@@ -162,12 +171,13 @@ class TaskSource:
         self._stream = stream
         self._ready: Callable[[], object] | None = ready
         self._piece: bytes | None = b""
-        self._failed = False
+        self.failed = False
+        """Whether it has raised, behind what was pulled."""
         self._waiter: asyncio.Future[None] | None = None
 
     def pull(self, sock: socket.socket, output: Buffers) -> Pull:
         """Give the piece that has come. Raises `CutError` when the iterator has failed behind it."""
-        if self._failed:
+        if self.failed:
             raise CutError
         piece = self._piece
         if piece is None:
@@ -178,6 +188,11 @@ class TaskSource:
         self._piece = b""
         self._wake()
         return Pull.MORE
+
+    def taken(self) -> bytes:
+        """What it has given and wasn't pulled."""
+        piece, self._piece = self._piece, b""
+        return piece or b""
 
     def close(self) -> None:
         """Nothing more is given on: the task closes the iterator, if it isn't cancelled."""
@@ -203,7 +218,7 @@ class TaskSource:
     def fail(self, error: BaseException) -> None:
         """`run` has raised this: what came before it is sent, then the connection is cut."""
         log_cut(error)
-        self._failed = True
+        self.failed = True
         self._tell(b"")
 
     async def _give(self, piece: bytes) -> None:

@@ -904,7 +904,7 @@ class Connection:
         lingering[self] = None
         if len(lingering) > MAX_LINGERING:
             next(iter(lingering)).close()  # the oldest
-        if self.shared.draining:
+        if self.shared.drain.begun:
             self.deadline = min(self.deadline, self.since + LINGER_IN_DRAIN)
         self.readable = True
         self._linger()
@@ -959,6 +959,6 @@ class Connection:
                 self.close()
                 return
             # In a drain the deadline stands since that, or the lingering, began.
-            end = self.deadline if self.shared.draining else self.since + LINGER_TIME
+            end = self.deadline if self.shared.drain.begun else self.since + LINGER_TIME
             self.deadline = min(end, loop.time() + LINGER_PAUSE)
         self._come_back()

@@ -16,7 +16,7 @@ import socket
 from enum import Enum
 from typing import NamedTuple
 
-from hypoll.bodies import FileSource, Pull, Source
+from hypoll.bodies import FileSource, InlineSource, Pull, Source, TaskSource
 from hypoll.message import FAILURES, ClientDisconnect, Streamed
 from hypoll.output import JOIN_LIMIT, SEND_SIZE, Buffers, PeerGone, flush, send_one
 
@@ -121,14 +121,16 @@ class Writer:
         source, end = self.source, self.end
         if source is None or end is None:
             return False
-        self.end = None
-        if isinstance(source, Streamed):
-            source.end()
-        else:
+        if isinstance(source, (InlineSource, TaskSource)):
+            if source.failed:
+                return False  # no end makes it whole: it is cut when what came before is sent
+            # What a task has given already is owed, too.
+            self.buffers += [piece for piece in (source.taken(), end) if piece]
             self.source = None
-            if end:
-                self.buffers.append(end)
             source.close()
+        elif isinstance(source, Streamed):
+            source.end()
+        self.end = None
         return True
 
     def begin_answer(self) -> None:

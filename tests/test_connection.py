@@ -1024,6 +1024,16 @@ def test_a_drain_gives_a_client_that_has_sent_on_for_long_its_moment_too(wire):
     assert_refused(wire.await_end()[0], 501)
 
 
+def test_without_keep_alive_a_client_may_send_on_as_long_as_ever(serve):
+    wire = serve(keep_alive=0)
+    wire.send(b"nonsense\r\n\r\n")
+    for _ in range(6):
+        wire.turner.after(3)
+        wire.send(b"more")
+    assert wire.is_in(Phase.LINGERING)
+    assert_refused(wire.answers()[0], 501)
+
+
 def test_reading_away_has_its_turns_too(wire, loop):
     wire.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * MIB)
     wire.send(b"nonsense\r\n\r\n")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hypoll import File, HTTPError, Request, Response, Routes
+from hypoll.wsgi import service_of
 
 from .serving import PATIENCE, Client, Cut, running
 
@@ -280,3 +281,24 @@ def test_a_cut_says_nothing_of_the_next(tmp_path):
         assert client.chunk() == b"piece"
         with pytest.raises((Cut, ValueError)):
             client.answer()
+
+
+def test_a_disk_that_fails_under_a_wsgi_file_is_logged_with_its_name(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(MIB))
+
+    def wsgi(environ: dict[str, Any], start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return environ["wsgi.file_wrapper"](path.open("rb"))
+
+    def fail(*args: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with running(service_of(wsgi)) as it, monkeypatch.context() as patch:
+        patch.setattr(os, "sendfile", fail)
+        patch.setattr(os, "pread", fail)
+        client = it.connect()
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.head()[0] == 200
+        assert client.rest() == b""
+    assert str(path) in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncGenerator, Iterator
@@ -264,3 +265,51 @@ def test_a_task_source_that_has_nothing_waits():
     writer.source = TaskSource(body(), lambda: None)
     mouth: Any = Mouth([])
     assert writer.drive(mouth) == (Outcome.WAITING, False)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_body_that_the_server_ends_has_all_it_gave_and_one_that_failed_is_not_made_whole(fails):
+    async def body() -> AsyncGenerator[bytes]:
+        yield b"given"
+        if fails:
+            raise ValueError("no")
+        yield b"second"
+
+    async def run() -> bytes:
+        source = TaskSource(body(), lambda: None)
+        writer = Writer()
+        writer.buffers.append(b"waits ")
+        writer.source, writer.end = source, b" end"
+        task = asyncio.ensure_future(source.run())
+        await asyncio.sleep(0)
+        mouth: Any = Mouth([])
+        if fails:
+            assert writer.drive(mouth)[0] is Outcome.WAITING
+            with pytest.raises(ValueError, match="no"):
+                await task
+            source.fail(ValueError())
+            assert not writer.end_source()
+            with pytest.raises(BodyError):
+                writer.drive(mouth)
+        else:
+            assert writer.end_source()
+            assert writer.drive(mouth)[0] is Outcome.DONE
+            await task
+        return bytes(mouth.taken)
+
+    assert asyncio.run(run()) == (b"waits given" if fails else b"waits given end")
+
+
+def test_an_iterator_of_the_loop_that_failed_is_not_made_whole_by_the_server():
+    def body() -> Iterator[bytes]:
+        yield b"given"
+        raise ValueError
+
+    writer = Writer()
+    writer.source, writer.end = InlineSource(body()), b"end"
+    mouth: Any = Mouth([0])
+    assert writer.drive(mouth)[0] is Outcome.FULL
+    assert not writer.end_source()
+    with pytest.raises(BodyError):
+        writer.drive(mouth)
+    assert mouth.taken == b"given"
