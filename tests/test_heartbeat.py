@@ -106,6 +106,7 @@ def waits(pid: int) -> int:
     return int(next(line for line in lines if line.startswith("voluntary_ctxt_switches")).split()[1])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "command", [(*GUNICORN, "--timeout", "2"), (*HYPOLL, "--workers", "1", "--worker-timeout", "2")]
 )

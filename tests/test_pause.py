@@ -431,6 +431,7 @@ def stopped(master: Master) -> Iterator[None]:
     master.signal(signal.SIGCONT)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_a_stopped_process_loses_nobody(tmp_path, clients, kind):
     (tmp_path / "app.py").write_text(APP.format(kind=kind))

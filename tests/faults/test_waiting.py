@@ -12,6 +12,8 @@ import pytest
 from .crowd import Crowd, Peer
 from .harness import MIB, Served
 
+pytestmark = pytest.mark.full
+
 KINDS = ["inline", "threaded", "async"]
 CLIENTS = 200
 ANSWER = 8 * MIB
