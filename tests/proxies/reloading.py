@@ -126,14 +126,17 @@ def steady(clients: list[Client], seconds: float) -> list[Callable[[], None]]:
 
 
 def sparse(clients: list[Client], seconds: float) -> list[Callable[[], None]]:
-    """What each client's thread does: ask, and be silent for seconds."""
+    """What each client's thread does: ask, and be silent for seconds.
+
+    Each request is on a new connection to the proxy, which would close one that is idle for so long, too.
+    """
     end = time.monotonic() + seconds
 
     def run(client: Client) -> None:
-        client.ask()
         while (now := time.monotonic()) < end:
             time.sleep(min(random.uniform(*SPARSE_PAUSE), max(0.0, end - now)))
             client.ask()
+            client.close()
 
     return [functools.partial(run, client) for client in clients]
 
