@@ -317,6 +317,9 @@ class Connection:
         name = new_id() if request is None else request.id
         log.debug("%s refused: %s", self.parser.peer.client, error, extra={"request_id": name})
         error.__traceback__ = None  # its frames may hold the error, and the parser: a cycle
+        spool, self.parser.spool = self.parser.spool, None
+        if spool is not None:
+            spool.close()  # now: the client may go on sending for long
         self.parked_at = None
         if self.phase is Phase.SKIPPING:
             self.close()  # its request was answered: this would be taken for the answer to another
