@@ -200,9 +200,9 @@ def make_directory(uid: int = -1, gid: int = -1) -> str:
 
 def remove_directory(path: str) -> None:
     """Remove the directory, when the last process is gone."""
-    _remove(path)
     fd = _directories.pop(path, None)
     if fd is not None:
+        _remove(path, fd)
         os.close(fd)
 
 
@@ -213,31 +213,36 @@ def _sweep(place: str) -> None:
     """
     for path in glob.glob(os.path.join(place, _PREFIX + "*")):
         with contextlib.suppress(OSError):  # another's, locked, or gone
-            if time.time() - os.stat(path, follow_symlinks=False).st_mtime > SWEPT_AFTER and _is_ours(path):
-                with _locked(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW):
-                    _remove(path)
+            if time.time() - os.stat(path, follow_symlinks=False).st_mtime > SWEPT_AFTER:
+                with _locked(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW) as directory:
+                    if _is_ours(directory):
+                        _remove(path, directory)
 
 
-def _is_ours(path: str) -> bool:
-    """Whether this module has made a directory, for this user. Raises `OSError`."""
-    fd = os.open(os.path.join(path, _MARK), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+def _is_ours(directory: int) -> bool:
+    """Whether this module has made an open directory, for this user. Raises `OSError`."""
+    fd = os.open(_MARK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     try:
         status = os.fstat(fd)
-        owned = status.st_uid == os.stat(path, follow_symlinks=False).st_uid == os.geteuid()
+        owned = status.st_uid == os.fstat(directory).st_uid == os.geteuid()
         return owned and stat.S_ISREG(status.st_mode) and os.read(fd, len(_MAGIC) + 1) == _MAGIC
     finally:
         os.close(fd)
 
 
-def _remove(path: str) -> None:
-    """Remove the files that this module makes, the mark last, and the directory if nothing else is in it."""
+def _remove(path: str, directory: int) -> None:
+    """Remove the files that this module makes, the mark last, and the directory if nothing else is in it.
+
+    directory: a descriptor of it. Who owns the directory may have put another thing, or a link, in its path.
+    """
     with contextlib.suppress(OSError):
-        names = os.listdir(path)
+        names = os.listdir(directory)
         for name in (*(name for name in names if name != _MARK), *(name for name in names if name == _MARK)):
             if name.endswith(_SUFFIX) or name in (_FOLDED, _FOLDED + ".new", _LOCK, _MARK):
                 with contextlib.suppress(OSError):
-                    os.unlink(os.path.join(path, name))
-        os.rmdir(path)
+                    os.unlink(name, dir_fd=directory)
+        if os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(directory)):
+            os.rmdir(path)
 
 
 class Ledger:
@@ -349,12 +354,12 @@ def _is_alive(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(path: str, flags: int, how: int = fcntl.LOCK_EX) -> Iterator[None]:
-    """Hold the lock of a file. Raises `BlockingIOError` when another does, `OSError`."""
+def _locked(path: str, flags: int, how: int = fcntl.LOCK_EX) -> Iterator[int]:
+    """Hold the lock of a file, and give its descriptor. Raises `BlockingIOError` when another does, `OSError`."""
     fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, how | fcntl.LOCK_NB)
-        yield
+        yield fd
     finally:
         os.close(fd)
 

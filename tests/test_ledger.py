@@ -291,3 +291,29 @@ def test_a_directory_that_was_left_behind_is_removed_and_one_in_use_is_not(monke
     assert (target / "1.cells").exists(), "no link is followed"
     for directory in (str(in_use), other):
         remove_directory(directory)
+
+
+def test_a_link_in_the_place_of_the_directory_leads_nowhere(tmp_path):
+    """A worker that gave up its rights owns the directory, and can put a link into its path."""
+    path = make_directory()
+    kept = tmp_path / "strangers"
+    kept.mkdir()
+    for name in ("lock", "folded", "1-2.cells", "made-by-hypoll"):
+        (kept / name).write_text("a stranger's")
+    moved = f"{path}.moved"
+    os.rename(path, moved)
+    os.symlink(kept, path)
+    try:
+        remove_directory(path)
+        assert os.path.islink(path)
+        assert sorted(file.name for file in kept.iterdir()) == ["1-2.cells", "folded", "lock", "made-by-hypoll"]
+        assert os.listdir(moved) == []
+    finally:
+        os.unlink(path)
+        os.rmdir(moved)
+
+
+def test_a_path_that_this_process_has_not_made_is_not_removed(tmp_path):
+    (tmp_path / "lock").write_text("a stranger's")
+    remove_directory(str(tmp_path))
+    assert (tmp_path / "lock").read_text() == "a stranger's"
