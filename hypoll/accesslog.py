@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 
 import orjson
 
+from hypoll.errorlog import keep
 from hypoll.escaping import escape, printable
 from hypoll.message import Request, Section
 from hypoll.observe import End, Fields, Gauges, Observer, Plain, Record, Series, make_record
@@ -325,6 +326,7 @@ def open_access_log(settings: Settings) -> AccessLog | None:
     form = _form(settings)
     if form == "off":
         return None
+    keep(access)  # one that was given handlers isn't disabled by a later configuration that doesn't name it
     sink = open_standard(1) if settings.access_log_file == "-" else open_file(settings.access_log_file)
     notice = dropped_json if form == "json" else dropped_text
     render = JSONLines() if form == "json" else text_render()

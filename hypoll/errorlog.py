@@ -132,8 +132,9 @@ class OutletHandler(logging.Handler):
         self.outlet.dropped += 1
 
     def close(self) -> None:
-        """Write what is left, for up to a second."""
-        self.outlet.close()
+        """Write what is left, for up to a second. Not while another thread writes: it holds the number."""
+        with self.lock or contextlib.nullcontext():
+            self.outlet.close()
         super().close()
 
 
@@ -190,10 +191,12 @@ class ServerLogger(logging.Logger):
         return bool(self.handlers or (parent is not None and parent is not self.root and parent.handlers))
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802
-        """As `logging.Logger`; with `own`, by its level alone."""
+        """As `logging.Logger`; with `own`, by the level this logger or `hypoll` was given, or else by own's."""
         if self.own is None or self.is_named:
             return super().isEnabledFor(level)
-        return level >= self.own_level
+        parent = self.parent
+        above = parent.level if parent is not None and parent is not self.root else logging.NOTSET
+        return level >= (self.level or above or self.own_level)
 
     def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Give the record to `own`, or to the handlers of a configuration."""

@@ -17,8 +17,10 @@ import pytest
 import requests
 
 from hypoll import errorlog
+from hypoll.accesslog import open_access_log
 from hypoll.errorlog import OutletHandler, TextFormatter, keep
 from hypoll.outlet import Outlet, Sink
+from hypoll.settings import Settings
 from hypoll.testing import TestClient
 
 from .masters import GUNICORN, HYPOLL, PATIENCE, ROOT, Master
@@ -309,6 +311,7 @@ def kept() -> Iterator[logging.Logger]:
     yield logger
     logger.__class__ = logging.Logger
     logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
 
 
 def test_a_kept_logger_goes_to_its_own_handler_at_its_own_level(kept, caplog):
@@ -339,3 +342,80 @@ def test_a_kept_logger_goes_to_its_own_handler_at_its_own_level(kept, caplog):
     assert own.said == ["one", "two"]
     assert named.said == ["three"]
     errorlog.reset()
+
+
+@pytest.mark.parametrize("of_parent", [False, True])
+def test_a_level_that_a_configuration_gives_wins_without_handlers(kept, of_parent):
+    said: list[str] = []
+
+    class Own(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    logger = logging.getLogger("hypoll.test.child") if of_parent else kept
+    keep(logger, Own(), logging.INFO)
+    try:
+        logger.info("one")
+        kept.setLevel(logging.ERROR)
+        logger.warning("not this")
+        logger.error("two")
+    finally:
+        logger.__class__ = logging.Logger
+    assert said == ["one", "two"]
+
+
+def test_a_handler_is_not_closed_while_another_thread_writes(tmp_path):
+    writing, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(Sink):
+        def write(self, data: bytes) -> int:
+            number = self.fd
+            writing.set()
+            assert go_on.wait(PATIENCE)
+            assert not closed.is_set()
+            return os.write(number, data)
+
+    handler = OutletHandler(Outlet(Slow(os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)), lambda count: b""))
+    handler.setFormatter(TextFormatter())
+    record = logging.LogRecord("x", logging.ERROR, "", 0, "whole", (), None)
+    writer = threading.Thread(target=handler.handle, args=(record,))
+
+    def close() -> None:
+        handler.close()
+        closed.set()
+
+    closer = threading.Thread(target=close)
+    writer.start()
+    assert writing.wait(PATIENCE)
+    closer.start()
+    assert not closed.wait(0.05)
+    go_on.set()
+    writer.join(PATIENCE)
+    closer.join(PATIENCE)
+    assert closed.is_set()
+    assert "whole" in (tmp_path / "log").read_text()
+
+
+def test_the_access_logger_goes_on_when_a_later_configuration_disables_it():
+    said: list[str] = []
+
+    class Named(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    access = logging.getLogger("hypoll.access")
+    handler = Named()
+    access.addHandler(handler)
+    access.setLevel(logging.INFO)
+    try:
+        log = open_access_log(Settings(access_log="text"))
+        assert log is not None
+        access.disabled = True  # as dictConfig does with `disable_existing_loggers` to what it doesn't name
+        log._put([b"a line\n"])
+        log.on_stop()
+    finally:
+        access.__class__ = logging.Logger
+        access.disabled = False
+        access.removeHandler(handler)
+        access.setLevel(logging.NOTSET)
+    assert said == ["a line"]
