@@ -33,7 +33,7 @@ from hypoll.loop import IN, TICK, Loop
 from hypoll.observing import rehearse
 from hypoll.outlet import OutletError
 from hypoll.process import Engine
-from hypoll.server import Server, Service
+from hypoll.server import Server, Service, Status
 from hypoll.settings import Settings
 from hypoll.shared import Answer, Shared
 from hypoll.tls import TLSError
@@ -157,11 +157,11 @@ class Worker(BaseWorker):
         alone = bool(self.cfg.reuse_port)
         sockets = [listener.sock for listener in self.sockets]
         self.server = engine.server(sockets, shared=not alone, own=alone, context=self.context)
+        self._watch_signals(engine.loop)  # first, so that a handler which an on_start hook sets takes none away
         engine.start()
         engine.loop.call_soon(self._begin)
         self._watch_requests(self.server.shared)
         try:
-            self._watch_signals(engine.loop)
             self._beat()
             engine.run()
         except _Abort:
@@ -218,7 +218,9 @@ class Worker(BaseWorker):
 
     def _leave(self) -> None:
         """TERM. Where the service ends, readiness tells so first; a worker that leaves others to serve goes at once."""
-        if service_ends():
+        if self.server.status is Status.STOPPED:
+            self.alive = False  # it is starting: the first beat sees that
+        elif service_ends():
             self.engine.leave()
         else:
             self._drain()

@@ -327,13 +327,33 @@ class Loop:
         """Take back an `on_pause`."""
         self._pause_callbacks.remove(callback)
 
-    def add_signal_handler(self, signum: int, callback: Callback, urgent: Callable[[], None] | None = None) -> None:
+    def add_signal_handler(
+        self, signum: int, callback: Callback, urgent: Callable[[], None] | None = None, *, yields: bool = False
+    ) -> None:
         """Run `callback()` on the loop when the process gets the signal. Main thread only (`ValueError` elsewhere).
+
+        A handler that the application has set is called after it, on the loop, too; see `hold_signals`.
 
         urgent: run at once, in the middle of whatever the thread is doing; what it raises is raised there. For what
         can't wait for a callback that doesn't return.
+        yields: an application's handler is called instead of `callback`.
         """
-        self._signals.add(signum, callback, urgent)
+        self._signals.add(signum, callback, urgent, yields)
+
+    def listen_to_signal(self, signum: int, listener: Callback | None) -> bool:
+        """Run `listener()` on the loop when the process gets the signal, after what else is to; None: no longer.
+
+        For the application: a signal has one listener, and a server's own handler of it stays. Whether there was one
+        before. Main thread only (`ValueError` elsewhere).
+        """
+        return self._signals.listen(signum, listener)
+
+    def hold_signals(self) -> None:
+        """Take back the signals that the application has set a handler of (signal(2)) since `add_signal_handler`.
+
+        Its handler is called after the server's own, unless the latter yields to it. To be called about once a second.
+        """
+        self._signals.hold()
 
     # running
 
@@ -597,24 +617,48 @@ class _Signals:
         self._writer: socket.socket | None = None
         self._previous_wakeup_fd = -1
         self._previous: dict[int, Any] = {}
+        self._kept: dict[int, _Signal] = {}
 
     def fileno(self) -> int:
         return -1 if self._reader is None else self._reader.fileno()
 
-    def add(self, signum: int, callback: Callback, urgent: Callable[[], None] | None) -> None:
-        if self._reader is None:
-            self._open()
-        # Without SA_RESTART, as Python does it: a lock that the thread waits for would be waited on, and no handler run
-        # (signal(7), siginterrupt(3)). What a signal interrupts Python itself takes up again (PEP 475).
-        previous = signal.signal(signum, self._handler(callback, urgent))
-        self._previous.setdefault(signum, previous)
+    def add(self, signum: int, callback: Callback, urgent: Callable[[], None] | None, yields: bool) -> None:
+        kept = self._keep(signum)
+        kept.callback, kept.urgent, kept.yields = callback, urgent, yields
+
+    def listen(self, signum: int, listener: Callback | None) -> bool:
+        if listener is not None:
+            kept = self._keep(signum)
+        elif signum not in self._kept:
+            return False
+        else:
+            kept = self._kept[signum]
+        before, kept.listener = kept.listener, listener
+        if kept.callback is None and listener is None:
+            self._release(signum)
+        return before is not None
+
+    def hold(self) -> None:
+        for signum, kept in list(self._kept.items()):
+            present = signal.getsignal(signum)
+            if present == kept.handle:
+                continue
+            if kept.callback is None or kept.yields:
+                del self._kept[signum]  # it is the application's alone
+                continue
+            kept.follow(present)
+            signal.signal(signum, kept.handle)
+            name = signal.Signals(signum).name
+            log.warning("%s stays the server's: the application's handler is called after it", name)
+        if self._writer is not None and self._kept and self._loop.on_work is None:
+            # An event loop that the application has run meanwhile may have taken it. One that drives this one has it.
+            signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
 
     def close(self) -> None:
         if self._reader is None or self._writer is None or self._writer.fileno() < 0:
             return
-        for signum, handler in self._previous.items():
-            # None: it was installed from C, and can't be put back by Python.
-            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+        for signum in list(self._kept):
+            self._release(signum)
         present = signal.set_wakeup_fd(-1)
         before = self._previous_wakeup_fd if present == self._writer.fileno() else present
         # ValueError, OSError: whoever owned the one before is gone.
@@ -624,24 +668,33 @@ class _Signals:
         self._writer.close()
 
     def forget(self) -> None:
-        """Be without handlers, in a forked child. Those from before were the server's, too."""
-        for signum in self._previous:
-            self._previous[signum] = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
+        """Be without handlers, in a forked child. Of those from before only the application's are put back."""
+        for signum, kept in self._kept.items():
+            default = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
+            self._previous[signum] = kept.follower or default
         self._previous_wakeup_fd = -1
         self.close()
 
-    def _handler(self, callback: Callback, urgent: Callable[[], None] | None) -> Callable[[int, object], None]:
-        """What the interpreter runs in the main thread between two of its instructions."""
+    def _keep(self, signum: int) -> _Signal:
+        """Have the signal handled here."""
+        if self._reader is None:
+            self._open()
+        kept = self._kept.get(signum) or _Signal(self._loop, signum)
+        # Without SA_RESTART, as Python does it: a lock that the thread waits for would be waited on, and no handler run
+        # (signal(7), siginterrupt(3)). What a signal interrupts Python itself takes up again (PEP 475).
+        previous = signal.signal(signum, kept.handle)
+        if previous != kept.handle:
+            kept.follow(previous)
+            self._previous.setdefault(signum, previous)
+        self._kept[signum] = kept
+        return kept
 
-        def handle(signum: int, frame: object) -> None:
-            try:
-                if urgent is not None:
-                    urgent()
-            finally:  # what it raises may be caught by whoever is interrupted
-                with contextlib.suppress(RuntimeError):  # the loop is closed
-                    self._loop.call_soon_threadsafe(callback)
-
-        return handle
+    def _release(self, signum: int) -> None:
+        """Put back the handler from before, if nobody has set another meanwhile."""
+        kept, previous = self._kept.pop(signum), self._previous.pop(signum, None)
+        if signal.getsignal(signum) == kept.handle:
+            # None: it was installed from C, and can't be put back by Python.
+            signal.signal(signum, signal.SIG_DFL if previous is None else previous)
 
     def _open(self) -> None:
         reader, writer = socket.socketpair()
@@ -663,6 +716,63 @@ class _Signals:
         with contextlib.suppress(BlockingIOError):
             while self._reader.recv(4096):
                 pass
+
+
+class _Signal:
+    """One signal, and who is to know of it: the server first, then the application.
+
+    callback, urgent, yields: the server's; see `Loop.add_signal_handler`.
+    follower: what the application has set by `signal.signal`. listener: what it has asked an event loop for.
+    """
+
+    def __init__(self, loop: Loop, signum: int) -> None:
+        self._loop = loop
+        self._signum = signum
+        self.callback: Callback | None = None
+        self.urgent: Callable[[], None] | None = None
+        self.yields = False
+        self.follower: Callable[[int, Any], object] | None = None
+        self.listener: Callback | None = None
+
+    def follow(self, handler: Any) -> None:
+        """Call a handler after the server's, if it is the application's."""
+        self.follower = handler if _is_of_application(handler) else None
+
+    def handle(self, signum: int, frame: object) -> None:
+        """What the interpreter runs in the main thread between two of its instructions."""
+        try:
+            if self.urgent is not None:
+                self.urgent()
+        finally:  # what it raises may be caught by whoever is interrupted
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        if self.callback is not None and not (self.yields and (self.follower or self.listener)):
+            _run(self.callback)
+        if self.follower is not None:
+            _contain(self.follower, self._signum, None)
+        if self.listener is not None:
+            _contain(self.listener)
+
+
+def _is_of_application(handler: Any) -> bool:
+    """Whether a handler is the application's: none of Python's own, gunicorn's or hypoll's."""
+    if not callable(handler) or handler is signal.default_int_handler:
+        return False
+    owner = getattr(handler, "__self__", None)
+    modules = (
+        [getattr(handler, "__module__", None)] if owner is None else [kind.__module__ for kind in type(owner).__mro__]
+    )
+    return not any(str(module).partition(".")[0] in ("hypoll", "gunicorn") for module in modules)
+
+
+def _contain(handler: Callback, *args: Any) -> None:
+    """Call an application's handler of a signal. Whatever it raises, the server ends by its own rules."""
+    try:
+        handler(*args)
+    except BaseException:
+        log.exception("the application's handler of a signal failed")
 
 
 def _run(callback: Callback, *args: Any) -> None:

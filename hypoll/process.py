@@ -111,9 +111,9 @@ def _watch_signals(engine: Engine, stopping: _Stopping) -> None:
     # What a gunicorn master is told by; the kernel's default would end the process with its requests.
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else: nohup, or the script's own
         had_terminal = has_terminal()
-        loop.add_signal_handler(signal.SIGHUP, lambda: _on_hangup(engine, had_terminal))
+        loop.add_signal_handler(signal.SIGHUP, lambda: _on_hangup(engine, had_terminal), yields=True)
     if signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL:
-        loop.add_signal_handler(signal.SIGUSR2, lambda: _refuse("USR2", "make room for a successor"))
+        loop.add_signal_handler(signal.SIGUSR2, lambda: _refuse("USR2", "make room for a successor"), yields=True)
 
 
 def _on_hangup(engine: Engine, had_terminal: bool) -> None:

@@ -557,6 +557,7 @@ class Server:
     def _tick(self) -> None:
         """Once a second: the Date, the deadlines that passed, the listeners that ran out of descriptors."""
         refresh_date()
+        self.loop.hold_signals()
         self.shared.tidy()
         now = self.loop.now
         FILES.tick(now)

@@ -14,6 +14,7 @@ import logging
 import os
 import select
 import selectors
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -80,6 +81,9 @@ class Tasks:
         self.asyncio.add_reader(loop.fileno(), self._turn)
         loop.on_work = self._plan
         loop.on_abandon(self._abandon)
+        # One owner for signals: asyncio's would take the wake-up descriptor, or lose it to the loop.
+        self.asyncio.add_signal_handler = self._add_signal_handler  # type: ignore[method-assign,assignment]
+        self.asyncio.remove_signal_handler = self._remove_signal_handler  # type: ignore[method-assign]
 
     def __len__(self) -> int:
         """Tasks under way."""
@@ -167,6 +171,36 @@ class Tasks:
         with contextlib.suppress(RuntimeError):  # it is closed
             self.asyncio.call_soon(ended)
 
+    def _add_signal_handler(self, sig: int, callback: Callable[..., object], *args: Any) -> None:
+        """What asyncio's method of this name does, by the loop's signals.
+
+        Raises as that does: `TypeError`, `ValueError`, and `RuntimeError` for a signal that can't be handled, or where
+        this isn't the main thread.
+        """
+        if asyncio.iscoroutine(callback) or asyncio.iscoroutinefunction(callback):
+            raise TypeError("coroutines cannot be used with add_signal_handler()")
+        _check_signal(sig)
+        context = contextvars.copy_context()
+
+        def listener() -> None:
+            self.asyncio.call_soon(partial(self._on_signal, callback, *args), context=context)
+
+        try:
+            self._loop.listen_to_signal(sig, listener)
+        except (ValueError, OSError) as error:
+            raise RuntimeError(f"sig {sig} cannot be caught: {error}") from error
+
+    def _remove_signal_handler(self, sig: int) -> bool:
+        """What asyncio's method of this name does."""
+        _check_signal(sig)
+        return self._loop.listen_to_signal(sig, None)
+
+    def _on_signal(self, callback: Callable[..., object], *args: Any) -> None:
+        try:
+            callback(*args)
+        except (SystemExit, KeyboardInterrupt):  # which asyncio would end its loop by, and the server with it
+            log.exception("the application's handler of a signal failed")
+
     def _turn(self) -> None:
         """A turn of hypoll's loop that doesn't wait."""
         try:
@@ -225,6 +259,13 @@ class Tasks:
             _, pending = self.asyncio.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_TIME))
             if pending:
                 log.warning("%d tasks did not end within %g s of being cancelled", len(pending), CANCEL_TIME)
+
+
+def _check_signal(sig: int) -> None:
+    if not isinstance(sig, int):
+        raise TypeError(f"sig must be an int, not {sig!r}")
+    if sig not in signal.valid_signals():
+        raise ValueError(f"invalid signal number {sig}")
 
 
 def _settle(future: asyncio.Future[Any], call: Call) -> None:
