@@ -150,11 +150,15 @@ def test_a_pause_is_told_before_the_events(loop, clock, pair, caplog):
     loop.poll_once(0)
     assert seen == [STOP, "event", "tick"]
     assert loop.lag == STOP, "the observers are told the truth"
+    assert not caplog.text, "it may only begin to run"
+    clock.advance(TICK + STOP)
+    loop.poll_once(0)
+    assert seen == [STOP, "event", "tick", STOP, "tick"]
     assert "the loop was kept from running for 3600.0 s: no deadline counts them" in caplog.text
     loop.off_pause(seen.append)
     clock.advance(TICK + STOP)
     loop.poll_once(0)
-    assert seen == [STOP, "event", "tick", "tick"]
+    assert seen == [STOP, "event", "tick", STOP, "tick", "tick"]
 
 
 @pytest.mark.parametrize("computed", [0.9, 10.0])
