@@ -100,11 +100,11 @@ class OpenFile:
         self._inode = status.st_ino
         self._device = status.st_dev
 
-    def __del__(self) -> None:
-        # Not set when __init__ was never called.
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # Not set when __init__ was never called. By a name of its own: at the interpreter's end modules are emptied.
         fd = getattr(self, "fd", -1)
         if fd >= 0:
-            os.close(fd)
+            close(fd)
 
     def is_current(self) -> bool:
         """Whether its path still leads to this file, and it hasn't changed."""

@@ -113,5 +113,8 @@ class Scrape:
 
     def __call__(self, request: Request) -> Response:
         """The metrics as text."""
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except Exception:  # a field that makes no sense asks for nothing in particular (RFC 9110, 12.5.1)
+            encode, content_type = choose_encoder("")
         return Response(encode(self._registry), 200, {"Cache-Control": "no-store"}, content_type)

@@ -185,7 +185,10 @@ class Spool:
     def __del__(self) -> None:
         # Of one whose owner has forgotten it, or whose __init__ has failed.
         if not getattr(self, "_closed", True):
-            self.close()
+            try:
+                self.close()
+            except (AttributeError, TypeError):
+                self._closed = True  # at the interpreter's end modules are emptied, and descriptors close by themselves
 
     def put(self, data: bytes | memoryview) -> int:
         """Take the beginning of the data; give how many bytes of it there was room for."""

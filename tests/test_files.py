@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from email.utils import formatdate
 from pathlib import Path
 
@@ -594,3 +596,26 @@ def test_weights_are_read():
 def test_what_is_no_response_of_ours_raises_in_open():
     with pytest.raises(HTTPError):
         File("/nowhere").open()
+
+
+def test_the_end_of_the_interpreter_says_nothing(tmp_path):
+    """Files and spools that are still open then close by themselves, after the modules that they need are gone."""
+    (tmp_path / "file").write_bytes(b"x")
+    code = f"""
+import builtins, os
+from wsgiref.util import FileWrapper
+from hypoll.files import File
+from hypoll.loop import Loop
+from hypoll.settings import Settings
+from hypoll.spool import Spool, SpoolSpace
+from hypoll.wsgi_answer import FilePart
+spool = Spool(SpoolSpace(Loop(), Settings(spool_memory=0)))
+spool.put(bytes(100000))
+path = {str(tmp_path / "file")!r}
+class Last:
+    kept = [File(path).open(), FilePart(os.open(path, 0), 0, 1, None), spool]
+builtins.last = Last.kept  # these go when nearly everything else has gone
+Last.kept.append(Last.kept)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

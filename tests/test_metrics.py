@@ -29,6 +29,24 @@ def exchange(method: str | None = "GET", **values: Any) -> Record:
     return Record(request, NOBODY, None, **{**known, **values})
 
 
+ACCEPTS = [
+    "",
+    ",",
+    ";q=",
+    "a/b;q=x",
+    "application/openmetrics-text;version=",
+    ";;;",
+    "\xff\x80",
+    "text/*;q=2;=",
+    "*" * 9000,
+]
+
+
+@pytest.mark.parametrize("accept", ACCEPTS)
+def test_a_scrape_never_fails_by_what_it_accepts(accept):
+    assert b"hypoll_workers" in scraped(Metrics(), accept)
+
+
 def samples(metrics: Metrics, accept: str = "") -> dict[tuple[str, tuple[str, ...]], float]:
     """What a scrape gives: values by name and labels' values, in the order of the labels' names."""
     text = scraped(metrics, accept).decode()
