@@ -161,7 +161,7 @@ class Loop:
         self._timed_at = self.now
         """When the timers were last run, by the clock, and what the thread had computed by then."""
         self._computed = cpu()
-        self._has_ticked = False
+        self._has_dispatched = False
         self._paused = 0.0
         """Seconds that were lost since the last tick."""
         self._next_tick = self.now + TICK
@@ -528,7 +528,7 @@ class Loop:
         self._next_tick += lost
         self._paused += lost
         self._plan_wake()
-        if lost >= TICK and self._has_ticked:  # before, the application may have taken long to start
+        if lost >= TICK and self._has_dispatched:  # before, the application may have been long to start
             log.warning("the loop was kept from running for %.1f s: no deadline counts them", lost)
         for callback in list(self._pause_callbacks):
             _run(callback, lost)
@@ -549,6 +549,7 @@ class Loop:
                     _log_failure("a callback for descriptor %d failed", fd)
         finally:
             self._dispatching = False
+            self._has_dispatched = True
             if self._freed:
                 self._freed.clear()
                 for fd, late in self._late.items():
@@ -569,7 +570,6 @@ class Loop:
             if timer.callback is not None:
                 _run(timer.callback, *timer.args)
         if self._tick_callbacks and self.now >= self._next_tick:
-            self._has_ticked = True
             self.lag = self.now - self._next_tick + self._paused
             self._paused = 0.0
             self._next_tick = self.now + TICK

@@ -249,13 +249,16 @@ def test_hooks_of_the_start_run_once_before_the_first_request(monkeypatch):
     routes = Routes()
     order: list[str] = []
     ends: list[Any] = []
-    monkeypatch.setattr("hypoll.wsgi_face.atexit.register", ends.append)
+    monkeypatch.setattr("hypoll.wsgi_face.atexit.register", lambda *call: ends.append(call))
+    routes.on_stop(lambda: order.append("stop"))
     routes.on_start(lambda: order.append("start"))
     routes.get("/")(lambda request: order.append("request"))
     call(routes)
     call(routes)
     assert order == ["start", "request", "request"]
-    assert ends == [routes.shutdown]
+    ((stop, *arguments),) = ends
+    stop(*arguments)
+    assert order == ["start", "request", "request", "stop"]
 
 
 def test_bodies_are_closed_with_their_event_loop():
