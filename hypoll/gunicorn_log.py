@@ -177,7 +177,7 @@ class _Told(Observer):
                 # No field of a line is empty, but gunicorn has a dash only for a variable that isn't there.
                 named = environ | {"REMOTE_ADDR": environ["REMOTE_ADDR"] or "-"}
                 self._worker.log.access(answered, asked, named, timedelta(seconds=record.ended - record.began))
-            if self._hooked and record.request is not None:
+            if self._hooked and record.called:  # else it was refused, and `pre_request` was not called, either
                 self._call(asked, environ, answered)
 
     def _call(self, asked: HookRequest, environ: dict[str, Any], answered: HookResponse) -> None:

@@ -63,6 +63,7 @@ class Worker(BaseWorker):
     """Of the counters that the workers share, made by the master."""
 
     _quitting = False
+    _aborting = False
 
     def __init__(self, age: int, ppid: int, sockets: Any, app: Any, timeout: float, cfg: Any, log: Logger) -> None:
         super().__init__(age, ppid, sockets, app, timeout, cfg, log)  # still in the master
@@ -241,6 +242,9 @@ class Worker(BaseWorker):
         raise _Quit
 
     def _abort(self) -> None:
+        if self._aborting:
+            raise _Abort
+        self._aborting = True
         self._end_now(self.cfg.worker_abort)
         raise _Abort
 
