@@ -2,10 +2,11 @@
 
 The laws of the parser:
 
-- httptools (llhttp, strict) sees every byte and judges it; what it lets through and the RFCs don't, `head.py` refuses.
+- httptools (llhttp, strict) sees every byte of a head and judges it; what it lets through and the RFCs don't, `head.py`
+  refuses. Of a chunked body it gets the chunks alone, and `chunked.py` judges what is between them.
 - It is fed one message at a time and never runs ahead: a head can only end at CRLF CRLF, a body with a length ends at
-  its length, and the chunks of a chunked one are counted along. So that httptools can't pause is never felt, no
-  pipelined request is parsed before its turn, and after a refusal no byte is parsed at all.
+  its length, and the end of a chunked one is found by us. So that httptools can't pause is never felt, no pipelined
+  request is parsed before its turn, and after a refusal no byte is parsed at all.
 - No field is cut from a head by a callback. Request lines and header sections that repeat are judged once by us; by
   httptools always.
 - Limits count bytes fed, and what comes of a stream is the same however it was cut when it was received.
@@ -13,11 +14,11 @@ The laws of the parser:
 
 from __future__ import annotations
 
-import re
 from enum import IntEnum
 
 import httptools
 
+from hypoll.chunked import Chunks, body_too_large
 from hypoll.encode import Rest, encode, refresh_date
 from hypoll.head import METHODS, PeerError, check_line, header_section, request_line
 from hypoll.message import (
@@ -85,14 +86,7 @@ SIMPLE_LINE_SIZE = 2048
 PLAIN_METHODS = {name: text for name, text in METHODS.items() if text != "HEAD"}
 """The methods whose answer carries content."""
 
-CHUNKS_PER_STEP = 256
-"""Chunks passed over before the caller may do something else: 64 KiB of chunks of a byte take 30 ms or more."""
-
-MAX_CHUNK_OVERHEAD = 16
-"""Bytes of chunk framing a byte of content may cost, over `max_head` in all: a byte in a chunk of its own costs 6."""
-
 _VERSION = b" HTTP/1.1\r\n"
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]+)(?:;[^\n]*)?\r\n")
 
 
 class State(IntEnum):
@@ -233,7 +227,7 @@ class RequestParser:
         self._partial = b""
         self._fault: str | None = None
         self._left = 0
-        self._chunked: _Chunked | None = None
+        self._chunked: Chunks | None = None
         self._body: bytearray | None = None
         self._chunks: list[bytes] = []
         # Emptied by httptools when a message is complete, filled before it is fed one that may not be.
@@ -328,8 +322,8 @@ class RequestParser:
         return None
 
     def take(self) -> list[bytes]:
-        """The pieces of the body that came since the last call, when `streaming`."""
-        pieces = self._chunks[:]
+        """What of the body came since the last call, when `streaming`: in one piece, however small the chunks were."""
+        pieces = [b"".join(self._chunks)] if self._chunks else []
         self._chunks.clear()
         return pieces
 
@@ -511,12 +505,13 @@ class RequestParser:
             )
             self._execute(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
         if section.length is not None and section.length > self._settings.max_body:
-            raise _body_too_large(self._settings)
+            raise body_too_large(self._settings.max_body)
         self.incoming = request
         self.state = State.BODY
         self.received = 0
         self._left = section.length or 0
-        self._chunked = _Chunked(self._settings) if section.chunked else None
+        limits = self._settings
+        self._chunked = Chunks(limits.max_body, limits.max_head) if section.chunked else None
 
     def _step_body(self) -> Request | None:
         """Feed httptools up to where the body may end."""
@@ -525,20 +520,21 @@ class RequestParser:
         if chunked is None:
             self._at = min(at + self._left, len(data))
             self._left -= self._at - at
+            fed = [data[at : self._at]]
         else:
-            self._at = chunked.pass_over(data, at)
+            fed, self._at = chunked.pass_over(data, at)
             fault = chunked.fault
-        try:
-            self._feed_httptools(data[at : self._at])
-        except httptools.HttpParserError as error:
-            # It came before the limit, up to which alone httptools was fed.
-            fault = HTTPError(400, f"the body is malformed: {error}")
-        self.received += sum(map(len, self._chunks))
-        done = not self._unfinished
-        if fault is None and chunked is not None and not chunked.agrees(done, self.received):
-            fault = HTTPError(400, "the body is malformed: it is not in chunks")
         if fault is not None:
             raise self._refused(fault)
+        try:
+            for piece in fed:
+                self._feed_httptools(piece)
+        except httptools.HttpParserError as error:
+            raise self._refused(HTTPError(400, f"the body is malformed: {error}")) from None
+        self.received += sum(map(len, self._chunks))
+        done = not self._unfinished
+        if chunked is not None and not chunked.agrees(done, self.received):
+            raise self._refused(HTTPError(400, "the body is malformed: it is not in chunks"))
         if done:
             return self._on_body_complete()
         self._gather()
@@ -565,99 +561,21 @@ class RequestParser:
             request.spooled, self.spool = self.spool, None
         elif not self.streaming:
             rest = b"".join(self._chunks)
-            request.body = rest if self._body is None else bytes(self._body + rest)
             self._chunks.clear()
+            if self._body is not None:
+                self._body += rest
+                rest = bytes(self._body)
+            request.body = rest
             self._body = None
         self.streaming = False
         self.incoming = None
         self.state = State.START if request.keep_alive else State.DONE
-        if self._chunked is not None:
-            # llhttp takes a trailer field for a header field: after `Connection: close` in one it parses nothing more.
-            self._renew()
         return request
-
-
-class _Chunked:
-    """Finds where a chunked body ends (RFC 9112, 7.1), so that httptools is fed no byte behind it.
-
-    llhttp judges the chunks; here they are only counted along, and both must come to the same.
-
-    content: bytes of all chunks announced.
-    done: whether the end was found.
-    fault: the limit that was passed.
-    halted: whether the step's chunks were used up before the data.
-    """
-
-    __slots__ = ("_line", "_overhead", "_room", "_settings", "_skip", "_trailers", "content", "done", "fault", "halted")
-
-    def __init__(self, settings: Settings) -> None:
-        self.content = 0
-        self.done = False
-        self.fault: HTTPError | None = None
-        self.halted = False
-        self._settings = settings
-        self._skip = 0
-        self._line = b""
-        self._trailers = False
-        self._overhead = 0
-        # Bytes the line of a chunk's size, or the whole trailer section, may still have.
-        self._room = settings.max_head
-
-    def pass_over(self, data: bytes, at: int) -> int:
-        """Behind what may be fed of the data from `at` on: up to the end of the body, a limit, the data or the step."""
-        for _ in range(CHUNKS_PER_STEP):
-            if self._skip:
-                step = min(self._skip, len(data) - at)
-                self._skip -= step
-                at += step
-            if at < len(data):
-                at = self._pass_line(data, at)
-            if at == len(data) or self.done or self.fault is not None:
-                break
-        self.halted = at < len(data) and not self.done and self.fault is None
-        return at
-
-    def agrees(self, done: bool, received: int) -> bool:
-        """Whether llhttp, fed the same, came to the same: whether the end was found, and how much was before it."""
-        return done == self.done and (not done or received == self.content)
-
-    def _pass_line(self, data: bytes, at: int) -> int:
-        allowed = self._settings.max_head + MAX_CHUNK_OVERHEAD * self.content - self._overhead
-        stop = min(at + self._room, at + allowed, len(data))
-        end = data.find(b"\n", at, stop) + 1
-        if not end and stop < len(data):
-            self.fault = HTTPError(431, "chunk extensions or trailer fields are too large")
-            return stop
-        line = self._line + data[at : end or stop]
-        size = (end or stop) - at
-        self._overhead += size
-        self._room -= size
-        self._line = b"" if end else line
-        if end:
-            self._on_line(line)
-        return at + size
-
-    def _on_line(self, line: bytes) -> None:
-        if self._trailers:
-            self.done = line == b"\r\n"
-            return
-        self._room = self._settings.max_head
-        match = _CHUNK_SIZE.fullmatch(line)
-        size = int(match[1], 16) if match else 0
-        self._trailers = not size
-        self.content += size
-        self._skip = size + 2 if size else 0
-        if self.content > self._settings.max_body:
-            self.fault = _body_too_large(self._settings)
 
 
 def no_room() -> HTTPError:
     """The refusal of a body for which the process has no room left."""
     return HTTPError(503, "the server has no room for the body now: try again later", {"Retry-After": "1"})
-
-
-def _body_too_large(settings: Settings) -> HTTPError:
-    return HTTPError(413, f"the body is larger than {settings.max_body} bytes")
 
 
 def _boundary(tail: bytes, data: bytes, at: int) -> tuple[int, bool]:

@@ -10,7 +10,8 @@ import httptools
 import pytest
 
 from hypoll import http
-from hypoll.http import CHUNKS_PER_STEP, HTTPError, Known, Peer, PeerError, Request, RequestParser, State
+from hypoll.chunked import CHUNKS_PER_STEP
+from hypoll.http import HTTPError, Known, Peer, PeerError, Request, RequestParser, State
 from hypoll.settings import Settings
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -406,6 +407,27 @@ def test_a_disagreement_over_the_chunks_is_a_refusal(
     with pytest.raises(HTTPError, match=r"400 .* not in chunks"):
         parser.feed(body)
     assert parser.state is State.DONE
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 1000])
+def test_llhttp_gets_the_chunks_with_their_bare_size(
+    parser: RequestParser, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """No extension, no whitespace, no trailer field: what it would make of them is of no interest."""
+    parser.feed(CHUNKED)
+    fed: list[bytes] = []
+    execute = parser._execute
+
+    def record(data: bytes) -> None:
+        fed.append(data)
+        execute(data)
+
+    monkeypatch.setattr(parser, "_execute", record)
+    body = b'0003 ; a = "b;\\""\r\nabc\r\nA;c\r\n0123456789\r\n00;d\r\nConnection: close\r\nX: y\r\n\r\n'
+    got = [parser.feed(body[at : at + size]) for at in range(0, len(body), size)]
+    assert [request.body for request in got if request is not None] == [b"abc0123456789"]
+    assert b"".join(fed) == b"3\r\nabc\r\na\r\n0123456789\r\n0\r\n\r\n"
+    assert feed(parser, GET).target == b"/", "a trailer field ended the connection"
 
 
 @pytest.mark.parametrize(
