@@ -215,6 +215,10 @@ class TaskSource:
         finally:
             await self._stream.aclose()
 
+    async def drop(self) -> None:
+        """Close the iterator, in place of `run`."""
+        await self._stream.aclose()
+
     def fail(self, error: BaseException) -> None:
         """`run` has raised this: what came before it is sent, then the connection is cut."""
         log_cut(error)

@@ -28,15 +28,12 @@ from hypoll.process import SetupError, serve
 from hypoll.reaper import leave_pid_1
 from hypoll.reload import Reloader, command_of, watcher
 from hypoll.routing import Route
-from hypoll.server import Server
+from hypoll.server import RELOAD_GRACE, Server
 from hypoll.settings import Option, Processes, Settings, format_size, options, parse_size, variable
 from hypoll.surroundings import Plan, advice, look
 from hypoll.version import __version__
 from hypoll.wsgi import WSGIApplication, misfit
 from hypoll.wsgi_face import Face
-
-RELOAD_GRACE = 1.0
-"""Seconds that requests under way have to end when a file has changed."""
 
 RELOAD_PATIENCE = 5.0
 """Seconds beyond `graceful_timeout` after which --reload kills a server that hangs."""

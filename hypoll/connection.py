@@ -351,10 +351,15 @@ class Connection:
             self.deadline = min(self.deadline, now + NEW_GRACE)
         elif self.phase is Phase.LINGERING:
             self.deadline = min(self.deadline, now + LINGER_IN_DRAIN)
-        elif self.writer.end_source():
-            if self.exchange is not None:
-                self.exchange.end_body()
+        elif self._end_stream():
             self._drive_on()
+
+    def _end_stream(self) -> bool:
+        """End the body under way, if it is one that ends with the server."""
+        ended = self.writer.end_source()
+        if ended and self.exchange is not None:
+            self.exchange.end_body()
+        return ended
 
     def _end_idle(self) -> None:
         """Close, unless a request has arrived that this turn has not come to."""
@@ -792,6 +797,8 @@ class Connection:
             self.writer.until_close = rest.until_close
             self.writer.end = rest.end
             self.writer.buffers += out
+            if self.shared.drain.begun:
+                self._end_stream()  # it would hold the drain as one does that began before it
             self._drive()
         elif self.writer.write(self.sock, out):
             self._go_on()

@@ -297,6 +297,9 @@ class Exchange(Job):
             if threads.full:
                 raise busy()
             self._lease = Lease(threads)
+            task = asyncio.current_task()
+            if task is not None:
+                self._lease.on_left = task.cancel
         try:
             return await tasks.in_thread(self._lease, call, context)
         except NoThreadError:
@@ -308,6 +311,8 @@ class Exchange(Job):
         try:
             answer = await self._on_lease(partial(self._send_body, response), context)
         except FAILURES as error:
+            if isinstance(error, asyncio.CancelledError) and (self._sent or self.connection is None):
+                raise  # nobody waits for more of it
             answer = self.deferred.fail(self.request, error)
         if not self._sent:
             self._respond(answer)
@@ -352,16 +357,18 @@ class Exchange(Job):
 
     def end_body(self) -> None:
         """Have the task come to its end whose body nobody waits for any more, though it could go on."""
-        task = self._task
-        if self.source is not None and task is not None:
+        if self.source is not None:
             self._ending = True
-            task.cancel()
+            if self._task is not None:
+                self._task.cancel()
 
     async def _see_to_body(self, body: object) -> None:
         """Give a body that is an async iterator, or close it when it isn't to be sent, as of HEAD."""
         source = self.source
         try:
-            if source is not None:
+            if source is not None and self._ending:
+                await source.drop()
+            elif source is not None:
                 self._task = asyncio.current_task() if self.connection is not None else None
                 await source.run()
             elif hasattr(body, "aclose"):

@@ -516,6 +516,9 @@ class Streamed:
         """Nobody will pull any more."""
         raise NotImplementedError
 
+    def leave(self) -> None:
+        """Have nobody wait for long for what made the pieces."""
+
 
 def _parse_cookies(field: str) -> dict[str, str]:
     cookies: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import logging
@@ -22,7 +23,7 @@ from hypoll.greeting import Greeting
 from hypoll.http import HTTPError, refresh_date
 from hypoll.listen import address_of, listen, prepare, refuse_new, server_of
 from hypoll.loop import IN, Loop, Timer
-from hypoll.message import NO_SERVER
+from hypoll.message import FAILURES, NO_SERVER, Streamed
 from hypoll.networks import Client, Networks, peer_client
 from hypoll.observe import Gauges, Hub, Timeout
 from hypoll.phases import Phase
@@ -48,8 +49,11 @@ in the kernel's queue."""
 RETRY_AFTER = 1
 """Seconds a client is asked to wait when there are too many connections."""
 
-STREAM_GRACE = 1.0
-"""Seconds for which a drain waits for threads whose event streams it has ended."""
+RELOAD_GRACE = 1.0
+"""Seconds that requests under way have to end when a file of the application has changed."""
+
+CUT_GRACE = 0.1
+"""Seconds that threads have to clean up whose streams were cut."""
 
 WARNING_PAUSE = 10.0
 """Seconds between two warnings that a listener can't accept."""
@@ -275,6 +279,10 @@ class Server:
         self._paths: list[str] = []
         self._giving_up: Timer | None = None
         self._idle_time = 0.0
+        self._accepts_on = False
+        """Whether a drain goes on accepting, as long as it waits for idle connections."""
+        self._hooks = 0
+        """`on_drain` hooks under way."""
         self._limit = 0
         self._refusals = 0
         # Refused as one too many, and not gone yet: they take no place from those that come when others have left.
@@ -341,18 +349,39 @@ class Server:
 
         Idle connections may bring one more for up to `drain_keep_alive`: a proxy may have sent it already.
         """
-        self._drain_after(min(self.settings.drain_keep_alive, self.settings.graceful_timeout))
+        patience = self.settings.graceful_timeout
+        self._drain_after(min(self.settings.drain_keep_alive, patience), patience)
 
     def drain_at_once(self) -> None:
         """`drain` without waiting for who has asked for nothing: where no proxy is."""
-        self._drain_after(0.0)
+        self._drain_after(0.0, self.settings.graceful_timeout)
+
+    def drain_in_haste(self) -> None:
+        """`drain_at_once`, and cut what isn't over soon: where somebody waits for the successor, as of `--reload`."""
+        if self.settings.graceful_timeout > RELOAD_GRACE:
+            self._drain_after(0.0, RELOAD_GRACE, f"{RELOAD_GRACE:g} s")
+        else:
+            self.drain_at_once()
+
+    def retire(self) -> None:
+        """`drain`, where a successor comes only when this server has ended.
+
+        It accepts for as long as it waits for idle connections: nobody else is there to take the new ones.
+        """
+        if self.status is Status.SERVING:
+            self._accepts_on = True
+            self.drain()
 
     def cut_streams(self) -> None:
         """Close the connections whose answers go on, as at the end of `graceful_timeout`: where nobody minds."""
         for connection in [connection for connection in self.connections if connection.writer.source is not None]:
+            source = connection.writer.source
             connection.close()
+            if isinstance(source, Streamed):
+                source.leave()
+        self.threads.hurry(CUT_GRACE)
 
-    def _drain_after(self, idle_time: float) -> None:
+    def _drain_after(self, idle_time: float, patience: float, name: str = "graceful_timeout") -> None:
         if self.status is not Status.SERVING:
             return
         self.status = Status.DRAINING
@@ -360,15 +389,16 @@ class Server:
         drain = self.shared.drain
         drain.begun, drain.keeps_idle = True, idle_time > 0
         self._idle_time = idle_time
-        self._giving_up = self.loop.call_later(self.settings.graceful_timeout, self._give_up)
+        self._giving_up = self.loop.call_later(patience, self._give_up, name)
         # Not now: a handler may ask for it, whose own connection looks idle while it runs.
         self.loop.call_soon(self._drain)
 
     def _drain(self) -> None:
         if self.status is not Status.DRAINING:
             return
-        self._empty_queues()
-        waiting = self._describe_work()
+        if not self._accepts_on:
+            self._empty_queues()
+        waiting = self._describe_wait()
         if waiting:
             log.info("draining: %s", waiting)
         self._run_drain_hooks()
@@ -376,27 +406,49 @@ class Server:
             connection.drain()
         for greeting in self._greetings:
             greeting.deadline = min(greeting.deadline, self.loop.now + NEW_GRACE)
-        self.threads.leave_streams(STREAM_GRACE)
         if self._idle_time:
             self.loop.call_later(self._idle_time, self._end_idle)
+        else:
+            self._accepts_on = False
         self._stop_when_drained()
 
     def _end_idle(self) -> None:
         """The time for one more request is over: close the connections that are idle, and those that will be."""
         self.shared.drain.keeps_idle = False
-        if self.status is Status.DRAINING:
-            for connection in [connection for connection in self.connections if connection.phase is Phase.IDLE]:
-                connection.drain()
+        if self.status is not Status.DRAINING:
+            return
+        self._accept_no_more()
+        for connection in [connection for connection in self.connections if connection.phase is Phase.IDLE]:
+            connection.drain()
+        self._stop_when_drained()
+
+    def _accept_no_more(self) -> None:
+        if self._accepts_on:
+            self._accepts_on = False
+            self._empty_queues()
+
+    def _describe_wait(self) -> str:
+        """What a drain waits for, in words; empty: nothing."""
+        idle = sum(connection.phase is Phase.IDLE for connection in self.connections) if self._idle_time else 0
+        waiting = [self._describe_work()]
+        if idle:
+            waiting.append(f"{idle} idle connection{'s' * (idle > 1)} for {self._idle_time:g} s at most")
+        return ", ".join(filter(None, waiting))
 
     def _describe_work(self) -> str:
-        """What a drain waits for, in words; empty: nothing."""
+        """What is under way, in words; empty: nothing."""
         streams = sum(connection.writer.source is not None for connection in self.connections)
         requests = sum(connection.is_busy for connection in self.connections) - streams
         tasks = 0 if self.tasks is None else len(self.tasks)
         # What runs on threads and in tasks for connections is counted with them.
         exchanges = sum(connection.exchange is not None for connection in self.connections)
-        background = max(0, self.threads.unfinished + tasks - exchanges)
-        counts = [(requests, "request"), (streams, "stream"), (background, "call of a client that has gone")]
+        background = self.threads.unfinished - self.threads.leases + tasks - self._hooks - exchanges
+        counts = [
+            (requests, "request"),
+            (streams, "stream"),
+            (background, "call of a client that has gone"),
+            (self._hooks, "on_drain hook"),
+        ]
         return ", ".join(f"{count} {name if count == 1 else _plural(name)}" for count, name in counts if count > 0)
 
     def _run_drain_hooks(self) -> None:
@@ -406,14 +458,27 @@ class Server:
                 result = self.shared.context.copy().run(hook)
                 if isinstance(result, Coroutine):
                     self._begin_hook(hook, result)
-            except Exception:
+            except KeyboardInterrupt:  # a signal's: it means the process
+                raise
+            except FAILURES:
                 log.exception("the on_drain hook %r failed", hook)
 
     def _begin_hook(self, hook: object, coroutine: Coroutine[Any, Any, Any]) -> None:
         if self.tasks is None:
             coroutine.close()
             raise RuntimeError("an async hook needs a server that runs on asyncio")
-        self.tasks.begin(coroutine, lambda error: log.error("the on_drain hook %r failed", hook, exc_info=error))
+        self._hooks += 1
+        self.tasks.begin(self._complete_hook(hook, coroutine))
+
+    async def _complete_hook(self, hook: object, coroutine: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await coroutine
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+            raise
+        except FAILURES:
+            log.exception("the on_drain hook %r failed", hook)
+        finally:
+            self._hooks -= 1
 
     def _empty_queues(self) -> None:
         """Accept what is queued; close the listeners once nothing is: closing one resets what waits in its queue."""
@@ -422,11 +487,9 @@ class Server:
         if not any(listener.starved for listener in self.listeners):
             self._close_listeners()
 
-    def _give_up(self) -> None:
+    def _give_up(self, name: str) -> None:
         cut = self._describe_work()
-        log.warning(
-            "graceful_timeout passed: closing %d connections%s", len(self.connections), f": cut {cut}" if cut else ""
-        )
+        log.warning("%s passed: closing %d connections%s", name, len(self.connections), f": cut {cut}" if cut else "")
         self.stop()
 
     def stop(self) -> None:
@@ -600,7 +663,9 @@ class Server:
         if self.status is Status.SERVING:
             self._feed_starved()
         elif self.status is Status.DRAINING:
-            if self.listeners:
+            if self._accepts_on:
+                self._feed_starved()
+            elif self.listeners:
                 self.loop.call_soon(self._drain_on)
             self._stop_when_drained()
 
@@ -613,5 +678,7 @@ class Server:
     def _stop_when_drained(self) -> None:
         # What works for a client that has gone is waited for, too: it may be in the middle of a transaction.
         working = self.threads.unfinished or self.tasks
+        if self._accepts_on and not (self._open or working):
+            self._accept_no_more()  # nobody is waited for any more
         if self.status is Status.DRAINING and not (self._open or self.listeners or working):
             self.stop()

@@ -93,16 +93,12 @@ class Tasks:
         """Run a coroutine to its end before or after `run`."""
         return self.asyncio.run_until_complete(coroutine)
 
-    def begin(self, coroutine: Coroutine[Any, Any, Any], failed: Callable[[BaseException], object]) -> None:
-        """Run a coroutine in a task that a drain waits for. failed: told what it raises."""
+    def begin(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine, which must not fail, in a task that a drain waits for."""
 
         async def counted() -> None:
             try:
                 await coroutine
-            except (asyncio.CancelledError, GeneratorExit):
-                raise
-            except BaseException as error:
-                failed(error)
             finally:
                 self.count -= 1
                 if not self.count:

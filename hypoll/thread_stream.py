@@ -108,8 +108,9 @@ class ThreadStream(Streamed):
 
     def _end(self, error: BaseException | None) -> None:
         keep_out(error)
-        self._threads.end_stream(self.job)
-        self.job = _NO_JOB  # which leads back here
+        with self._lock:
+            job, self.job = self.job, _NO_JOB  # which leads back here
+        self._threads.end_stream(job)
         if error is not None and not (self._ended or self._closed):
             log_cut(error)  # now: the client may never read so far
         with self._lock:
@@ -186,7 +187,8 @@ class ThreadStream(Streamed):
     def end(self) -> None:
         """End the body here, or with the piece that is coming, as if it were whole: what follows is dropped.
 
-        Of no effect where its length was declared, and where it has ended already.
+        Of no effect where its length was declared, and where it has ended already. Its thread may wait for its next
+        piece for ever: nobody waits for that.
         """
         with self._lock:
             if self._ended or self.framer.declared is not None:
@@ -194,8 +196,14 @@ class ThreadStream(Streamed):
             self._ending = True
             if not self._parted:
                 self._end_here()
-        self._threads.note_ended(self.job)
-        self._tell_ready()
+        self.leave()
+
+    def leave(self) -> None:
+        """Wait no longer than for a moment for the thread, which is only to clean up."""
+        with self._lock:
+            job = self.job
+        if job is not _NO_JOB:
+            self._threads.leave_soon(job)
 
     def _end_here(self) -> None:
         self._last = self.framer.end()

@@ -30,6 +30,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from hypoll.forks import keep_out
@@ -41,6 +42,9 @@ EVENTFDS = 8
 
 LONG = 1.0
 """Seconds after which a job that streams no longer counts against the pool's size."""
+
+END_GRACE = 1.0
+"""Seconds for which a job is waited for when nobody wants more of it, as when its stream was ended by the server."""
 
 NEVER = float("inf")
 
@@ -77,6 +81,9 @@ class Job:
 
     def reject(self) -> None:
         """There is no thread to do it, and none can be started. On the loop's thread, in place of both."""
+
+    def leave(self) -> None:
+        """Nobody waits for its end any more. On the loop's thread; if it ends all the same, `finish` comes later."""
 
 
 class Call(Job):
@@ -125,11 +132,14 @@ class Lease(Job):
     """One thread of the pool, held for several calls: they run on it one after the other, and nothing in between.
 
     Calls come back to the loop one by one. `release` ends it, after those that were asked for.
+    on_left: called on the loop's thread when nobody waits any more for the call under way.
     """
 
     def __init__(self, threads: Threads) -> None:
         self.context = contextvars.copy_context()
+        self.on_left: Callable[[], object] = _nothing
         self._threads = threads
+        threads.leases += 1
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._released = False
         self._rejected = False
@@ -161,8 +171,19 @@ class Lease(Job):
             del call
             keep_out()
 
+    def finish(self) -> None:
+        """The last call is made."""
+        if not self.left:
+            self._threads.leases -= 1
+
+    def leave(self) -> None:
+        """Tell who has it."""
+        self._threads.leases -= 1
+        self.on_left()
+
     def reject(self) -> None:
         """Reject each call, and those to come."""
+        self._threads.leases -= 1
         self._rejected = True
         self.release()
         while (call := self._calls.get()) is not None:
@@ -232,6 +253,8 @@ class Threads:
         self.on_idle = on_idle
         self.unfinished = 0
         """Jobs whose `done` has not been called, cancelled ones that run included."""
+        self.leases = 0
+        """Those of them that are leases, which belong to tasks."""
         self.on_wait: Callable[[float], object] | None = None
         """Called with the seconds that a job waited for a thread."""
         self._jobs: deque[Job] = deque()
@@ -244,7 +267,8 @@ class Threads:
         self._lock = threading.Lock()
         self._streams: dict[Job, float] = {}
         """Jobs that stream, and when they will have done so for long."""
-        self._ended: weakref.WeakSet[Job] = weakref.WeakSet()
+        self._leaving: set[Job] = set()
+        """Jobs that are soon waited for no longer."""
         self._planned = False
         self._waking = False
         self._collecting = False
@@ -298,9 +322,10 @@ class Threads:
         self._jobs.clear()
         self._finished.clear()
         self._lock = threading.Lock()
-        self._started = self.unfinished = self.outside = 0
+        self._started = self.unfinished = self.leases = self.outside = 0
         self.room = self._room
         self._streams.clear()
+        self._leaving.clear()
         self._waking = self._planned = self._collecting = False
 
     def leave(self, job: Job) -> bool:
@@ -351,19 +376,23 @@ class Threads:
         with self._lock:
             self._streams.pop(job, None)
 
-    def leave_streams(self, seconds: float) -> None:
-        """In `seconds` wait no longer for jobs whose stream was ended, but that still wait for a further piece."""
-        self.loop.call_later(seconds, self._leave_ended)
+    def leave_soon(self, job: Job) -> None:
+        """Wait for a job that a thread is at for `END_GRACE` at most: it is only to clean up. On the loop's thread."""
+        if job not in self._leaving:
+            self._leaving.add(job)
+            self.loop.call_later(END_GRACE, partial(self._give_up, job))
 
-    def _leave_ended(self) -> None:
-        for job in self._ended:
-            if not job.left:
-                job.left = True
-                self._settle()
+    def hurry(self, seconds: float) -> None:
+        """Wait for those that are soon left for `seconds` at most."""
+        for job in self._leaving:
+            self.loop.call_later(seconds, partial(self._give_up, job))
 
-    def note_ended(self, job: Job) -> None:
-        """Note that the stream of a job was ended by the loop: the job is only to clean up."""
-        self._ended.add(job)
+    def _give_up(self, job: Job) -> None:
+        if job in self._leaving:
+            self._leaving.discard(job)
+            job.left = True
+            job.leave()
+            self._settle()
 
     def tick(self, now: float) -> None:
         """Let those leave that have streamed for long: to be called once a second, with the loop's time."""
@@ -517,6 +546,8 @@ class Threads:
                 log.exception("taking up what a thread did failed")
             if not job.left:
                 self.unfinished -= 1
+                if self._leaving:
+                    self._leaving.discard(job)
         if not self.unfinished:
             self.on_idle()
 

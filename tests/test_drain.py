@@ -6,6 +6,7 @@ import asyncio
 import queue
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,26 @@ from .masters import GUNICORN, HYPOLL, Master
 from .serving import PATIENCE, running
 
 GET = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Polled:
+    """An inline stream, which is pulled whenever the socket can take more, and so never has nothing."""
+
+    def __init__(self, closed: threading.Event) -> None:
+        self.closed = closed
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return "first" + "." * 10_000
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+async def pause(request: Request) -> None:
+    await asyncio.sleep(0)
 
 
 def events(kind: str, closed: threading.Event, gate: queue.SimpleQueue[str]) -> Routes:
@@ -41,33 +62,28 @@ def events(kind: str, closed: threading.Event, gate: queue.SimpleQueue[str]) -> 
         finally:
             closed.set()
 
-    class Polled:
-        """An inline stream, which is pulled whenever the socket can take more, and so never has nothing."""
-
-        def __iter__(self) -> Iterator[str]:
-            return self
-
-        def __next__(self) -> str:
-            return "first" + "." * 10_000
-
-        def close(self) -> None:
-            closed.set()
-
     async def stream(request: Request) -> Response:
         return sse(waiting())
 
+    routes.get("/other")(lambda request: "other")
     if kind == "async":
         routes.get("/")(stream)
-    elif kind == "threaded":
+    elif kind in ("threaded", "hooked"):
         routes.get("/", threaded=True)(lambda request: sse(blocking()))
+        if kind == "hooked":  # a task waits for what the thread does
+            routes.before(pause)
     else:
-        routes.get("/")(lambda request: sse(Polled()))
+        routes.get("/")(lambda request: sse(Polled(closed)))
     return routes
 
 
+KINDS = ["threaded", "hooked", "async", "inline"]
+
+
 @pytest.mark.parametrize("minor", [0, 1])
-@pytest.mark.parametrize("kind", ["threaded", "async", "inline"])
-def test_an_event_stream_ends_cleanly_when_a_drain_begins(kind, minor):
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_event_stream_ends_cleanly_when_a_drain_begins(kind, minor, caplog):
+    caplog.set_level("INFO")
     closed = threading.Event()
     gate: queue.SimpleQueue[str] = queue.SimpleQueue()
     with running(events(kind, closed, gate), graceful_timeout=1000.0) as it:
@@ -80,19 +96,77 @@ def test_an_event_stream_ends_cleanly_when_a_drain_begins(kind, minor):
         rest = client.rest()
         client.close()
         assert rest.endswith(b"0\r\n\r\n" if minor else b"\n\n")
-        if kind != "threaded":
+        if kind in ("async", "inline"):
             assert closed.wait(PATIENCE)
     # The server has stopped, though the thread still waits for its queue: that isn't waited for.
     gate.put("last")
     assert closed.wait(PATIENCE)
+    assert [record.getMessage() for record in caplog.records] == ["draining: 1 stream"]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_event_stream_that_is_asked_for_in_a_drain_ends_at_once(kind, caplog):
+    """By an idle connection: a proxy passes on the request of the client whose stream has just ended."""
+    closed = threading.Event()
+    gate: queue.SimpleQueue[str] = queue.SimpleQueue()
+    with running(events(kind, closed, gate), graceful_timeout=1000.0, drain_keep_alive=1000.0) as it:
+        client = it.connect(4096 if kind == "inline" else 0)
+        client.send(GET % b"other")
+        assert client.answer().body == b"other"
+        it.on_loop(it.server.drain)
+        client.send(GET % b"")
+        status, fields = client.head()
+        assert (status, fields["connection"]) == (200, "close")
+        assert client.rest().endswith(b"0\r\n\r\n")
+        client.close()
+    gate.put("last")
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("kind", ["threaded", "async"])
+def test_an_event_stream_whose_handler_was_at_work_when_a_drain_began_ends_at_once(kind):
+    routes = Routes()
+    entered, gate = threading.Event(), threading.Event()
+
+    def blocking() -> Iterator[str]:
+        yield "first"
+        gate.clear()
+        gate.wait(PATIENCE)
+
+    async def waiting() -> AsyncIterator[str]:
+        yield "first"
+        await asyncio.Event().wait()
+
+    async def stream(request: Request) -> Response:
+        entered.set()
+        while not gate.is_set():
+            await asyncio.sleep(0.001)
+        return sse(waiting())
+
+    def handler(request: Request) -> Response:
+        entered.set()
+        gate.wait(PATIENCE)
+        return sse(blocking())
+
+    routes.get("/", threaded=kind == "threaded")(handler if kind == "threaded" else stream)
+    with running(routes, graceful_timeout=1000.0) as it:
+        client = it.connect()
+        client.send(GET % b"")
+        assert entered.wait(PATIENCE)
+        it.on_loop(it.server.drain)
+        it.on_loop(gate.set)
+        client.head()
+        assert client.rest().endswith(b"0\r\n\r\n")
+        client.close()
+    gate.set()
+
+
+@pytest.mark.parametrize("minor", [0, 1])
 @pytest.mark.parametrize("kind", ["threaded", "async", "inline"])
-def test_other_streams_are_told_and_cut_at_the_end_without_a_last_chunk(kind, caplog):
+def test_other_streams_are_told_and_cut_at_the_end_without_a_last_chunk(kind, minor, caplog):
     caplog.set_level("INFO")
     routes = Routes()
     seen: list[bool] = []
-    drained: list[str] = []
 
     def pieces(request: Request) -> Iterator[bytes]:
         while True:
@@ -108,35 +182,69 @@ def test_other_streams_are_told_and_cut_at_the_end_without_a_last_chunk(kind, ca
     async def stream(request: Request) -> Response:
         return Response(awaited(request))
 
-    @routes.on_drain
-    def note() -> None:
-        drained.append("sync")
-
-    @routes.on_drain
-    async def note_later() -> None:
-        await asyncio.sleep(0)
-        drained.append("async")
-
-    @routes.on_drain
-    def fail() -> None:
-        raise ValueError("on purpose")
-
     routes.get("/", threaded=kind == "threaded")(
         stream if kind == "async" else lambda request: Response(pieces(request))
     )
     with running(routes, graceful_timeout=0.3) as it:
         client = it.connect(4096)
-        client.send(GET % b"")
+        client.send(b"GET / HTTP/1.%d\r\nHost: a\r\n\r\n" % minor)
         client.head()
-        assert client.chunk()
+        assert client.take(5)
         it.on_loop(it.server.drain)
-        rest = client.rest()
-        assert not rest.endswith(b"0\r\n\r\n")
+        if minor:
+            assert not client.rest().endswith(b"0\r\n\r\n")
+        else:
+            with pytest.raises(ConnectionResetError):  # its end would look like the body's
+                list(iter(lambda: client.sock.recv(1 << 16), b""))
     assert True in seen
+    assert "draining: 1 stream\n" in caplog.text
+    assert "closing 1 connections: cut 1 stream\n" in caplog.text
+
+
+def test_hooks_run_once_when_a_drain_begins_whatever_others_raise(caplog):
+    routes, mounted = Routes(), Routes()
+    drained: list[str] = []
+
+    @routes.on_drain
+    def leave() -> None:
+        sys.exit("on purpose")  # which is no way to stop a server
+
+    @routes.on_drain
+    async def leave_later() -> None:
+        sys.exit("on purpose, later")
+
+    @routes.on_drain
+    def note() -> None:
+        drained.append("sync")
+
+    @mounted.on_drain
+    async def note_later() -> None:
+        await asyncio.sleep(0)
+        drained.append("async")
+
+    routes.mount("/mounted", mounted)
+    with running(routes, drain_keep_alive=1000.0, graceful_timeout=1000.0) as it:
+        client = it.connect()
+        client.send(GET % b"")
+        client.answer()
+        it.on_loop(it.server.drain)
+        it.on_loop(it.server.drain)
+        it.until(lambda: len(drained) == 2)
     assert drained == ["sync", "async"]
-    assert "draining: 1 stream" in caplog.text
-    assert "closing 1 connections: cut 1 stream" in caplog.text
-    assert "the on_drain hook" in caplog.text
+    assert caplog.text.count("the on_drain hook") == 2
+
+
+def test_a_hook_without_an_end_is_named(caplog):
+    routes = Routes()
+    routes.get("/")(lambda request: "ok")
+
+    @routes.on_drain
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    with running(routes, graceful_timeout=0.1):
+        pass
+    assert "graceful_timeout passed: closing 0 connections: cut 1 on_drain hook\n" in caplog.text
 
 
 def test_a_stream_that_asks_ends_by_itself():
@@ -217,8 +325,30 @@ def test_a_test_client_waits_for_no_stream():
     assert time.monotonic() - begun < 10
 
 
-def test_a_reload_waits_for_no_stream(tmp_path):
-    pytest.importorskip("watchfiles")
+def test_a_test_client_waits_for_no_stream_whose_thread_waits_for_ever():
+    routes = Routes()
+    gate: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    closed = threading.Event()
+
+    def pieces() -> Iterator[bytes]:
+        try:
+            yield b"piece"
+            yield gate.get()
+        finally:
+            closed.set()
+
+    routes.get("/", threaded=True)(lambda request: Response(pieces()))
+    with TestClient(routes, graceful_timeout=1000.0) as client, client.get("/", stream=True) as answer:
+        assert next(answer.iter_content(5)) == b"piece"
+        client.__exit__()
+    gate.put(b"last")
+    assert closed.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("command", [GUNICORN, HYPOLL])
+def test_a_reload_waits_for_no_stream(tmp_path, command):
+    if command is HYPOLL:
+        pytest.importorskip("watchfiles")
     source = """
 import time
 from hypoll import Response, Routes
@@ -231,16 +361,14 @@ routes.get("/stream", threaded=True)(lambda request: Response(pieces()))
 routes.get("/")(lambda request: "first")
 """
     (tmp_path / "app.py").write_text(source)
-    master = Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0", "--reload"))
+    master = Master(tmp_path, (*command, "--bind", "127.0.0.1:0", "--reload"))
     try:
-        address = master.says(r"serves app:routes on (http://[0-9.:]+)")[1]
-        host, _, port = address.removeprefix("http://").rpartition(":")
-        with socket.create_connection((host, int(port)), PATIENCE) as sock:
+        with socket.create_connection(("127.0.0.1", master.port), PATIENCE) as sock:
             sock.sendall(GET % b"stream")
             assert b"piece" in sock.recv(4096) + sock.recv(4096)
             begun = time.monotonic()
             (tmp_path / "app.py").write_text(source.replace("first", "second"))
-            master.says("serves app:routes on", 2)
+            master.says("Booting worker" if command is GUNICORN else "serves app:routes on", 2)
             assert time.monotonic() - begun < 10
     finally:
         master.end()
@@ -334,6 +462,27 @@ def test_a_pool_loses_no_request_over_hups(tmp_path, command):
         master.end()
     assert pool.lost == []
     assert pool.answered > 100
+
+
+def test_one_worker_accepts_while_it_waits_for_idle_connections(tmp_path):
+    """Its successor comes only when it has ended: with `--max-requests` alone nobody would accept for that time."""
+    (tmp_path / "app.py").write_text(APP)
+    options = ("-b", "127.0.0.1:0", "--max-requests", "3", "--keep-alive", "60")
+    master = Master(tmp_path, (*GUNICORN, *options), env={"HYPOLL_DRAIN_KEEP_ALIVE": "8"})
+    try:
+        with socket.create_connection(("127.0.0.1", master.port), PATIENCE) as idle:
+            idle.sendall(GET % b"")
+            assert b" 200 " in idle.recv(4096)
+            for _ in range(5):
+                assert master.get() == (200, b"ok")
+            assert not any("Worker exiting" in line for line in master.lines)
+            idle.sendall(GET % b"")
+            assert b"Connection: close" in idle.recv(4096)
+            # That was the last it has waited for: it doesn't wait for more.
+            master.says("Worker exiting")
+        assert master.get() == (200, b"ok")
+    finally:
+        master.end()
 
 
 def test_term_gives_a_pool_its_time_and_then_ends(tmp_path):

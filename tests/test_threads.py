@@ -425,3 +425,41 @@ def test_no_wake_up_is_lost(it, size):
 
 def test_the_default_size_is_the_processors_and_four():
     assert default_size() == min(32, len(os.sched_getaffinity(0)) + 4)
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_job_that_is_soon_left_is_counted_down_once(it, monkeypatch, late):
+    monkeypatch.setattr("hypoll.threads.END_GRACE", 0.0 if late else 1000.0)
+    pool = it.make(1)
+    (call,) = it.block(pool)
+    pool.leave_soon(call)
+    pool.leave_soon(call)
+    if late:
+        it.until(lambda: pool.unfinished == 0)
+        assert it.idled == 1
+    it.gate.set()
+    ended: list[Call] = []
+    pool.call(lambda: None, ended.append)
+    it.until(lambda: ended)
+    pool.hurry(0.0)
+    it.loop.poll_once(0.01)
+    assert pool.unfinished == 0
+
+
+def test_who_has_a_lease_is_told_that_its_call_is_waited_for_no_longer(it, monkeypatch):
+    monkeypatch.setattr("hypoll.threads.END_GRACE", 0.0)
+    pool = it.make(1)
+    lease, left = Lease(pool), []
+    lease.on_left = lambda: left.append(pool.leases)
+    lease.call(lambda: it.gate.wait(PATIENCE), _nothing, contextvars.copy_context())
+    it.until(lambda: pool.busy)
+    assert pool.leases == 1
+    pool.leave_soon(lease)
+    it.until(lambda: left)
+    assert left == [0]
+    lease.release()
+    it.gate.set()
+    ended: list[Call] = []
+    pool.call(lambda: None, ended.append)
+    it.until(lambda: ended)
+    assert (pool.unfinished, pool.leases) == (0, 0)
