@@ -187,7 +187,7 @@ class Worker(BaseWorker):
             self.nr += 1
             if self.nr == self.max_requests:
                 self.log.info("Autorestarting worker after current request.")
-                self._drain()
+                self._retire()
             return answer(request)
 
         return count
@@ -221,7 +221,7 @@ class Worker(BaseWorker):
         """TERM. Where the service ends, readiness tells so first; a worker that leaves others to serve goes at once."""
         if self.server.status is Status.STOPPED:
             self.alive = False  # it is starting: the first beat sees that
-        elif service_ends():
+        elif service_ends() and self.reloader is None:
             self.engine.leave()
         else:
             self._drain()
@@ -232,7 +232,15 @@ class Worker(BaseWorker):
         if self.reloader is None:
             self.server.drain()
         else:
-            self.server.drain_at_once()
+            self.server.drain_in_haste()
+
+    def _retire(self) -> None:
+        """Leave for a successor, which the master starts only when this worker has ended."""
+        if self.cfg.workers > 1 or self.reloader is not None:
+            self._drain()
+        else:
+            self.alive = False
+            self.server.retire()  # meanwhile no other accepts
 
     def _quit(self) -> None:
         if self._quitting:

@@ -365,6 +365,7 @@ def handlers(directory: Path) -> Iterator[tuple[TestClient, dict[str, Any]]]:
         "routes": Routes(),
         "Response": Response,
         "asyncio": asyncio,
+        "contextlib": contextlib,
         "queue": queue,
         "prices": {7: 42},
         "STORE": directory / "store",
@@ -399,6 +400,16 @@ def _log(text: str, directory: Path) -> None:
     with handlers(directory) as (client, names), client.get("/log", stream=True) as answer:
         names["log_lines"].put(b"one\n")
         assert next(answer.iter_lines()) == b"one"
+
+
+@tries("docs/handlers.md", "leaving = asyncio.Event()")
+def _ticks(text: str, directory: Path) -> None:
+    with handlers(directory) as (client, names), client.get("/ticks", stream=True) as answer:
+        lines = answer.iter_lines()
+        assert next(lines) == b"tick"
+        (hook,) = names["routes"].drain_hooks
+        client._loop.call_soon_threadsafe(asyncio.ensure_future, hook())
+        assert list(lines) == []
 
 
 @tries("docs/handlers.md", '@routes.put("/files/{id:uuid}", threaded=True, stream=True)')
