@@ -11,6 +11,7 @@ import orjson
 from hypoll.files import File
 from hypoll.forks import keep_out
 from hypoll.http import FAILURES, ClientDisconnect, HTTPError, Request, Response, json_response, problem
+from hypoll.message import exact_bytes, exact_int
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors of a system that has too little of something at the moment."""
@@ -19,7 +20,10 @@ log = logging.getLogger("hypoll.error")
 
 
 def failure(request: Request, error: BaseException) -> Response:
-    """What the client is told of an exception: an `HTTPError` as it is, anything else as 500, its traceback logged."""
+    """What the client is told of an exception: an `HTTPError` as it is, anything else as 500, its traceback logged.
+
+    Of an error that says that the system has too little of something: 503.
+    """
     keep_out(error)
     if isinstance(error, HTTPError):
         error.__traceback__ = None  # an application's constant would gather one more, and its request, with each raise
@@ -32,7 +36,7 @@ def failure(request: Request, error: BaseException) -> Response:
     where, name = f"{request.method} {request.raw_path}", request.id
     log.error("%s failed, request %s", where, name, exc_info=error, extra={"request_id": name})
     error.__traceback__ = None  # as above
-    return problem(HTTPError(500, "the server failed to answer; the log has the reason under this id"), name)
+    return problem(_fault(error, "the server failed to answer; the log has the reason under this id"), name)
 
 
 def unsendable(request: Request, response: Response | bytes, error: BaseException) -> Response:
@@ -42,9 +46,14 @@ def unsendable(request: Request, response: Response | bytes, error: BaseExceptio
     where, name = f"{request.method} {request.raw_path}", request.id
     log.error("%s: the response can't be sent, request %s", where, name, exc_info=error, extra={"request_id": name})
     error.__traceback__ = None  # an application's constant would keep what it was raised in
+    return problem(_fault(error, "the response could not be sent; the log has the reason under this id"), name)
+
+
+def _fault(error: BaseException, detail: str) -> HTTPError:
+    """What the client is told of an error that the log has: 503 where it will pass."""
     if isinstance(error, OSError) and error.errno in EXHAUSTED:
-        return problem(HTTPError(503, "the server is out of resources: try again later", {"Retry-After": "1"}), name)
-    return problem(HTTPError(500, "the response could not be sent; the log has the reason under this id"), name)
+        return HTTPError(503, "the server is out of resources: try again later", {"Retry-After": "1"})
+    return HTTPError(500, detail)
 
 
 def close_body(body: Any) -> None:
@@ -64,18 +73,18 @@ def to_response(result: Any) -> Response:
 
     str: text/plain as UTF-8. bytes: application/octet-stream. None: 204. A tuple: (value, status) or
     (value, status, headers). Anything else: application/json by orjson, which takes dict, list, numbers, dataclasses,
-    datetimes and UUIDs. Raises `TypeError` for what it doesn't take.
+    datetimes and UUIDs. Raises `TypeError` for what it doesn't take, and what `File.open` does.
     """
     kind = type(result)
     if kind is not dict and kind is not list:
         if isinstance(result, Response):
-            return result
+            return _opened(result) if isinstance(result.body, File) else result
         if isinstance(result, File):
-            return Response(result)
+            return Response(result.open())
         if isinstance(result, str):
-            return Response(result.encode(), 200, None, "text/plain; charset=utf-8")
+            return Response(str.encode(result), 200, None, "text/plain; charset=utf-8")
         if isinstance(result, (bytes, bytearray, memoryview)):
-            return Response(bytes(result), 200, None, "application/octet-stream")
+            return Response(exact_bytes(result), 200, None, "application/octet-stream")
         if result is None:
             return Response(b"", 204)
         if kind is tuple:
@@ -87,6 +96,14 @@ def to_response(result: Any) -> Response:
             f"a handler returned {kind.__name__}, which can't be sent: return a Response, str, bytes, None, "
             f"(value, status) or something that can be JSON ({error})"
         ) from None
+
+
+def _opened(response: Response) -> Response:
+    """The response with its file open. A new one: the handler's may be a constant of its application."""
+    file: Any = response.body
+    opened = Response(file.open(), response.status, response.headers, response.content_type)
+    opened.reason = response.reason
+    return opened
 
 
 def _from_tuple(result: tuple[Any, ...]) -> Response:
@@ -101,7 +118,8 @@ def _from_tuple(result: tuple[Any, ...]) -> Response:
         raise TypeError("a handler returned a tuple in a tuple: only (value, status, headers) has a meaning")
     # A new one: a Response given here may be a constant of the application.
     response = to_response(value)
-    return Response(response.body, status, response.headers if headers is None else headers, response.content_type)
+    headers = response.headers if headers is None else headers
+    return Response(response.body, exact_int(status), headers, response.content_type)
 
 
 def settle(result: Any) -> Response | bytes:

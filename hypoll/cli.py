@@ -8,7 +8,6 @@ import importlib
 import logging
 import os
 import signal
-import socket
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from hypoll.affinity import cpu_count
 from hypoll.app import Routes
 from hypoll.imports import find_from
 from hypoll.leaving import Departure
-from hypoll.listen import BindError, activated, listen
+from hypoll.listen import BindError, activated, listen, unix_paths
 from hypoll.outlet import OutletError, occupy_standard_descriptors
 from hypoll.process import SetupError, serve
 from hypoll.reaper import leave_pid_1
@@ -334,10 +333,10 @@ def _reload(app: str, directory: str, log_level: str, settings: Settings, proces
     try:
         return Reloader(command_of(arguments), directory, listeners, on_change, patience, settings).run()
     finally:
+        for path in unix_paths(addresses):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
         for listener in listeners:
-            if listener.family == socket.AF_UNIX:
-                with contextlib.suppress(OSError):
-                    os.unlink(listener.getsockname())
             listener.close()
 
 

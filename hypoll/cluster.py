@@ -6,26 +6,33 @@ import dataclasses
 import logging
 import math
 import os
+import socket
 import ssl
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import gunicorn.sock
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
+from gunicorn.sock import TCP6Socket
 
 from hypoll.affinity import cpu_count, least_used, pin
 from hypoll.errorlog import OutletHandler, QuietStreamHandler, make_handler
 from hypoll.gunicorn_config import give_up_after
 from hypoll.gunicorn_worker import Worker
-from hypoll.listen import listen
+from hypoll.listen import listen, resolved, unix_paths
 from hypoll.reload import command_of
 from hypoll.server import Service
 from hypoll.settings import Processes, Settings
 from hypoll.tls import context_of
 from hypoll.wsgi import WSGIApplication
+
+_INHERITED = "127.0.0.1:0"
+"""An address that gunicorn doesn't bind, since it has listeners: beside them one that is named by its descriptor, as
+fd://3, would be taken twice."""
 
 MEMORY = "/dev/shm"  # noqa: S108 - the file system in memory of every Linux
 
@@ -80,12 +87,39 @@ class ClusterWorker(Worker):
         super().init_process()
 
 
+class _Arbiter(Arbiter):
+    """Gunicorn's, which removes the paths of unix sockets when it ends. paths: those that are the command's own."""
+
+    paths: list[str]
+
+    def stop(self, graceful: bool = True) -> None:
+        """Leave the path of a socket that was inherited: whoever made it goes on listening there."""
+        for listener in self.LISTENERS[:]:
+            name = listener.getsockname()
+            if isinstance(name, str) and name not in self.paths:
+                listener.close()
+                self.LISTENERS.remove(listener)
+        super().stop(graceful)
+
+
+class _TCP6Socket(TCP6Socket):
+    """Gunicorn's, for IPv6 alone as `hypoll.listen` has it: where each worker binds its own, gunicorn does that."""
+
+    def bind(self, sock: socket.socket) -> None:
+        """Bind, for IPv6 alone."""
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        super().bind(sock)
+
+
 class _Cluster(BaseApplication):
     """What gunicorn's arbiter runs."""
 
-    def __init__(self, load: Callable[[], Service | WSGIApplication], options: dict[str, Any]) -> None:
+    def __init__(
+        self, load: Callable[[], Service | WSGIApplication], options: dict[str, Any], paths: list[str]
+    ) -> None:
         self._load = load
         self._options = options
+        self._paths = paths
         super().__init__(prog="hypoll")
 
     def load_config(self) -> None:
@@ -97,7 +131,8 @@ class _Cluster(BaseApplication):
 
     def run(self) -> None:
         try:
-            arbiter = Arbiter(self)
+            arbiter = _Arbiter(self)
+            arbiter.paths = self._paths
             # What USR2 executes. Gunicorn would give __main__.py by its path, whose directory then hides http and more.
             arbiter.START_CTX["args"] = command_of(sys.argv[1:])
             arbiter.run()
@@ -119,6 +154,7 @@ def serve(
 
     Raises `hypoll.listen.BindError`.
     """
+    gunicorn.sock.TCP6Socket = _TCP6Socket
     context_of(settings)  # each worker makes its own; what can't be used is told before there are any
     options = {
         "default_proc_name": name,
@@ -141,18 +177,21 @@ def serve(
         # A socket in the user's directory, of which every cluster would have the same.
         "control_socket_disable": True,
     }
-    _Cluster(_told(load), {name: value for name, value in options.items() if value is not None}).run()
+    given = {name: value for name, value in options.items() if value is not None}
+    _Cluster(_told(load), given, unix_paths(settings.bind)).run()
 
 
 def bound(settings: Settings) -> list[str]:
     """The addresses for gunicorn: of listeners bound here, so that what can't be bound is told at once and clearly.
 
-    Not those of SO_REUSEPORT, which each worker binds by itself, nor when gunicorn's master has inherited its own: by
-    socket activation, or as the successor of another (USR2).
+    Those of SO_REUSEPORT each worker binds by itself. The successor of another master (USR2) inherits that one's.
     """
-    inherited = "GUNICORN_FD" in os.environ or os.environ.get("LISTEN_PID") == str(os.getpid())
-    if settings.reuse_port or inherited:
-        return list(settings.bind)
+    if "GUNICORN_FD" in os.environ:
+        return [_INHERITED]
+    if settings.reuse_port:
+        return [address if address.startswith(("unix:", "fd://")) else resolved(address) for address in settings.bind]
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        del os.environ["LISTEN_PID"]  # the command says where to listen, and gunicorn would listen there instead
     return [f"fd://{listen(address, settings).detach()}" for address in settings.bind]
 
 

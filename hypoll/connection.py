@@ -312,8 +312,7 @@ class Connection:
 
     def refuse(self, error: HTTPError, owed: Iterable[bytes] = ()) -> None:
         """Say why, and close: the one function that writes refusals. `owed`: the answers before it, encoded."""
-        # Of a request that wasn't whole nothing else has a name.
-        request = self.parser.incoming
+        request = self.parser.subject
         name = new_id() if request is None else request.id
         log.debug("%s refused: %s", self.parser.peer.client, error, extra={"request_id": name})
         error.__traceback__ = None  # its frames may hold the error, and the parser: a cycle
@@ -326,7 +325,7 @@ class Connection:
             return
         try:
             out = list(owed)
-            self._encode_refusal(out, problem(error, name), name)
+            self._encode_refusal(out, problem(error, name), request, name)
             self._enter(Phase.FINISHING)
             # More may come, and must be read away before closing, or the kernel resets the connection under the answer.
             self.readable = True
@@ -532,8 +531,8 @@ class Connection:
             self._answer(request, response, context)
             self.pump()
 
-    def _encode_refusal(self, out: list[bytes], response: Response, name: str) -> None:
-        encode(out, response, UNPARSED, True)
+    def _encode_refusal(self, out: list[bytes], response: Response, request: Request | None, name: str) -> None:
+        encode(out, response, request or UNPARSED, True)
 
     def _await_more(self) -> None:
         """A request is incomplete: its phase runs."""
@@ -896,7 +895,9 @@ class Connection:
         """The answer that is the last is out: end, in a way that lets the peer read it."""
         self._end_exchange()
         parser = self.parser
-        ends_it = parser.state is State.DONE and not parser.refused  # the peer has sent its last request, and all of it
+        ends_it = (
+            parser.state is State.DONE and parser.refused is None
+        )  # the peer has sent its last request, and all of it
         if ends_it and not self.readable and not parser.pending and not self._owes_much():
             self.close()
         else:

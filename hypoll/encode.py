@@ -10,7 +10,18 @@ from enum import Enum
 from typing import NamedTuple, cast
 
 from hypoll.files import File, OpenFile, Slice
-from hypoll.message import JSON, HeaderSource, Request, Response, Streamed, check_field, pairs, reason
+from hypoll.message import (
+    JSON,
+    HeaderSource,
+    Request,
+    Response,
+    Streamed,
+    check_field,
+    exact_bytes,
+    exact_int,
+    pairs,
+    reason,
+)
 
 COPY_LIMIT = 16 * 1024
 """A body up to this size is copied behind its head; a larger one is sent from where it is."""
@@ -88,12 +99,10 @@ def encode_plain(response: Response) -> bytes | None:
     Rule 7 of the hot path: only the length is new. The benchmark's inline row holds it.
     """
     if response.headers is None and response.reason is None:
-        body = response.body
-        if type(body) is bytes and len(body) <= COPY_LIMIT:
-            try:
-                prefix = _prefixes.get((response.status, response.content_type))
-            except TypeError:
-                return None  # no str, not even hashable: said where there is time to
+        status, content_type, body = response.status, response.content_type, response.body
+        # By type, not by what equals: 200.0 and a str of a class of its own are judged where there is time to.
+        if type(body) is bytes and len(body) <= COPY_LIMIT and type(status) is int and type(content_type) is str:
+            prefix = _prefixes.get((status, content_type))
             if prefix is not None:
                 return b"%b%d\r\n\r\n%b" % (prefix, len(body), body)
     return None
@@ -119,7 +128,7 @@ def encode_named(answer: bytes | Response, name: bytes) -> bytes | None:
     content_type: str | None = JSON
     body: object = answer
     if isinstance(answer, Response):
-        if not _is_simple(answer) or not isinstance(answer.content_type, str):
+        if not _is_simple(answer) or type(answer.content_type) is not str:
             return None
         content_type, body = answer.content_type, answer.body
     prefix = _prefixes.get((200, content_type))
@@ -155,7 +164,7 @@ def encode(out: list[bytes], response: Response, request: Request, close: bool) 
 
 def _encode_general(out: list[bytes], response: Response, request: Request, close: bool) -> Rest | None:
     status = response.status
-    if not isinstance(status, int) or not 200 <= status <= 599:
+    if not isinstance(status, int) or not 200 <= (status := exact_int(status)) <= 599:
         raise ValueError(f"{status!r} is not the status of a final response, which is an int from 200 to 599")
     fields, declared, asked = inspect_fields(response.headers)
     body, content_type = content_of(response)
@@ -293,11 +302,14 @@ def _framing(body: Body, declared: int | None, minor: int, has_content: bool) ->
 def content_of(response: Response) -> tuple[Body, str | None]:
     """The body as bytes or an iterator, and its Content-Type."""
     body, content_type = response.body, response.content_type
+    if content_type is not None:
+        _, content_type = check_field("Content-Type", content_type)
     if isinstance(body, str):
-        return body.encode(), "text/plain; charset=utf-8" if content_type is None else content_type
+        return str.encode(body), "text/plain; charset=utf-8" if content_type is None else content_type
     if isinstance(body, (bytes, bytearray, memoryview)):
-        default = "application/octet-stream" if len(body) else None
-        return bytes(body), default if content_type is None else content_type
+        body = exact_bytes(body)
+        default = "application/octet-stream" if body else None
+        return body, default if content_type is None else content_type
     if isinstance(body, Slice):
         return body, content_type
     if isinstance(body, Streamed):
@@ -312,8 +324,7 @@ def content_of(response: Response) -> tuple[Body, str | None]:
 
 
 def _checked_reason(phrase: str) -> str:
-    check_field("reason", phrase)
-    return phrase
+    return check_field("reason", phrase)[1]
 
 
 def inspect_fields(headers: HeaderSource | None) -> tuple[list[tuple[str, str]], int | None, bool]:
@@ -324,8 +335,8 @@ def inspect_fields(headers: HeaderSource | None) -> tuple[list[tuple[str, str]],
     fields: list[tuple[str, str]] = []
     declared: int | None = None
     close = False
-    for name, value in pairs(headers):
-        check_field(name, value)
+    for given in pairs(headers):
+        name, value = check_field(*given)
         match name.lower():
             case "transfer-encoding":
                 raise ValueError("Transfer-Encoding is the server's to set: give an iterator as the body to be chunked")
@@ -350,7 +361,6 @@ def _field_lines(fields: Iterable[tuple[str, str]], content_type: str | None) ->
     if "date" not in names:
         lines.append(b"Date: %b\r\n" % _date)
     if content_type and "content-type" not in names:
-        check_field("Content-Type", content_type)
         lines.append(b"Content-Type: %b\r\n" % content_type.encode("latin-1"))
     lines += [f"{name}: {value}\r\n".encode("latin-1") for name, value in fields]
     return b"".join(lines)
@@ -440,7 +450,7 @@ def check_piece(piece: bytes) -> bytes:
     """A piece of a body as bytes. Raises `TypeError` for what is none."""
     if not isinstance(piece, (bytes, bytearray, memoryview)):
         raise TypeError(f"the iterator of a response's body gives bytes, not {type(piece).__name__}")
-    return bytes(piece)
+    return exact_bytes(piece)
 
 
 def _release(body: Body) -> None:

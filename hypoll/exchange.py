@@ -41,6 +41,7 @@ from hypoll.http import (
 )
 from hypoll.intake import Intake, TaskIntake, ThreadIntake
 from hypoll.loop import Loop
+from hypoll.message import pairs
 from hypoll.settings import Settings
 from hypoll.spool import SpoolSpace
 from hypoll.tasks import EAGER, Tasks
@@ -223,6 +224,8 @@ class Exchange(Job):
         Raises `HTTPError` 503 when too many threads stream, `ValueError` or `TypeError` for a head that can't be sent.
         """
         means, job = self.means, self._lease or self
+        response = _with_body(response, response.body)
+        response.headers = [*pairs(response.headers)]  # once: a mapping may be of the application's own making
         framer = framer_of(response, self.request)
         stream = ThreadStream(job, means.threads, means.spool, framer)
         stream.heartbeat = getattr(response.body, "heartbeat", None)

@@ -8,6 +8,7 @@ each answer, so that a file that was replaced or changed is noticed.
 from __future__ import annotations
 
 import errno
+import itertools
 import mimetypes
 import os
 import stat
@@ -86,13 +87,13 @@ class OpenFile:
         self.path = path
         self.size = status.st_size
         self.validators = _validators(status, coding)
-        self.content_type = content_type
         self.fields = [*_described(self.validators, time.time()), *fields]
         if coding is not None:
             self.fields.append(("Content-Encoding", coding))
-        for name, value in (("Content-Type", content_type), *self.fields):
-            check_field(name, value)
-        every = [("Content-Type", content_type), *self.fields, ("Content-Length", str(self.size))]
+        (_, self.content_type), *self.fields = itertools.starmap(
+            check_field, (("Content-Type", content_type), *self.fields)
+        )
+        every = [("Content-Type", self.content_type), *self.fields, ("Content-Length", str(self.size))]
         self.lines = "".join(f"{name}: {value}\r\n" for name, value in every).encode("latin-1")
         """The field lines of an answer with the whole file, Server and Date left out."""
         # The change time moves with every write and every change of mode or owner, and can't be set back as mtime can.
@@ -140,12 +141,11 @@ class OpenFile:
         outcome, span = decide(request.method, asked(request), _current(self.validators, given), self.size)
         match outcome:
             case Outcome.FAILED:
-                return _refused(
-                    HTTPError(412, "the file is not in the state that the request's condition asks for"), given
-                )
+                changed = HTTPError(412, "the file is not in the state that the request's condition asks for")
+                return _refused(changed, given, request)
             case Outcome.UNSATISFIABLE:
                 beyond = HTTPError(416, f"the range begins beyond the {self.size} bytes of the file")
-                refused = _refused(beyond, given)
+                refused = _refused(beyond, given, request)
                 refused.set_header("Content-Range", f"bytes */{self.size}")
                 return refused
             case Outcome.UNCHANGED:
@@ -393,9 +393,10 @@ class File:
     path: where it is. Whoever lets a client choose a part of it wants `routes.static` instead.
     content_type: the Content-Type. Default: by the name's ending, application/octet-stream if that says nothing.
 
-    It is opened for each answer: 404 where no regular file is, 403 where it may not be read. GET and HEAD are answered
-    as their conditions and their Range ask (RFC 9110, sections 13 and 14). The fields of the `Response` are sent, too;
-    its own ETag or Last-Modified stands in place of the file's. One with another status than 200 has the whole file.
+    It is opened when the handler has returned: `HTTPError` 404 where no regular file is, 403 where it may not be read.
+    GET and HEAD are answered as their conditions and their Range ask (RFC 9110, sections 13 and 14). The fields of the
+    `Response` are sent, too; its own ETag or Last-Modified stands in place of the file's. One with another status than
+    200 has the whole file.
     """
 
     __slots__ = ("content_type", "path")
@@ -432,15 +433,15 @@ class File:
         try:
             file = self.open()
         except HTTPError as error:
-            return _refused(error, _given(response))
+            return _refused(error, _given(response), request)
         return file.respond(request, response)
 
 
 def _given(response: Response) -> list[tuple[str, str]]:
     """The fields that a handler gave, without those that only the file can know. Raises `ValueError`, `TypeError`."""
     given = []
-    for name, value in pairs(response.headers):
-        check_field(name, value)
+    for pair in pairs(response.headers):
+        name, value = check_field(*pair)
         if name.lower() not in _REPLACED:
             given.append((name, value))
     return given
@@ -462,7 +463,7 @@ def _current(validators: Validators, given: Iterable[tuple[str, str]]) -> Valida
     return Validators(etag, modified)
 
 
-def _refused(error: HTTPError, given: Iterable[tuple[str, str]]) -> Response:
-    response = problem(error)
+def _refused(error: HTTPError, given: Iterable[tuple[str, str]], request: Request) -> Response:
+    response = problem(error, request.id)
     response.headers = _without_content(given)
     return response

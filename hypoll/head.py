@@ -16,11 +16,12 @@ from hypoll.message import HTTPError, Section
 METHODS = {
     name.encode(): name
     for name in """
-    ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK MERGE MKACTIVITY MKCALENDAR MKCOL MOVE OPTIONS PATCH POST PROPFIND
-    PROPPATCH PUT QUERY REBIND REPORT SEARCH TRACE UNBIND UNLINK UNLOCK
+    ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY MKCALENDAR MKCOL MOVE NOTIFY OPTIONS
+    PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK
+    UNSUBSCRIBE
     """.split()  # noqa: SIM905
 }
-"""The methods of the IANA registry that llhttp knows, but CONNECT and PRI. It also knows RTSP's and Icecast's."""
+"""The methods that llhttp takes with HTTP/1.1, but CONNECT: no tunnel begins here."""
 
 _PRINTABLE = re.compile(rb"[\x20-\x7e]*")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -60,10 +61,11 @@ def request_line(line: bytes) -> RequestLine:
         raise HTTPError(400, "the request line doesn't begin with a method and one space")
     if method == b"PRI" and rest[-1:] == [b"HTTP/2.0"]:
         raise PeerError("an HTTP/2 preface")
+    if len(rest) < 2:
+        what = "no HTTP version: HTTP/1.1 and HTTP/1.0 are served" if rest else "one word: it is no request"
+        raise HTTPError(400, f"the request line has {what}")
     if method not in METHODS:
         raise HTTPError(501, f"the method {method.decode()} is not implemented")
-    if len(rest) == 1 and rest[0]:
-        raise HTTPError(505, "the request line has no HTTP version: HTTP/1.1 and HTTP/1.0 are served")
     if len(rest) != 2 or not rest[0]:
         raise HTTPError(400, "the request line is not a method, a target and a version with one space between")
     target, version = rest
@@ -73,6 +75,17 @@ def request_line(line: bytes) -> RequestLine:
         raise HTTPError(400, "the version in the request line is not an HTTP version")
     origin, authority = request_target(METHODS[method], target)
     return RequestLine(METHODS[method], origin, version[-1] - 48, authority)
+
+
+def glance(line: bytes) -> RequestLine | None:
+    """What a request line says, for the log, also where it is to be refused. None: it isn't one at all."""
+    try:
+        return request_line(line)
+    except (HTTPError, PeerError):
+        method, *rest = line.split(b" ")
+        if len(rest) != 2 or not rest[0] or not _TOKEN.fullmatch(method) or not _PRINTABLE.fullmatch(line):
+            return None
+        return RequestLine(method.decode(), rest[0], 1)
 
 
 def request_target(method: str, target: bytes) -> tuple[bytes, str | None]:

@@ -2,8 +2,9 @@
 
 The laws of the parser:
 
-- httptools (llhttp, strict) sees every byte of a head and judges it; what it lets through and the RFCs don't, `head.py`
-  refuses. Of a chunked body it gets the chunks alone, and `chunked.py` judges what is between them.
+- httptools (llhttp, strict) sees every byte of a head and judges it, each tab as a space: behind `chunked` it takes
+  only the latter, and elsewhere nothing tells them apart. What it lets through and the RFCs don't, `head.py` refuses.
+- Of a chunked body it gets the chunks alone, and `chunked.py` judges what is between them.
 - It is fed one message at a time and never runs ahead: a head can only end at CRLF CRLF, a body with a length ends at
   its length, and the end of a chunked one is found by us. So that httptools can't pause is never felt, no pipelined
   request is parsed before its turn, and after a refusal no byte is parsed at all.
@@ -19,8 +20,8 @@ from enum import IntEnum
 import httptools
 
 from hypoll.chunked import Chunks, body_too_large
-from hypoll.encode import Rest, encode, refresh_date
-from hypoll.head import METHODS, PeerError, check_line, header_section, request_line
+from hypoll.encode import UNPARSED, Rest, encode, refresh_date
+from hypoll.head import METHODS, PeerError, check_line, glance, header_section, parse_fields, request_line
 from hypoll.message import (
     FAILURES,
     NOBODY,
@@ -200,8 +201,8 @@ class RequestParser:
         self.state = State.START
         self.incoming: Request | None = None
         """The request whose body is being received."""
-        self.refused = False
-        """Whether it is `State.DONE` since a request was refused."""
+        self.refused: Request | None = None
+        """The request that was refused, with what is known of it: the parser is `State.DONE` since then."""
         self.received = 0
         """Bytes of its body so far, decoded."""
         self.used = 0
@@ -360,8 +361,28 @@ class RequestParser:
         self._unfinished[:] = [None]
         self._execute = httptools.HttpRequestParser(_Callbacks(self._chunks, self._unfinished)).feed_data
 
-    def _refused(self, error: HTTPError | PeerError) -> HTTPError | PeerError:
-        self.refused = True
+    @property
+    def subject(self) -> Request | None:
+        """The request that is being received, or was refused, if its line is known; of one whose method alone is known
+        to be HEAD the target is empty.
+        """
+        if self.refused is not None:
+            return None if self.refused is UNPARSED else self.refused
+        return self.incoming or self._begun(self._partial)
+
+    def _begun(self, head: bytes, whole: bool = False) -> Request | None:
+        """What is known of a request of whose head so much has come; `whole`: and httptools has taken it."""
+        line, newline, block = head.partition(b"\n")
+        known = glance(line.removesuffix(b"\r")) if newline else None
+        if known is None:
+            return Request("HEAD", b"", Section(), self.peer) if head.startswith(b"HEAD ") else None
+        request = Request(known.method, known.target, Section(parse_fields(block) if whole else ()), self.peer)
+        request.minor = known.minor
+        request.authority = known.authority
+        return request
+
+    def _refused(self, error: HTTPError | PeerError, request: Request | None = None) -> HTTPError | PeerError:
+        self.refused = request or self.incoming or UNPARSED
         self.state = State.DONE
         self.incoming = None
         self.streaming = False
@@ -388,14 +409,14 @@ class RequestParser:
         self._unfinished[:] = [None]
         if self._fault is None:
             try:
-                upgrade = self._feed_httptools(piece)
+                upgrade = self._feed_httptools(piece.replace(b"\t", b" "))
             except httptools.HttpParserError as error:
                 self._fault = str(error)
         whole = found and fits and head[0] != 10
         if self._fault is not None or (b"\n" in piece and not whole):
             self._judge_line(head)  # a whole head's is judged with it
         if not fits:
-            raise self._refused(self._too_large(head))
+            raise self._refused(self._too_large(head), self._begun(head))
         if not found or self._fault is not None:
             self._partial = head
             if head == b"\r":
@@ -436,9 +457,9 @@ class RequestParser:
             else:
                 check_line(line)
         except (HTTPError, PeerError) as error:
-            raise self._refused(error) from None
+            raise self._refused(error, self._begun(head)) from None
         if newline and self._fault is not None:
-            raise self._refused(HTTPError(400, f"the request is malformed: {self._fault}"))
+            raise self._refused(HTTPError(400, f"the request is malformed: {self._fault}"), self._begun(head))
 
     def _too_large(self, head: bytes) -> HTTPError:
         limit = self._settings.max_head
@@ -453,7 +474,7 @@ class RequestParser:
             if upgrade or self._unfinished:
                 self._begin_body(request, upgrade)
         except (HTTPError, PeerError) as error:
-            raise self._refused(error) from None
+            raise self._refused(error, self._begun(head, whole=True)) from None
         if self.incoming is not None:
             return None
         if self.state == State.HEAD:

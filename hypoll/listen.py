@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 from hypoll.networks import parse_address
@@ -85,18 +86,34 @@ def _listen_tcp(address: str, settings: Settings) -> socket.socket:
     return prepare(listener)
 
 
+def resolved(address: str) -> str:
+    """`HOST:PORT` with the address of the host in its place. Raises `BindError`."""
+    try:
+        family, target = _resolve(*_host_and_port(address))
+    except OSError as error:
+        raise BindError(f"can't listen on {address}: {_advice(error, address)}") from error
+    host, port = target[:2]
+    return f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}"
+
+
 def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
-    """The first address of a host and a port, and its family."""
+    """An address of a host and a port, and its family: the first of IPv4, as gunicorn has it, or else of IPv6."""
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except UnicodeError:  # of the idna codec: a label that is empty or longer than 63 characters
         raise BindError(f"{host!r} is no host name. It can't be listened on: give an address, as 0.0.0.0") from None
-    return found[0][0], found[0][4]
+    family, _, _, _, target = min(found, key=lambda one: one[0] != socket.AF_INET)
+    return family, target
 
 
 def _backlog(settings: Settings) -> int:
     """As an int of C; net.core.somaxconn bounds it much lower (listen(2))."""
     return min(settings.backlog, MAX_INT)
+
+
+def unix_paths(addresses: Iterable[str]) -> list[str]:
+    """The paths among addresses that sockets are made at, which are removed when they are closed."""
+    return [_path(address) for address in addresses if address.startswith("unix:")]
 
 
 def _path(address: str) -> str:

@@ -37,6 +37,26 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
+def exact_str(value: str) -> str:
+    """The characters of a str, whatever the methods of its class say: what is checked must be what is sent."""
+    return value if type(value) is str else str.__str__(value)
+
+
+def exact_int(value: int) -> int:
+    """The number that an int is, as `exact_str`."""
+    return value if type(value) is int else int.__index__(value)
+
+
+def exact_bytes(value: bytes | bytearray | memoryview) -> bytes:
+    """The bytes that a buffer has, as `exact_str`: a copy, but of bytes."""
+    return value if type(value) is bytes else memoryview(value).tobytes()
+
+
+def _kept(headers: HeaderSource | None) -> HeaderSource | None:
+    """Headers that can be read again: an iterator can't."""
+    return list(headers) if isinstance(headers, Iterator) else headers
+
+
 class HTTPError(Exception):
     """Refuses a request: raise it in a handler, and the client gets `status` as a problem document (RFC 9457).
 
@@ -48,14 +68,15 @@ class HTTPError(Exception):
     """
 
     def __init__(self, status: int, detail: str = "", headers: HeaderSource | None = None) -> None:
-        if not 400 <= status <= 599:
-            raise ValueError(f"HTTPError takes a status from 400 to 599, not {status}")
+        if not isinstance(status, int) or not 400 <= (status := exact_int(status)) <= 599:
+            raise ValueError(f"HTTPError takes a status from 400 to 599, not {status!r}")
         if not isinstance(detail, str):
             raise TypeError(f"HTTPError takes its detail as str, not {type(detail).__name__}")
+        detail = exact_str(detail)
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
-        self.headers = headers
+        self.headers = _kept(headers)
 
     def __str__(self) -> str:
         return f"{self.status} {reason(self.status)}" + (f": {self.detail}" if self.detail else "")
@@ -531,14 +552,19 @@ def _parse_cookies(field: str) -> dict[str, str]:
     return cookies
 
 
-def check_field(name: str, value: str) -> None:
-    """Raise `ValueError` for a field that could break the framing of a message (RFC 9110, 5.1 and 5.5)."""
-    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+def check_field(name: str, value: str) -> tuple[str, str]:
+    """The name and value to be sent, as exact strings.
+
+    Raises `ValueError` for a field that could break the framing of a message (RFC 9110, 5.1 and 5.5), `TypeError`.
+    """
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name := exact_str(name)):
         raise ValueError(f"{name!r} is not a field name: it must be a token")
     if not isinstance(value, str):
         raise TypeError(f"the value of {name} is {value!r}: it must be a str")
+    value = exact_str(value)
     if not _VALUE.fullmatch(value):
         raise ValueError(f"the value of {name} can't be sent, it has a control or non-latin-1 character: {value!r}")
+    return name, value
 
 
 def pairs(headers: HeaderSource | None) -> Iterator[tuple[str, str]]:
@@ -580,14 +606,14 @@ class Response:
 
     def __init__(
         self,
-        body: bytes | str | Iterable[bytes] | AsyncIterable[bytes] | Resource = b"",
+        body: bytes | bytearray | memoryview | str | Iterable[bytes] | AsyncIterable[bytes] | Resource = b"",
         status: int = 200,
         headers: HeaderSource | None = None,
         content_type: str | None = None,
     ) -> None:
         self.body = body
         self.status = status
-        self.headers = headers
+        self.headers = headers if headers is None else _kept(headers)
         self.content_type = content_type
 
     def set_header(self, name: str, value: str) -> None:

@@ -11,6 +11,7 @@ import orjson
 
 from hypoll.encode import HEARTBEAT_INTERVAL
 from hypoll.http import Response
+from hypoll.message import exact_str
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -37,12 +38,14 @@ class Event:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or _LINE_END.search(value) or "\0" in value):
                 raise ValueError(f"the {name} of an event must be a str of one line without NUL, not {value!r}")
+            if value is not None:
+                object.__setattr__(self, name, exact_str(value))
         if self.retry is not None and (type(self.retry) is not int or self.retry < 0):
             raise ValueError(f"the retry of an event is a whole number of milliseconds, not {self.retry!r}")
 
     def encode(self) -> bytes:
         """The event's lines, and the empty one that ends it."""
-        data = self.data if isinstance(self.data, str) else orjson.dumps(self.data).decode()
+        data = exact_str(self.data) if isinstance(self.data, str) else orjson.dumps(self.data).decode()
         fields = [("event", self.event), ("id", self.id), ("retry", self.retry)]
         lines = [f"{name}: {value}" for name, value in fields if value is not None]
         lines += [f"data: {line}" for line in _LINE_END.split(data)]

@@ -54,8 +54,7 @@ class Static:
         if precompressed:
             self._fields.append(("Vary", "Accept-Encoding"))
         try:
-            for field in self._fields:
-                check_field(*field)
+            self._fields = [check_field(*field) for field in self._fields]
         except (TypeError, ValueError) as error:
             raise RouteError(f"static files: {error}") from None
         self._precompressed = precompressed

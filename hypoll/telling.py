@@ -97,7 +97,7 @@ class Told:
         key = request.method, request.target
         found = self._patterns.get(key)
         if found is None:
-            found = self._find(request) or ""
+            found = (request.target and self._find(request)) or ""  # a refused one may have none
             if len(self._patterns) < REMEMBERED and len(request.target) <= REMEMBERED_SIZE:
                 self._patterns[key] = found
         return found
@@ -304,12 +304,12 @@ class TellingConnection(Connection):
         self._draft(request, response, out[begin:])
         return rest
 
-    def _encode_refusal(self, out: list[bytes], response: Response, name: str) -> None:
+    def _encode_refusal(self, out: list[bytes], response: Response, request: Request | None, name: str) -> None:
         begin = len(out)
-        super()._encode_refusal(out, response, name)
+        super()._encode_refusal(out, response, request, name)
         if self.told.named:
             out[begin] = named(out[begin], name.encode())
-        self._draft(self.parser.incoming, response, out[begin:], name.encode())
+        self._draft(request, response, out[begin:], name.encode())
 
     def respond(self, answer: Response | bytes) -> None:
         """`Connection.respond`."""

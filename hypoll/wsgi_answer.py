@@ -28,7 +28,16 @@ from wsgiref.util import FileWrapper
 from hypoll.answers import close_body
 from hypoll.encode import CONTENTLESS
 from hypoll.files import Slice
-from hypoll.message import ClientDisconnect, HandlerCall, Request, Response, check_field, reason
+from hypoll.message import (
+    ClientDisconnect,
+    HandlerCall,
+    Request,
+    Response,
+    check_field,
+    exact_bytes,
+    exact_str,
+    reason,
+)
 
 if TYPE_CHECKING:
     from hypoll.thread_stream import ThreadStream
@@ -96,7 +105,9 @@ class Start:
                 raise RuntimeError("start_response was called already: a second call must have exc_info")
         finally:
             exc_info = None  # its traceback leads back here
-        code, phrase = _parse_status(status)
+        if not isinstance(status, str):
+            raise TypeError(f"the status is {status!r}: it must be a str, as in '200 OK'")
+        code, phrase = _parse_status(exact_str(status))
         self._take(list(headers))
         self.status, self.phrase = code, phrase
         return self.write
@@ -104,7 +115,10 @@ class Start:
     def _take(self, given: list[tuple[str, str]]) -> None:
         declared = content_type = None
         fields = []
-        for name, value in given:
+        for pair in given:
+            name, value = pair
+            if type(name) is not str or type(value) is not str:
+                name, value = check_field(name, value)
             match _checked(name, value):
                 case "":
                     continue
@@ -125,7 +139,7 @@ class Start:
         if self.contentless or not data:
             return
         if self.stream is None and self.begin() is None:
-            self.written.append(data)
+            self.written.append(exact_bytes(data))
         elif self.stream is not None:
             self.stream.write(data)
 
@@ -171,9 +185,7 @@ def _checked(name: str, value: str) -> str:
 
 @lru_cache(256)
 def _parse_status(status: str) -> tuple[int, str | None]:
-    """Code and reason phrase, None for the registered one. Raises `TypeError`, `ValueError`."""
-    if not isinstance(status, str):
-        raise TypeError(f"the status is {status!r}: it must be a str, as in '200 OK'")
+    """Code and reason phrase, None for the registered one. Raises `ValueError`."""
     match = _STATUS.fullmatch(status)
     if match is None:
         raise ValueError(f"the status is {status!r}: it must be a code from 200 to 599 and a phrase, as in '200 OK'")
@@ -253,8 +265,8 @@ def _stream(start: Start, first: bytes, pieces: Iterator[bytes]) -> None:
 def _next(pieces: Iterator[bytes]) -> bytes:
     """The next piece that isn't empty; b"": there is none. Raises `TypeError` for what isn't bytes."""
     for piece in pieces:
-        if _check_piece(piece):
-            return piece
+        if checked := _check_piece(piece):
+            return checked
     return b""
 
 
@@ -267,7 +279,7 @@ def _check_end(start: Start, pieces: Iterator[bytes]) -> None:
 def _check_piece(piece: Any) -> bytes:
     if not isinstance(piece, bytes):
         raise TypeError(f"the application's iterable must give bytes, it gave {type(piece).__name__}: {piece!r:.60}")
-    return piece
+    return exact_bytes(piece)
 
 
 def _whole(request: Request, start: Start, content: bytes) -> Response:

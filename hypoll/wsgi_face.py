@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 from urllib.parse import quote, unquote_to_bytes
 
 from hypoll.answers import failure
-from hypoll.encode import BODILESS, CONTENTLESS, content_of, inspect_fields
+from hypoll.encode import BODILESS, CONTENTLESS, check_piece, content_of, inspect_fields
 from hypoll.files import Slice
 from hypoll.hooks import call_here
 from hypoll.message import (
@@ -222,7 +222,7 @@ class Body:
         return self
 
     def __next__(self) -> bytes:
-        return bytes(self._context.run(next, self._pieces))
+        return check_piece(self._context.run(next, self._pieces))
 
     def close(self) -> None:
         """Close what gives the pieces; a second time does nothing."""

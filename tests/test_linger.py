@@ -150,6 +150,6 @@ def test_a_client_that_ends_its_side_first_is_closed_at_once():
     with running(application("plain")) as it:
         client = it.connect()
         client.send(b"nonsense\r\n\r\n")
-        assert client.answer().status == 501
+        assert client.answer().status == 400
         client.half_close()
         it.until(lambda: not it.server.connections)

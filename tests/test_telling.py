@@ -259,7 +259,8 @@ def test_why_the_connection_ends_is_told_with_the_last_request(told, name):
     client.close()
     (record,) = told.records(1)
     assert (record.status, record.end, record.sent) == (status, end, len(answer))
-    assert (record.request is None) is (end is End.REFUSED)
+    assert record.request is not None, "its line is whole"
+    assert b"%b %b " % (record.request.method.encode(), record.request.target) == data[: data.index(b"HTTP/")]
     assert told.ends() == [end]
 
 
@@ -347,3 +348,68 @@ def test_with_request_ids_what_is_sent_counts_them_and_an_application_s_own_stan
             assert head.lower().count(b"x-request-id: ") == 1
             assert b": " + name + b"\r\n" in head
             assert (b" Fine\r\n" in head) == (target == b"/fine")
+
+
+ID = b"X-Request-Id: abc-123\r\n"
+MINE = "abc-123"
+AGENT = b"User-Agent: it\r\n"
+REFUSED: dict[str, tuple[bytes, int, str, str]] = {
+    # a request, and what is told of it: status, its line, its id where it is known
+    "too long": (b"PUT /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1001\r\n%b\r\n", 413, "PUT /echo", MINE),
+    "too large by its chunks": (
+        b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n%b\r\nffff\r\n", 413, "POST /echo", MINE,
+    ),
+    "an expectation": (b"POST /echo?a HTTP/1.1\r\nHost: a\r\nExpect: b\r\n%b\r\n", 417, "POST /echo?a", MINE),
+    "a coding": (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: br, chunked\r\n%b\r\n", 501, "PUT /", MINE),
+    "a method": (b"BREW /pot HTTP/1.1\r\nHost: a\r\n%b\r\n", 501, "BREW /pot", ""),
+    "a version": (b"GET / HTTP/1.9\r\nHost: a\r\n%b\r\n", 505, "GET /", ""),
+    "no host": (b"GET / HTTP/1.1\r\n%b\r\n", 400, "GET /", MINE),
+    "two hosts": (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n%b\r\n", 400, "GET /", MINE),
+    "a target": (b"GET /%%zz HTTP/1.1\r\nHost: a\r\n%b\r\n", 400, "GET /%zz", MINE),
+    "chunks": (b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n%b\r\nx\r\n", 400, "POST /echo", MINE),
+    "many fields": (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"A: b\r\n" * 200 + b"%b\r\n", 431, "GET /", MINE),
+    "a bad field": (b"GET /text HTTP/1.1\r\nHost: a\r\nno colon\r\n%b\r\n", 400, "GET /text", ""),
+    "a large head": (b"GET /text HTTP/1.1\r\nHost: a\r\nA: " + b"b" * 70_000 + b"\r\n%b\r\n", 431, "GET /text", ""),
+    "HEAD": (b"HEAD / HTTP/1.1\r\n%b\r\n", 400, "HEAD /", MINE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refusal_is_told_with_its_request(routes, name, named):
+    data, status, line, identity = REFUSED[name]
+    with watched(routes, max_body=1000, request_id=named) as told:
+        client = told.connect()
+        client.send(data % (ID + AGENT))
+        answer = client.rest()
+        client.close()
+        (record,) = told.records(1)
+    assert (record.status, record.end, record.sent) == (status, End.REFUSED, len(answer))
+    request = record.request
+    assert request is not None
+    assert f"{request.method} {request.target.decode()}" == line
+    if identity:
+        assert (record.id, request.headers["user-agent"]) == (identity, "it")
+    assert answer.count(record.id.encode()) == named + (request.method != "HEAD")
+
+
+def test_of_what_is_no_request_nothing_is_told_but_its_end(routes):
+    with watched(routes) as told:
+        client = told.connect()
+        client.send(b"hello\r\n\r\n")
+        answer = client.rest()
+        client.close()
+        (record,) = told.records(1)
+    assert (record.request, record.status, record.sent) == (None, 400, len(answer))
+
+
+def test_a_head_that_does_not_come_is_told_by_what_came(routes):
+    with watched(routes, header_timeout=TICK) as told:
+        client = told.connect()
+        client.send(b"HEAD /text HT")
+        answer = client.rest()
+        client.close()
+        (record,) = told.records(1)
+    assert record.request is not None
+    assert (record.request.method, record.request.target, record.status, record.route) == ("HEAD", b"", 408, "")
+    assert answer.endswith(b"\r\n\r\n"), "no content"

@@ -257,14 +257,17 @@ def exchange(shared: Shared) -> Iterator[Callable[[list[bytes]], Exchange]]:
         exchange.close()
 
 
-def answers_of(received: bytes, requests: tuple[Got, ...]) -> tuple[list[Answer], int]:
-    """The answers, each read by a client that asked what it answers, and how many were 100 (Continue)."""
+def answers_of(received: bytes, requests: tuple[Got, ...], refused: str = "GET") -> tuple[list[Answer], int]:
+    """The answers, each read by a client that asked what it answers, and how many were 100 (Continue).
+
+    refused: the method of what has no answer but a refusal.
+    """
     answers = []
     interim = 0
     methods = [request.method for request in requests]
     while received:
         client = h11.Connection(h11.CLIENT)
-        client.send(h11.Request(method=methods.pop(0) if methods else "GET", target="/", headers=[("Host", "h")]))
+        client.send(h11.Request(method=methods.pop(0) if methods else refused, target="/", headers=[("Host", "h")]))
         client.send(h11.EndOfMessage())
         client.receive_data(received)
         client.receive_data(b"")
@@ -290,7 +293,7 @@ def answers_of(received: bytes, requests: tuple[Got, ...]) -> tuple[list[Answer]
 def assert_answered(case: Case, exchange: Exchange) -> None:
     """The answers to the requests in order, then the refusal, then the end."""
     requests = case.requests
-    answers, interim = answers_of(exchange.received, requests)
+    answers, interim = answers_of(exchange.received, requests, case.refused)
     refusal = case.end if isinstance(case.end, int) else 400 if expected_end(case) is End.WAITING else None
     assert [answer.status for answer in answers] == [200] * len(requests) + [refusal] * (refusal is not None)
     for request, answer in zip(requests, answers, strict=False):
@@ -302,9 +305,12 @@ def assert_answered(case: Case, exchange: Exchange) -> None:
             assert json.loads(answer.body) == told
     if refusal is not None:
         assert answers[-1].headers["content-type"] == "application/problem+json"
-        document = json.loads(answers[-1].body)
-        assert document["status"] == refusal
-        assert document["detail"]
+        if case.refused == "HEAD":
+            assert int(answers[-1].headers["content-length"]) > 0
+        else:
+            document = json.loads(answers[-1].body)
+            assert document["status"] == refusal
+            assert document["detail"]
     closing = [answer.headers.get("connection") == "close" for answer in answers]
     ends_with_answer = refusal is not None or case.end is End.LAST
     assert closing == [False] * (len(answers) - 1) + [ends_with_answer] * bool(answers)

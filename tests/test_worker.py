@@ -136,7 +136,11 @@ def test_a_refused_request_is_in_the_access_log_and_for_no_hook(steady):
     with connect(steady) as sock:
         sock.sendall(b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * 100))
         assert sock.recv(4096).startswith(b"HTTP/1.1 414")
-    steady.says(r"^127\.0\.0\.1 - .* 414 \d+ - application/problem\+json")
+    steady.says(r"^127\.0\.0\.1 GET /a{100} .* 414 \d+ - application/problem\+json")
+    with connect(steady) as sock:
+        sock.sendall(b"nothing\r\n\r\n")
+        assert sock.recv(4096).startswith(b"HTTP/1.1 400")
+    steady.says(r"^127\.0\.0\.1 - .* 400 \d+ - application/problem\+json")
     assert not any("after" in line and "414" in line for line in steady.lines)
 
 

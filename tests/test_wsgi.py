@@ -19,6 +19,7 @@ import pytest
 import requests
 
 from hypoll import Request, Routes, wsgi_answer
+from hypoll.head import METHODS
 from hypoll.message import NO_FIELDS, Peer, Section
 from hypoll.testing import TestClient
 from hypoll.wsgi import WSGI, ErrorStream, check_application, service_of
@@ -957,3 +958,22 @@ def test_an_error_after_write_cuts_the_answer_and_is_logged(caplog):
         answer = exchange(client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert answer.endswith(b"5\r\nbegun\r\n")
     assert "ValueError: on purpose" in caplog.text
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.values()))
+def test_every_method_that_is_parsed_reaches_an_application(method):
+    app = App(giving([b"a"]))
+    with TestClient(app) as client:
+        answer = client.request(method, "/a")
+    assert answer.status_code == 200
+    assert [environ["REQUEST_METHOD"] for environ in app.environs] == [method]
+
+
+@pytest.mark.parametrize("method", ["PURGE", "M-SEARCH", "SOURCE"])
+def test_routes_answer_405_to_methods_they_have_no_handler_for(method):
+    routes = Routes()
+    routes.get("/a")(lambda request: "a")
+    with TestClient(routes) as client:
+        answer = client.request(method, "/a")
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
+        assert client.request(method, "/b").status_code == 404

@@ -7,6 +7,7 @@ from tests.wire import (
     expect,
     fields,
     framing,
+    head_method,
     host,
     limits,
     persistence,
@@ -31,6 +32,7 @@ _TOPICS = (
     persistence,
     expect,
     upgrade,
+    head_method,
 )
 
 CASES: list[Case] = [case for topic in _TOPICS for case in topic.CASES]

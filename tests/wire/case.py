@@ -35,16 +35,20 @@ class End(Enum):
 
 
 class Case(NamedTuple):
-    """Bytes on the wire and what comes of them: requests, then a refusal's status or another end."""
+    """Bytes on the wire and what comes of them: requests, then a refusal's status or another end.
+
+    refused: the method of what is refused, on which it depends whether the answer has content.
+    """
 
     name: str
     section: str
     raw: bytes
     requests: tuple[Got, ...]
     end: int | End
+    refused: str = "GET"
 
 
-def case(name: str, section: str, raw: bytes, *outcome: Got | int | End) -> Case:
+def case(name: str, section: str, raw: bytes, *outcome: Got | int | End, refused: str = "GET") -> Case:
     """Write a case. Without an end, it is `LAST` or `OPEN` as the last request has it."""
     requests = tuple(item for item in outcome if isinstance(item, Got))
     ends = [item for item in outcome if not isinstance(item, Got)]
@@ -52,7 +56,7 @@ def case(name: str, section: str, raw: bytes, *outcome: Got | int | End) -> Case
         ends = [End.LAST if requests and not requests[-1].keep_alive else End.OPEN]
     assert len(ends) == 1
     assert outcome[: len(requests)] == requests
-    return Case(name, section, raw, requests, ends[0])
+    return Case(name, section, raw, requests, ends[0], refused)
 
 
 def head(line: bytes, *fields: bytes) -> bytes:
