@@ -271,14 +271,17 @@ class Outlet:
         while not self._resting:
             if not self._chunk and not self._take():
                 return True
+            data = self._chunk[self._written :] if self._written else self._chunk
+            if len(data) > self.sink.piece:
+                data = _whole_lines(data, self.sink.piece)
             try:
-                count = self.sink.write(self._chunk[self._written :] if self._written else self._chunk)
+                count = self.sink.write(data)
             except (BlockingIOError, InterruptedError):
                 return False
             except OSError as error:
                 self._fail(error)
                 return False
-            self._on_written(count)
+            self._on_written(count, len(data))
         return False
 
     def retry(self) -> bool:
@@ -329,12 +332,15 @@ class Outlet:
         self._lines.append(line)
         self._size += len(line)
 
-    def _on_written(self, count: int) -> None:
+    def _on_written(self, count: int, offered: int) -> None:
         self._written += count
         self._size -= count
         if self._written >= len(self._chunk):
             self._failing = False
             self._chunk, self._written = b"", 0
+            return
+        if count == offered:
+            self._failing = False
             return
         torn = self._written - (self._chunk.rfind(b"\n", 0, self._written) + 1)
         if self.sink.take_back(torn):
@@ -367,6 +373,16 @@ class Outlet:
             self._written = end
             self.dropped += 1
         self._chunk, self._written = self._chunk[self._written :], 0
+
+
+def _whole_lines(data: bytes, size: int) -> bytes:
+    """As many whole lines of a record as go into one write of `size` bytes; at least one.
+
+    A traceback may be longer than PIPE_BUF: written at once, a pipe takes some of it, and another writer's line may
+    come in the middle of ours (pipe(7)).
+    """
+    end = data.rfind(b"\n", 0, size) + 1 or data.find(b"\n") + 1
+    return data[:end] if end else data
 
 
 _outlets: weakref.WeakSet[Outlet] = weakref.WeakSet()

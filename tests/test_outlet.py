@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -79,7 +80,9 @@ def test_a_pipe_is_given_whole_lines_of_at_most_its_atomic_size():
         outlet.put(LINE)
     outlet.put(LINE * 5)
     outlet.drain()
-    assert [len(data) for data in sink.writes] == [96, 96, 96, 32, 160], "one longer than that goes by itself"
+    assert [len(data) for data in sink.writes] == [96, 96, 96, 32, 96, 64], (
+        "a record that is longer is cut between its lines"
+    )
 
 
 @pytest.mark.parametrize("cut", range(1, 14))
@@ -471,3 +474,33 @@ def test_standard_error_is_opened_without_changing_it():
     sink = open_standard(2)
     assert sink.fd > 2
     sink.close()
+
+
+def test_a_record_of_many_lines_leaves_a_pipe_between_lines_only():
+    """A traceback longer than PIPE_BUF, a pipe that has no room for all of it, and another writer."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    filler = b"x" * 4095 + b"\n"
+    while True:
+        try:
+            os.write(writer, filler)
+        except BlockingIOError:
+            break
+    os.read(reader, 2 * 4096)
+    record = b"".join(b"    | %04d " % number + b"a" * 88 + b"\n" for number in range(200))
+    outlet = Outlet(Sink(writer), lambda count: b"")
+    outlet.put(record)
+    said = b""
+    while not outlet.drain():
+        said += os.read(reader, 4096)
+        with contextlib.suppress(BlockingIOError):
+            os.write(writer, b"STRANGER\n")
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            said += os.read(reader, 65536)
+    os.close(reader)
+    outlet.close()
+    lines = [line for line in said.splitlines(keepends=True) if not line.startswith(b"x")]
+    assert b"STRANGER\n" in lines
+    assert b"".join(line for line in lines if line != b"STRANGER\n") == record
