@@ -2,6 +2,8 @@
 
 The connection puts in what it receives, on the loop's thread; the handler takes out, on a thread of the pool or in a
 task. While `HIGH_WATER` bytes wait here the connection doesn't read, and TCP holds the client back.
+
+Law: what waits weighs little more than its bytes. Many small pieces are joined, since one of two bytes weighs fifty.
 """
 
 from __future__ import annotations
@@ -9,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import io
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 
 HIGH_WATER = 64 * 1024
@@ -150,7 +153,7 @@ class ThreadIntake(Intake):
 
     def read(self) -> bytes:
         """All that is left of the body."""
-        return b"".join(self)
+        return joined(self)
 
 
 class TaskIntake(Intake):
@@ -197,7 +200,18 @@ class TaskIntake(Intake):
 
     async def read(self) -> bytes:
         """All that is left of the body."""
-        return b"".join([piece async for piece in self])
+        whole = io.BytesIO()
+        async for piece in self:
+            whole.write(piece)
+        return whole.getvalue()
+
+
+def joined(pieces: Iterable[bytes]) -> bytes:
+    """The pieces in one. Unlike `bytes.join` it keeps no list of them, which weighs many times what small ones hold."""
+    whole = io.BytesIO()
+    for piece in pieces:
+        whole.write(piece)
+    return whole.getvalue()
 
 
 def _nothing() -> None:

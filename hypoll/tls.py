@@ -226,7 +226,7 @@ class TLSSocket(socket.socket):
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Content, `size` bytes of it at most. Fewer: nothing more is here. b"": nor will there ever be."""
-        pieces: list[bytes] = []
+        content: bytes | bytearray = b""  # never a list: of records of two bytes it would weigh many times its content
         room = size
         self._drained = False
         while room:
@@ -234,17 +234,19 @@ class TLSSocket(socket.socket):
                 break
             piece = self._decrypt(min(room, CONTENT_SIZE))
             if piece:
-                pieces.append(piece)
+                if not content:
+                    content = piece
+                else:
+                    content = content if type(content) is bytearray else bytearray(content)
+                    content += piece
                 room -= len(piece)
         # A record may have more than there was room for: it is in TLS already, and no edge tells of it.
         self._left = not room
         if self._outgoing.pending:
             self._answer()
-        if len(pieces) == 1:
-            return pieces[0]
-        if not pieces and not self.ended:
+        if not content and not self.ended:
             raise BlockingIOError
-        return b"".join(pieces)
+        return bytes(content)
 
     def _feed(self) -> bool:
         """Give TLS more of what came. False: nothing more is here."""

@@ -20,6 +20,7 @@ from hypoll.answers import failure
 from hypoll.encode import BODILESS, CONTENTLESS, check_piece, content_of, inspect_fields
 from hypoll.files import Slice
 from hypoll.hooks import call_here
+from hypoll.intake import joined
 from hypoll.message import (
     FAILURES,
     ClientDisconnect,
@@ -135,7 +136,7 @@ class _Call:
         request, routes = self._request, self._routes
         try:
             if not routes.streams(request) and routes.refuses(request) is None:
-                request.body = b"".join(_limited(_pieces(self._environ)))
+                request.body = joined(_limited(_pieces(self._environ)))
             answer = routes.answer(request)
             if isinstance(answer, Deferred):
                 answer = self._make(answer)
@@ -245,7 +246,7 @@ class Stream:
 
     def read(self) -> bytes:
         """All that is left of the body."""
-        return b"".join(self._pieces)
+        return joined(self._pieces)
 
 
 class AsyncStream:
@@ -264,7 +265,7 @@ class AsyncStream:
 
     async def read(self) -> bytes:
         """All that is left of the body."""
-        return b"".join(self._pieces)
+        return joined(self._pieces)
 
 
 def request_of(environ: Environ) -> Request:
