@@ -1,8 +1,10 @@
-/* The floor: what the kernel alone costs a server that answers one request with one recv and one send.
+/* The floor: what the kernel alone costs a server that does the same work.
  *
- * An edge-triggered epoll responder that knows no HTTP: input that ends with an empty line gets the same bytes, as many
- * as hypoll's answer to the same request has. Requests that come in pieces or behind one another, timeouts and limits
- * are not its business. Whatever hypoll costs beyond this is hypoll's own.
+ * An edge-triggered epoll responder that knows of HTTP only where a head ends, what its Content-Length is, and whether it
+ * says `Connection: close`. Bodies are read away, a connection is read once when it is accepted, requests that came
+ * together are answered with one send, and the last answer of a connection is followed by a close. The answer is as long
+ * as hypoll's to the same request. Heads in pieces, timeouts and limits are not its business. Whatever hypoll costs
+ * beyond this is hypoll's own.
  *
  *     floor [level]      listens on a free port of 127.0.0.1 and prints its URL
  */
@@ -19,11 +21,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_EVENTS = 512, BACKLOG = 4096 };
+enum { MAX_EVENTS = 512, BACKLOG = 4096, INPUT = 256 * 1024, DESCRIPTORS = 65536, TOGETHER = 256 };
 
 static const char answer[] =
     "HTTP/1.1 200 OK\r\nServer: hypoll\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
     "Content-Type: application/json\r\nContent-Length: 27\r\n\r\n{\"message\":\"Hello, World!\"}";
+
+enum { SIZE = sizeof answer - 1 };
+
+static char input[INPUT], answers[TOGETHER * SIZE];
+static size_t missing[DESCRIPTORS]; /* bytes of a body still to come, by descriptor */
+static char ends[DESCRIPTORS];      /* whether the request that they are of is the connection's last */
 
 static void must(int succeeded, const char *what) {
   if (!succeeded) { perror(what); exit(1); }
@@ -47,11 +55,48 @@ static int listen_on_a_free_port(void) {
   return listener;
 }
 
-static void respond(int fd) {
-  static char input[64 * 1024];
-  ssize_t size = recv(fd, input, sizeof input, 0);
-  if (size == 0 || (size < 0 && errno != EAGAIN)) close(fd);
-  if (size >= 4 && !memcmp(input + size - 4, "\r\n\r\n", 4)) send(fd, answer, sizeof answer - 1, MSG_NOSIGNAL);
+/* Answer what a read brought. 0: the connection is closed. */
+static int answer_all(int fd, const char *data, size_t size) {
+  int count = 0;
+  while (size) {
+    if (missing[fd]) {
+      size_t taken = missing[fd] < size ? missing[fd] : size;
+      missing[fd] -= taken, data += taken, size -= taken;
+      if (missing[fd]) break;
+    } else {
+      const char *end = memmem(data, size, "\r\n\r\n", 4), *length, *close;
+      if (!end) break;
+      length = memmem(data, end - data, "Content-Length: ", 16);
+      close = memmem(data, end - data, "Connection: close", 17);
+      missing[fd] = length ? strtoul(length + 16, NULL, 10) : 0;
+      ends[fd] = close != NULL;
+      size -= end + 4 - data, data = end + 4;
+      if (missing[fd]) continue;
+    }
+    count++;
+    if (count == TOGETHER || ends[fd]) break;
+  }
+  if (count) send(fd, answers, count * SIZE, MSG_NOSIGNAL);
+  if (!count || !ends[fd]) return 1;
+  ends[fd] = 0;
+  close(fd);
+  return 0;
+}
+
+/* Read until the socket is drained. 0: the connection is closed. */
+static int respond(int fd) {
+  for (;;) {
+    ssize_t size = recv(fd, input, INPUT, 0);
+    if (size > 0) {
+      if (!answer_all(fd, input, size)) return 0;
+      if (size == INPUT) continue;
+      return 1;
+    }
+    if (size < 0 && errno == EAGAIN) return 1;
+    missing[fd] = ends[fd] = 0;
+    close(fd);
+    return 0;
+  }
 }
 
 int main(int argc, char **argv) {
@@ -59,6 +104,7 @@ int main(int argc, char **argv) {
   uint32_t interest = level ? EPOLLIN | EPOLLRDHUP : EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
   struct epoll_event events[MAX_EVENTS];
   must(epoll >= 0, "epoll_create1");
+  for (int i = 0; i < TOGETHER; i++) memcpy(answers + i * SIZE, answer, SIZE);
   watch(epoll, listener, EPOLLIN | EPOLLET);
   for (;;) {
     int count = epoll_wait(epoll, events, MAX_EVENTS, -1);
@@ -67,7 +113,8 @@ int main(int argc, char **argv) {
         if (events[i].events & EPOLLIN) respond(events[i].data.fd);
         continue;
       }
-      while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) watch(epoll, fd, interest);
+      while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0)
+        if (respond(fd)) watch(epoll, fd, interest);
     }
   }
 }

@@ -45,10 +45,14 @@ class LevelLoop(Loop):
 class LevelConnection(Connection):
     """Asks for OUT while output waits, and for IN otherwise."""
 
-    __slots__ = ()
+    def watch(self) -> None:
+        """`Connection.watch`."""
+        super().watch()
+        if interest(self.phase) != interest(Phase.NEW):
+            self.shared.loop.rearm(self.sock.fileno(), interest(self.phase), edge=False, oneshot=False)
 
     def _enter(self, phase: Phase) -> None:
-        if self.phase is not Phase.CLOSED and interest(phase) != interest(self.phase):
+        if self.watched and self.phase is not Phase.CLOSED and interest(phase) != interest(self.phase):
             self.shared.loop.rearm(self.sock.fileno(), interest(phase), edge=False, oneshot=False)
         super()._enter(phase)
 

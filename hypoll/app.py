@@ -339,6 +339,9 @@ class Routes:
     def pattern(self, request: Request) -> str | None:
         """The path of a request's route as it was declared; None when there is none. May be asked from any thread."""
         try:
+            static = self._static.get(request.target, _NO_METHODS).get(request.method)
+            if static is not None:
+                return static.path
             for methods, _ in self._table.find(request.target.partition(b"?")[0]):
                 for method in (request.method, "GET" if request.method == "HEAD" else ""):
                     if method in methods:
@@ -408,6 +411,7 @@ class Routes:
         for methods, values in found:
             route = methods.get(request.method) or (methods.get("GET") if request.method == "HEAD" else None)
             if route is not None:
+                request.route = route.path
                 if values:
                     request.params = dict(zip(route.names, values, strict=True))
                 return route

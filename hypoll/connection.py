@@ -31,17 +31,18 @@ from contextvars import Context
 from hypoll.answers import failure, unsendable
 from hypoll.bodies import FileSource, InlineSource, Source, TaskSource, log_cut
 from hypoll.encode import (
+    CLOSE,
     CONTINUE,
     COPY_LIMIT,
-    JSON_HEADS,
+    HEADS,
     UNPARSED,
     encode_file,
-    encode_json,
-    encode_plain,
     file_head,
+    json_head,
+    plain_head,
 )
 from hypoll.exchange import Exchange, PlainExchange, too_slow
-from hypoll.files import Slice
+from hypoll.files import File, OpenFile, Slice
 from hypoll.forks import keep_out
 from hypoll.http import (
     FAILURES,
@@ -60,12 +61,15 @@ from hypoll.http import (
     no_room,
     problem,
 )
+from hypoll.instrument import Instrument
 from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, has_forked
 from hypoll.message import json_response
+from hypoll.observe import End
 from hypoll.output import SEND_SIZE, PeerGone, receive, reset
 from hypoll.phases import LINGER_PAUSE, NEVER, PHASES, RULES, Phase, Rule
-from hypoll.shared import READ_SIZE, Shared
+from hypoll.shared import BODY_READ_SIZE, READ_SIZE, Shared
 from hypoll.spool import Spool
+from hypoll.tls import TLSSocket, reason_of
 from hypoll.tracing import new_id
 from hypoll.writer import BodyError, Heartbeat, Outcome, Writer
 
@@ -95,8 +99,9 @@ log = logging.getLogger("hypoll.error")
 
 # Plain names: an Enum's attribute costs the hot path two look-ups more, and a method of an imported name, or of what an
 # attribute holds, is looked up anew with each call (CPython 3.11 and 3.12).
-_heads = JSON_HEADS
+_heads = HEADS
 _IDLE = Phase.IDLE
+_FILES = (File, OpenFile)
 _WAITING = Phase.WAITING
 
 _GONE = ERR | HUP
@@ -105,53 +110,71 @@ _PLAIN_EDGE = IN | OUT
 
 
 class Connection:
-    """One accepted, non-blocking stream socket, from its registration to its close."""
+    """One accepted, non-blocking stream socket, to its close.
 
-    __slots__ = (
-        "deadline",
-        "disarmed",
-        "exchange",
-        "half_closed",
-        "parked_at",
-        "parser",
-        "phase",
-        "planned",
-        "readable",
-        "shared",
-        "since",
-        "sock",
-        "writer",
-    )
+    watched: whether it is told of edges at once; else by `begin`.
+    """
 
-    def __init__(self, shared: Shared, sock: socket.socket, peer: Peer) -> None:
+    watched = False
+    """Whether the loop tells it of edges."""
+    readable = False
+    half_closed = False
+    planned = False
+    disarmed = False
+    parked_at: float | None = None
+    """Since when a body isn't read because the spools have no room."""
+    exchange: Exchange | None = None
+    """The request whose handler works elsewhere, until its answer is sent."""
+    instrument: Instrument | None = None
+    """What is told of it, where somebody observes."""
+    tls: TLSSocket | None = None
+    """Its socket, where that speaks TLS."""
+
+    def __init__(self, shared: Shared, sock: socket.socket, peer: Peer, *, watched: bool = True) -> None:
         self.shared = shared
         self.sock = sock
         self.parser = RequestParser(shared.settings, peer, shared.known)
         self.phase = Phase.NEW
         self.since = shared.loop.now
         self.deadline = self.since + shared.keep_alive
-        self.readable = False
-        self.half_closed = False
-        self.planned = False
-        self.disarmed = False
-        self.parked_at: float | None = None
-        """Since when a body isn't read because the spools have no room."""
         self.writer = Writer()
-        self.exchange: Exchange | None = None
-        """The request whose handler works elsewhere, until its answer is sent."""
-        shared.loop.register(sock.fileno(), self.on_events)
+        if watched:
+            self.watch()
         shared.connections.add(self)
+        if shared.instruments is not None:
+            self.instrument = Instrument(shared.instruments, peer)
+        if isinstance(sock, TLSSocket):
+            self.tls = sock
+            self._enter(Phase.HANDSHAKE)
 
     # edges
 
-    def on_events(self, events: int) -> None:  # noqa: C901 - one path, without calls on it
+    def watch(self) -> None:
+        """Be told of edges; those that are there already are told at once (epoll_ctl(2)). Raises `LoopError`."""
+        self.shared.loop.register(self.sock.fileno(), self.on_events)
+        self.watched = True
+
+    def begin(self) -> None:
+        """Answer what has come with the connection, if it has; then be told of more. Raises `LoopError`."""
+        if self.tls is None:
+            try:
+                data = receive(self.sock, READ_SIZE)
+                if data is not None:
+                    self.phase = _IDLE
+                    self._on_request(data, self.parser.feed(data))
+                    self.pump()
+            except Exception as error:
+                self._on_failure(error)
+        if self.phase is not Phase.CLOSED:
+            self.watch()
+
+    def on_events(self, events: int) -> None:
         """Take an edge. A connection that fails is closed, never left behind."""
         try:
             if events != _PLAIN_EDGE or self.phase is not _IDLE:
                 self._on_edge(events)
                 return
-            # The hot path: a request that came in one read to an idle connection, an answer that goes in one send.
-            # Whatever is different takes the general path, which tells the client when the answer is the last, too.
+            # An idle connection is sent something, and can be sent something.
             try:
                 data = self.sock.recv(READ_SIZE)
             except BlockingIOError:
@@ -159,61 +182,32 @@ class Connection:
                 return
             except OSError as error:
                 raise PeerGone from error
-            request = self.parser.quick(data)
-            if request is None:
-                request = self.parser.add(data)
-                if request is None or not request.plain or self.parser.pending or len(data) == READ_SIZE:
-                    self._on_request(data, request)
-                    self.pump()
+            request = self.parser.feed(data)
+            if request is not None and len(data) < READ_SIZE and self.tls is None:
+                self._answer(request)
+                if not self.parser.pending:
                     return
-            shared = self.shared
-            context = shared.context.copy()
-            try:
-                response = context.run(shared.answer, request)
-            except FAILURES as error:
-                response = failure(request, error)
-            if type(response) is bytes:
-                head = _heads.get(len(response))
-                payload = encode_json(response) if head is None else head + response
-            elif type(response) is Deferred:
-                # `_start`, without a call. A peer that has half-closed never comes here: each of its edges says so.
-                self.exchange = exchange = PlainExchange()
-                exchange.connection, exchange.means = self, shared
-                exchange.request, exchange.deferred, exchange.context = request, response, context
-                self.phase = _WAITING
-                self.deadline = NEVER
-                exchange.start()
-                return
             else:
-                payload = encode_plain(response)  # type: ignore[arg-type]
-            if payload is None or shared.draining:
-                self._answer_otherwise(request, response, context)
-                return
-            try:
-                sent = self.sock.send(payload)
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                raise PeerGone from error
-            if sent == len(payload):
-                # Rule 5 of the hot path: a deadline costs one write.
-                self.deadline = shared.loop.now + shared.keep_alive
-            else:
-                self.writer.buffers.append(memoryview(payload)[sent:])
-                self._enter(Phase.SENDING)
+                self._on_request(data, request)
+            self.pump()
         except Exception as error:
             self._on_failure(error)
 
     def _on_failure(self, error: Exception) -> None:
         """The one place that knows what an exception means for the connection."""
         keep_out(error.__cause__ if isinstance(error, BodyError) else None)  # a forked child's sockets fail
+        gone = isinstance(error, PeerGone)
+        if self.instrument is not None and not isinstance(error, HTTPError):
+            self.instrument.mark(End.ABORTED if gone else End.REFUSED if isinstance(error, PeerError) else End.FAILED)
+        if self.tls is not None and gone and isinstance(error.__cause__, OSError):
+            log.debug("%s closed: %s", self.parser.peer.client, reason_of(error.__cause__))
         if isinstance(error, HTTPError):
             self.refuse(error)
         elif isinstance(error, BodyError):
             self._on_body_error(error)
         elif isinstance(error, PeerError):
             self.guard(self._begin_to_linger)  # it speaks something else; what was answered before that is still its
-        elif isinstance(error, PeerGone):
+        elif gone:
             self.close()
         else:
             self.close()
@@ -228,6 +222,8 @@ class Connection:
 
     def _cut(self) -> None:
         """End the connection where the answer under way has no end."""
+        if self.instrument is not None and self.instrument.records:
+            self.instrument.tell_end(End.FAILED, self.writer)
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.abandon()
@@ -297,11 +293,15 @@ class Connection:
 
     def _starve_out(self) -> None:
         """The client has kept a handler waiting for its body for too long."""
+        if self.instrument is not None:
+            self.instrument.on_starved()
         if self.exchange is not None:
             self.exchange.fail(too_slow())
         self._plan_deadline()
 
     def _on_rule(self, rule: Rule | None) -> None:
+        if self.instrument is not None:
+            self.instrument.on_deadline(self.phase)
         if rule is not None and rule.refusal is not None:
             self.refuse(rule.refusal)
             return
@@ -312,6 +312,12 @@ class Connection:
 
     def refuse(self, error: HTTPError, owed: Iterable[bytes] = ()) -> None:
         """Say why, and close: the one function that writes refusals. `owed`: the answers before it, encoded."""
+        if self.instrument is not None:
+            self.instrument.mark(End.REFUSED)
+        if self.phase is Phase.HANDSHAKE:  # nothing can be said yet
+            log.debug("%s closed: %s", self.parser.peer.client, error)
+            self.close()
+            return
         request = self.parser.subject
         name = new_id() if request is None else request.id
         log.debug("%s refused: %s", self.parser.peer.client, error, extra={"request_id": name})
@@ -325,7 +331,10 @@ class Connection:
             return
         try:
             out = list(owed)
-            self._encode_refusal(out, problem(error, name), request, name)
+            begin = len(out)
+            encode(out, problem(error, name), request or UNPARSED, True)
+            if self.instrument is not None:
+                self.instrument.note(request, problem(error, name), out, begin, self.parser.size, name.encode())
             self._enter(Phase.FINISHING)
             # More may come, and must be read away before closing, or the kernel resets the connection under the answer.
             self.readable = True
@@ -341,7 +350,9 @@ class Connection:
         """
         shared = self.shared
         now = shared.loop.time()
-        if self.phase is Phase.IDLE:
+        if self.phase is Phase.HANDSHAKE:
+            self.deadline = min(self.deadline, now + NEW_GRACE)
+        elif self.phase is Phase.IDLE:
             if not shared.drain.keeps_idle:
                 self._end_idle()
         elif self.phase is Phase.NEW:
@@ -369,12 +380,23 @@ class Connection:
 
     def close(self) -> None:
         """Close the socket and let go of everything. Closing twice does nothing."""
-        if self.phase is Phase.CLOSED:
+        phase = self.phase
+        if phase is Phase.CLOSED:
             return
+        if self.tls is not None and not self.writer.unfinished:
+            # Where something of an answer is missing there is no goodbye: that tells the peer.
+            with contextlib.suppress(OSError):
+                self.tls.notify_close()
         self.phase = Phase.CLOSED
-        self.shared.lingering.pop(self, None)
-        self.shared.connections.discard(self)  # first: who sees the close may ask how many there are
-        self.shared.loop.forget(self.sock.fileno())
+        shared, exchange = self.shared, self.exchange
+        if self.instrument is not None:
+            given_up = exchange.request if exchange is not None and exchange.started else None
+            busy = phase not in (Phase.NEW, Phase.IDLE)
+            self.instrument.close(busy, shared.draining, given_up, self.writer)
+        shared.lingering.pop(self, None)
+        shared.connections.discard(self)  # first: who sees the close may ask how many there are
+        if self.watched:
+            shared.loop.forget(self.sock.fileno())
         if self.writer.until_close and self.writer.unfinished:
             # The connection's end is the body's: a part of it must not look whole.
             reset(self.sock)
@@ -382,15 +404,18 @@ class Connection:
             with contextlib.suppress(OSError):  # the peer may have ended it
                 self.sock.shutdown(socket.SHUT_RDWR)
         self.sock.close()
-        exchange, self.exchange = self.exchange, None
+        self.exchange = None
         if exchange is not None:
             exchange.abandon()
         self.writer.clear()
-        self.shared.on_close(self)
+        shared.on_close(self)
 
     # the way in
 
     def _on_edge(self, events: int) -> None:
+        if self.phase is Phase.HANDSHAKE:
+            self._shake(events)
+            return
         if events & _GONE and self.phase is not Phase.LINGERING:
             # Both directions are gone: nobody will read an answer. (A lingering connection has shut down its own, and
             # the peer's end is what it waits for.)
@@ -411,6 +436,27 @@ class Connection:
             self._linger()
         elif self.phase is not Phase.CLOSED:
             self._on_edge_while_busy(events, bool(half_closes))
+
+    def _shake(self, events: int) -> None:
+        """Go on with the handshake of TLS."""
+        assert self.tls is not None
+        if events & _GONE:
+            self.close()
+            return
+        if events & RDHUP:
+            self.half_closed = True
+        try:
+            if not self.tls.handshake():
+                return
+        except OSError as error:
+            raise PeerGone from error
+        given = self.deadline
+        self._enter(Phase.NEW)
+        if self.shared.draining:
+            self.deadline = min(self.deadline, given)
+        # What came with the handshake's last message brings no edge.
+        self.readable = True
+        self.pump()
 
     def _on_edge_while_busy(self, events: int, half_closes: bool) -> None:
         """A request has not been answered whole yet."""
@@ -439,18 +485,19 @@ class Connection:
             elif self.readable:
                 if parser.spool is not None and not self._has_room(parser.spool):
                     return
-                data = receive(self.sock, READ_SIZE)
+                size = BODY_READ_SIZE if (parser.left or 0) > READ_SIZE else READ_SIZE
+                data = receive(self.sock, size)
                 if data is None:
                     self.readable = False
                     return
-                self._on_request(data, self._unskipped(parser.feed(data)))
+                self._on_request(data, self._unskipped(parser.feed(data)), size)
             else:
                 return
         self._come_back()
 
-    def _on_request(self, data: bytes, request: Request | None) -> None:
-        """`data` was received and completed `request`, or none."""
-        self._note_read(data)
+    def _on_request(self, data: bytes, request: Request | None, size: int = READ_SIZE) -> None:
+        """`data` was received, of `size` bytes that were asked for, and completed `request`, or none."""
+        self._note_read(data, size)
         if data:
             self._answer(request)
         elif self.parser.state in (State.HEAD, State.BODY):
@@ -458,48 +505,126 @@ class Connection:
         else:
             self.close()
 
-    def _note_read(self, data: bytes) -> None:
+    def _note_read(self, data: bytes, size: int = READ_SIZE) -> None:
+        if self.tls is not None and self.tls.ended:
+            self.half_closed = True  # also by the peer's word alone (RFC 8446, 6.1)
         # A short read has drained the socket (epoll(7)). But an end that was told already brings no further edge.
-        self.readable = len(data) == READ_SIZE or self.half_closed
+        self.readable = len(data) == size or self.half_closed
 
-    def _answer(
+    def _answer(  # noqa: C901 - the straight way
         self,
         request: Request | None,
-        response: Response | bytes | Deferred | None = None,
+        answer: Response | bytes | Deferred | None = None,
         context: Context | None = None,
     ) -> None:
         """Answer a request, and those that came behind it, with one send. None: none is complete.
 
-        context: what the request's code runs in; None: it hasn't begun.
+        answer: what the application gave already. context: what the request's code runs in; None: it hasn't begun.
         """
         if request is None:
             self._await_more()
             return
-        shared, parser = self.shared, self.parser
+        shared, parser, instrument = self.shared, self.parser, self.instrument
         out: list[bytes] = []
         rest = None
         room = shared.settings.max_output
         try:
             while request is not None:
-                begin = len(out)
                 if context is None:
                     context = shared.context.copy()
-                answer = self._ask(request, context) if response is None else response
-                if isinstance(answer, Deferred):
-                    self.exchange = Exchange(self, shared, request, answer, context)
+                if answer is None:
+                    try:
+                        answer = context.run(shared.answer, request)
+                    except FAILURES as error:
+                        answer = failure(request, error)
+                head = None
+                if request.plain and not shared.draining:
+                    if type(answer) is bytes:
+                        body = answer
+                        head = _heads.get(len(body)) or json_head(len(body))
+                    elif type(answer) is Response:
+                        head, body = plain_head(answer), answer.body  # type: ignore[assignment]
+                if head is not None:
+                    out.append(head + body if instrument is None else instrument.plain(request, answer, head, body))  # type: ignore[arg-type]
+                elif isinstance(answer, Deferred):
+                    if self._begin_elsewhere(request, answer, context, bool(out)):
+                        return
                     break
-                rest = context.run(self._encode, out, request, answer, Kind.INLINE)
-                room -= sum(map(len, out[begin:]))
-                if rest is not None or not parser.pending or room <= 0 or len(out) >= PIECES_PER_SEND:
+                elif request.plain and not out and not parser.pending and self._send_file(request, answer, context):
+                    return
+                else:
+                    rest = context.run(self._encode, out, request, answer, Kind.INLINE)
+                    if rest is not None:
+                        break
+                if not parser.pending:
                     break
-                response = context = None
+                room -= len(out[-1])
+                if room <= 0 or len(out) >= PIECES_PER_SEND:
+                    break
+                answer = context = None
                 request = parser.next()
         except HTTPError as error:
             self.refuse(error, out)
             return
         except PeerError:
             rest = Rest(None, close=True)
-        self._deliver(out, rest, context)
+        if rest is CLOSE and len(out) == 1 and self._send_last(out[0]):
+            return
+        if len(out) != 1 or rest is not None or self.exchange is not None or self.writer.buffers:
+            self._deliver(out, rest, context)
+            return
+        try:
+            sent = self.sock.send(out[0])
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise PeerGone from error
+        if sent < len(out[0]):
+            self.writer.buffers.append(memoryview(out[0])[sent:])
+            self._enter(Phase.SENDING)
+        elif parser.state or self.writer.end or self.writer.heartbeat:
+            self._go_on()
+        else:
+            if instrument is not None:
+                instrument.tell(End.KEPT, self.writer)
+            self.phase = _IDLE
+            self.deadline = shared.loop.now + shared.keep_alive
+
+    def _send_last(self, answer: bytes) -> bool:
+        """Send the only answer of a connection whose request came with it, and close. False: it isn't so simple."""
+        parser = self.parser
+        waits = self.readable or self.writer.buffers or parser.pending or self.exchange
+        simple = not waits and not self.watched and self.tls is None
+        if not simple or parser.state is not State.DONE or len(answer) > COPY_LIMIT:
+            return False
+        try:
+            sent = self.sock.send(answer)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise PeerGone from error
+        if sent < len(answer):
+            self.writer.buffers.append(memoryview(answer)[sent:])
+            self._enter(Phase.FINISHING)
+            return True
+        if self.instrument is not None:
+            self.instrument.tell_end(End.CLIENT, self.writer)
+        self.close()
+        return True
+
+    def _begin_elsewhere(self, request: Request, deferred: Deferred, context: Context, owed: bool) -> bool:
+        """Have a handler work elsewhere. False: it begins when the answers before its are sent."""
+        if owed or self.half_closed or not request.plain or self.parser.pending:
+            self.exchange = Exchange(self, self.shared, request, deferred, context)
+            return False
+        # What `_start` does, without its calls.
+        self.exchange = exchange = PlainExchange()
+        exchange.connection, exchange.means = self, self.shared
+        exchange.request, exchange.deferred, exchange.context = request, deferred, context
+        self.phase = _WAITING
+        self.deadline = NEVER
+        exchange.start()
+        return True
 
     def _ask(self, request: Request, context: Context) -> Response | bytes | Deferred:
         """Have the application answer. Whatever it raises is its answer, too."""
@@ -510,32 +635,28 @@ class Connection:
 
     def _encode(self, out: list[bytes], request: Request, response: Response | bytes, kind: Kind) -> Rest | None:
         """Encode a response; one that can't be sent becomes 500 to the client, its reason goes to the log."""
-        begin = len(out)
+        begin, closing = len(out), self.shared.draining
         if isinstance(response, bytes):
             response = json_response(response)
         try:
-            rest = encode(out, response, request, self.shared.draining)
+            rest = encode(out, response, request, closing)
             if rest is not None and rest.async_stream is not None and kind is not Kind.ASYNC:
                 raise TypeError("a body that is an async iterator needs an async def handler")
-            return rest
         except KeyboardInterrupt:
             raise
         except FAILURES as error:
             # ValueError and TypeError are encode's; a body's or a mapping's own code may raise anything.
             del out[begin:]
-            return encode(out, unsendable(request, response, error), request, self.shared.draining)
-
-    def _answer_otherwise(self, request: Request, response: Response | bytes | Deferred, context: Context) -> None:
-        """Answer with what isn't a few bytes: a file, or what takes the general path."""
-        if not self._send_file(request, response, context):
-            self._answer(request, response, context)
-            self.pump()
-
-    def _encode_refusal(self, out: list[bytes], response: Response, request: Request | None, name: str) -> None:
-        encode(out, response, request or UNPARSED, True)
+            rest = encode(out, unsendable(request, response, error), request, closing)
+        if self.instrument is not None:
+            self.writer.pulled = 0
+            self.instrument.note(request, response, out, begin, request.size, b"")
+        return rest
 
     def _await_more(self) -> None:
         """A request is incomplete: its phase runs."""
+        if self.instrument is not None and self.parser.state in (State.HEAD, State.BODY):
+            self.instrument.begin()
         phase = PHASES[self.parser.state]
         if phase is Phase.BODY and self.phase is Phase.SKIPPING:
             return  # its deadline is for all that is left
@@ -636,21 +757,21 @@ class Connection:
 
     def respond(self, answer: Response | bytes) -> None:
         """Send the answer of a handler that worked elsewhere. A connection that fails at it is closed."""
-        exchange, shared = self.exchange, self.shared
-        if exchange is None:
-            return
+        exchange, instrument = self.exchange, self.instrument
         try:
-            if type(exchange) is not PlainExchange or self.readable or self.writer.buffers or shared.draining:
-                payload = None
-            elif type(answer) is bytes:
-                head = _heads.get(len(answer))
-                payload = encode_json(answer) if head is None else head + answer
-            else:
-                payload = encode_plain(answer)  # type: ignore[arg-type]
-            if payload is None:
+            assert exchange is not None
+            if instrument is not None:
+                instrument.on_returned(exchange.request)
+            head = None
+            if type(exchange) is PlainExchange and not (self.readable or self.writer.buffers or self.shared.draining):
+                if type(answer) is bytes:
+                    head, body = _heads.get(len(answer)) or json_head(len(answer)), answer
+                else:
+                    head, body = plain_head(answer), answer.body  # type: ignore[arg-type, union-attr, assignment]
+            if head is None:
                 self._respond_with_care(exchange, answer)
                 return
-            # The hot path of its kind: what `on_events` does after the handler.
+            payload = head + body if instrument is None else instrument.plain(exchange.request, answer, head, body)
             exchange.connection = self.exchange = None
             try:
                 sent = self.sock.send(payload)
@@ -659,8 +780,10 @@ class Connection:
             except OSError as error:
                 raise PeerGone from error
             if sent == len(payload):
+                if instrument is not None:
+                    instrument.tell(End.KEPT, self.writer)
                 self.phase = _IDLE
-                self.deadline = shared.loop.now + shared.keep_alive
+                self.deadline = self.shared.loop.now + self.shared.keep_alive
             else:
                 self.writer.buffers.append(memoryview(payload)[sent:])
                 self._enter(Phase.SENDING)
@@ -790,6 +913,10 @@ class Connection:
     def _deliver(self, out: list[bytes], rest: Rest | None, context: Context | None) -> None:
         """Send answers; then go on with what `rest` says of the last of them, or with what came after it."""
         if rest is not None:
+            if rest.close and self.instrument is not None and self.instrument.records:
+                last = self.instrument.records[-1].request
+                asked = last is not None and not last.keep_alive
+                self.instrument.mark(End.DRAIN if self.shared.draining else End.CLIENT if asked else End.APPLICATION)
             self._enter(Phase.FINISHING if rest.close else Phase.SENDING)
             self.writer.source = self._source(rest, context)
             self.writer.heartbeat = None if rest.beat is None else Heartbeat(*rest.beat)
@@ -812,7 +939,8 @@ class Connection:
             self.exchange.source = TaskSource(rest.async_stream, self._on_piece)
             return self.exchange.source
         if rest.part is not None:
-            return FileSource(rest.part)
+            # A file is not sent from the page cache over TLS: it must be encrypted.
+            return FileSource(rest.part) if self.tls is None else InlineSource(iter(rest.part), context)
         if rest.source is not None:
             rest.source.attach(self._on_piece)
             return rest.source
@@ -844,7 +972,9 @@ class Connection:
         Rules 2 and 7 of the hot path; the benchmark's file row holds it.
         """
         shared, file = self.shared, None
-        if isinstance(response, Response) and not shared.draining:
+        if type(response) is not Response or type(response.body) not in _FILES:
+            return False
+        if self.tls is None and self.instrument is None and not shared.draining:
             # What goes wrong is found again, and told, where there is time to.
             with contextlib.suppress(Exception):
                 file = context.run(encode_file, request, response)
@@ -863,6 +993,7 @@ class Connection:
             with contextlib.suppress(OSError):
                 sent += os.sendfile(sock.fileno(), file.fd, 0, min(file.size, SEND_SIZE))
         if sent == len(head) + file.size:
+            self.phase = _IDLE
             self.deadline = shared.loop.now + shared.keep_alive
             return True
         self._enter(Phase.SENDING)
@@ -886,6 +1017,8 @@ class Connection:
         """The answer is out. `_go_on`, or the end."""
         if self.phase is Phase.CLOSED:
             return
+        if self.instrument is not None and self.instrument.records and self.phase is Phase.FINISHING:
+            self.instrument.tell_end(End.APPLICATION, self.writer)
         if self.phase is Phase.SENDING and not (self.exchange and self._lacks_body(self.exchange)):
             self._go_on()
         else:
@@ -893,6 +1026,12 @@ class Connection:
 
     def _finish(self) -> None:
         """The answer that is the last is out: end, in a way that lets the peer read it."""
+        if self.tls is not None:
+            try:
+                if not self.tls.notify_close():
+                    return  # the writable edge leads here again
+            except OSError as error:
+                raise PeerGone from error
         self._end_exchange()
         parser = self.parser
         ends_it = (
@@ -942,6 +1081,8 @@ class Connection:
 
     def _go_on(self) -> None:
         """Nothing waits any more: take up what the parser is in the middle of."""
+        if self.instrument is not None and self.instrument.records:
+            self.instrument.tell(End.KEPT, self.writer)
         if self.exchange is not None and not self.exchange.started:
             self._start(self.exchange)  # the answers before its are sent
             return

@@ -40,11 +40,8 @@ PREFIXES = 256
 HEARTBEAT_INTERVAL = 15.0
 """Seconds a body with a heartbeat may be silent."""
 
-JSON_HEADS: dict[int, bytes] = {}
-"""Heads of JSON answers, by the length of their content, until the second ends; see `encode_json`."""
-
-NAMED_HEADS: dict[int, bytes] = {}
-"""The same up to the value of X-Request-Id, which is the last field; see `encode_named`."""
+HEADS: dict[int, bytes] = {}
+"""Heads of JSON answers, by the length of their content, until the second ends; see `json_head`."""
 
 LENGTHS = 1024
 """Lengths of content whose head is kept."""
@@ -78,6 +75,11 @@ class Rest(NamedTuple):
     end: bytes | None = None
 
 
+_ENDINGS = (b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+CLOSE = Rest(None, close=True)
+"""All that is to be known of an answer that is whole and the last."""
+
 Body = bytes | Slice | Streamed | Iterator[bytes] | AsyncIterator[bytes]
 
 
@@ -89,55 +91,37 @@ def refresh_date(now: float | None = None) -> None:
     global _date
     _date = formatdate(time.time() if now is None else now, usegmt=True).encode()
     _prefixes.clear()
-    JSON_HEADS.clear()
-    NAMED_HEADS.clear()
+    HEADS.clear()
 
 
-def encode_plain(response: Response) -> bytes | None:
-    """The bytes of a small answer on a connection that goes on; None when the response needs more thought.
+def json_head(size: int) -> bytes | None:
+    """The head of a small JSON answer on a connection that goes on; None when it needs more thought."""
+    prefix = _prefixes.get((200, JSON))
+    if prefix is None or size > COPY_LIMIT:
+        return None
+    head = b"%b%d\r\n\r\n" % (prefix, size)
+    if len(HEADS) < LENGTHS:
+        HEADS[size] = head
+    return head
 
-    Rule 7 of the hot path: only the length is new. The benchmark's inline row holds it.
+
+def plain_head(response: Response) -> bytes | None:
+    """The head of a small answer on a connection that goes on; None when the response needs more thought.
+
+    Its content is `body`, in bytes, as it is.
     """
+    prefix = _prefix_of(response)
+    return None if prefix is None else b"%b%d\r\n\r\n" % (prefix, len(response.body))  # type: ignore[arg-type]
+
+
+def _prefix_of(response: Response) -> bytes | None:
+    """The prebuilt beginning of the head of a small answer, up to the value of Content-Length."""
     if response.headers is None and response.reason is None:
         status, content_type, body = response.status, response.content_type, response.body
         # By type, not by what equals: 200.0 and a str of a class of its own are judged where there is time to.
         if type(body) is bytes and len(body) <= COPY_LIMIT and type(status) is int and type(content_type) is str:
-            prefix = _prefixes.get((status, content_type))
-            if prefix is not None:
-                return b"%b%d\r\n\r\n%b" % (prefix, len(body), body)
+            return _prefixes.get((status, content_type))
     return None
-
-
-def encode_json(body: bytes) -> bytes | None:
-    """`encode_plain` of a `json_response`, without the response: `body` after its head, which `JSON_HEADS` may have."""
-    prefix = _prefixes.get((200, JSON))
-    size = len(body)
-    if prefix is None or size > COPY_LIMIT:
-        return None
-    head = b"%b%d\r\n\r\n" % (prefix, size)
-    if len(JSON_HEADS) < LENGTHS:
-        JSON_HEADS[size] = head
-    return head + body
-
-
-def encode_named(answer: bytes | Response, name: bytes) -> bytes | None:
-    """`encode_json` or `encode_plain` with an X-Request-Id field.
-
-    Where `NAMED_HEADS` has a head for JSON it is that, the name, CR LF CR LF and the answer.
-    """
-    content_type: str | None = JSON
-    body: object = answer
-    if isinstance(answer, Response):
-        if not _is_simple(answer) or type(answer.content_type) is not str:
-            return None
-        content_type, body = answer.content_type, answer.body
-    prefix = _prefixes.get((200, content_type))
-    if prefix is None or type(body) is not bytes or len(body) > COPY_LIMIT:
-        return None
-    head = b"%b%d\r\nX-Request-Id: " % (prefix, len(body))
-    if body is answer and len(NAMED_HEADS) < LENGTHS:
-        NAMED_HEADS[len(body)] = head
-    return b"%b%b\r\n\r\n%b" % (head, name, body)
 
 
 def encode(out: list[bytes], response: Response, request: Request, close: bool) -> Rest | None:
@@ -149,11 +133,13 @@ def encode(out: list[bytes], response: Response, request: Request, close: bool) 
     Gives None when that was all; else what is to be done after. Raises `ValueError` or `TypeError` for a response
     that can't be sent as it is.
     """
-    if request.plain and not close:
-        plain = encode_plain(response)
-        if plain is not None:
-            out.append(plain)
-            return None
+    prefix = _prefix_of(response)
+    if prefix is not None and request.minor and request.method != "HEAD":
+        # Only the length is new, and that the connection ends.
+        body = cast("bytes", response.body)
+        close = close or not request.keep_alive
+        out.append(b"%b%d%b%b" % (prefix, len(body), _ENDINGS[close], body))
+        return CLOSE if close else None
     if isinstance(response.body, (File, OpenFile)):
         file = response.body.whole(request) if request.plain and not close and _is_bare(response) else None
         if file is not None:
@@ -180,7 +166,7 @@ def _encode_general(out: list[bytes], response: Response, request: Request, clos
         (reason(status) if response.reason is None else _checked_reason(response.reason)).encode("latin-1"),
         _field_lines(fields, None if status in BODILESS else content_type),
     )
-    if request.plain and not close and framing is Framing.LENGTH and status != 205 and _has_no_more(response):
+    if has_content and framing is Framing.LENGTH and _has_no_more(response):
         _remember(status, content_type, head)
     length = 0 if status == 205 else len(body) if declared is None and isinstance(body, bytes) else declared
     out.append(head + _framing_lines(framing, length, close, request.minor))

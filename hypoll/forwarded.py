@@ -15,15 +15,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 from hypoll.head import check_host
-from hypoll.message import NO_SERVER, NOTHING, HTTPError, Origin, Peer, Section
+from hypoll.message import NO_DRAIN, NO_SERVER, NOTHING, Drain, HTTPError, Origin, Peer, Section
 from hypoll.networks import UNKNOWN_CLIENT, Client, Networks, parse_node
-
-MAX_REMEMBERED = 256
-"""Characters of the fields whose result is remembered, if they come again."""
 
 MAX_HOPS = 32
 """Proxies walked through; behind more the client is unknown."""
@@ -34,6 +30,8 @@ SCHEMES = ("http", "https")
 
 Fields = Iterable[tuple[str, str]]
 """(lower-case name, value) of each field line, in the order received."""
+
+_PLAIN_IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!\Z)|\Z)){4}")
 
 # RFC 7239, 4 without commas and semicolons in quoted strings, which no address, scheme or host has.
 _PAIR = re.compile(
@@ -68,30 +66,26 @@ class Proxies:
         self._secure = {name.lower(): value for name, _, value in pairs}
         self._believe = self._judge  # one object, so that peers can be compared by it
 
-    def peer(self, client: Client, scheme: str, server: tuple[str, int] = NO_SERVER) -> Peer:
+    def peer(self, client: Client, scheme: str, server: tuple[str, int] = NO_SERVER, drain: Drain = NO_DRAIN) -> Peer:
         """The peer of a connection, that says whether it is believed. server: the address that it was made to."""
-        return Peer(client, scheme, self._believe if client[0] in self._trusted else None, server)
+        return Peer(client, scheme, self._believe if client[0] in self._trusted else None, server, drain)
 
     def _judge(self, section: Section) -> Origin:
-        origin = origin_of(section.fields, self._trusted)
+        origin = origin_of(section.pick(NAMES, b"forwarded"), self._trusted)
         scheme = secure_scheme(section.fields, self._secure) if self._secure else None
         return origin if scheme is None else origin._replace(client=origin.client or UNKNOWN_CLIENT, scheme=scheme)
 
 
 def origin_of(fields: Fields, trusted: Networks) -> Origin:
     """Who a trusted proxy's request is from, and what scheme and host it was sent to."""
-    told = tuple([field for field in fields if field[0] in NAMES])
-    if not told:
-        return NOTHING
-    # Clients send more than one request, mostly.
-    size = sum([len(value) for _, value in told])
-    return _remembered(told, trusted) if size <= MAX_REMEMBERED else _weigh(told, trusted)
-
-
-def _weigh(told: tuple[tuple[str, str], ...], trusted: Networks) -> Origin:
     values: dict[str, list[str]] = {}
-    for name, value in told:
-        values.setdefault(name, []).append(value)
+    for name, value in fields:
+        if name in NAMES:
+            values.setdefault(name, []).append(value)
+    if not values:
+        return NOTHING
+    if len(values) == 1 and len(values.get(NAMES[0], ())) == 1 and _PLAIN_IPV4.fullmatch(values[NAMES[0]][0]):
+        return Origin((values[NAMES[0]][0], 0))  # as nearly all of them are
     one = _walk(_hops_of_x_forwarded(values), trusted)
     if "forwarded" not in values:
         return one
@@ -99,9 +93,6 @@ def _weigh(told: tuple[tuple[str, str], ...], trusted: Networks) -> Origin:
     if len(values) == 1:
         return other
     return _agreed(one, other)
-
-
-_remembered = lru_cache(maxsize=1024)(_weigh)
 
 
 def _agreed(one: Origin, other: Origin) -> Origin:

@@ -18,7 +18,7 @@ from hypoll.environ import Environs, unambiguous
 from hypoll.forks import keep_out
 from hypoll.http import FAILURES, Deferred
 from hypoll.message import JSON, Request, Response, reason
-from hypoll.observe import Fields, Observer, Record, make_record
+from hypoll.observe import Observer, Record
 from hypoll.shared import Answer
 from hypoll.version import __version__
 
@@ -167,9 +167,9 @@ class _Told(Observer):
         self._logs = logs
         self._hooked = hooked
 
-    def on_exchanges(self, exchanges: list[Fields]) -> None:
+    def on_exchanges(self, records: list[Record]) -> None:
         """Each answer, in the turn in which its last byte was sent."""
-        for record in map(make_record, exchanges):
+        for record in records:
             asked = _hook_request(record.request or Request("", b"", peer=record.peer))
             environ = environ_of(asked)
             answered = HookResponse(record)

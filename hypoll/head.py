@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from hypoll.message import HTTPError, Section
+from hypoll.message import HTTPError, Section, fields_of
 
 METHODS = {
     name.encode(): name
@@ -26,7 +26,7 @@ METHODS = {
 _PRINTABLE = re.compile(rb"[\x20-\x7e]*")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
-_BAD_ENCODING = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+BAD_ENCODING = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?]*)(.*)", re.DOTALL)
 _PLAIN_HOST = re.compile(r"[A-Za-z0-9.\-]+(?::[0-9]{1,4})?")
 # RFC 3986, 3.2.2, with the comma left out: it stands where two Host lines were joined.
@@ -92,7 +92,7 @@ def request_target(method: str, target: bytes) -> tuple[bytes, str | None]:
     """The target in origin-form and the authority of an absolute one (RFC 9112, 3.2). Raises `HTTPError` 400."""
     if b"#" in target:
         raise HTTPError(400, "the target has a fragment")
-    if _BAD_ENCODING.search(target):
+    if BAD_ENCODING.search(target):
         raise HTTPError(400, "the target has a % that two hexadecimal digits don't follow")
     if target.startswith(b"/"):
         return target, None
@@ -153,18 +153,12 @@ def header_section(block: bytes, max_headers: int, max_field: int = 0) -> Sectio
             raise HTTPError(501, "of the transfer codings only chunked, by itself, is implemented")
         section.chunked = True
     section.plain = section.host is not None and not (section.close or section.chunked or section.expect)
-    section.bodiless = not section.chunked and not section.length
     return section
 
 
 def parse_fields(block: bytes) -> tuple[tuple[str, str], ...]:
     """(lower-case name, value) of each field line; llhttp has seen to it that each has a colon and no folding."""
-    lines = block[:-4].decode("latin-1").split("\r\n") if len(block) > 4 else []
-    fields = []
-    for line in lines:
-        name, _, value = line.partition(":")
-        fields.append((name.lower(), value.strip(" \t")))
-    return tuple(fields)
+    return fields_of(block[:-4].decode("latin-1").split("\r\n")) if len(block) > 4 else ()
 
 
 def _judge_host(section: Section, value: str) -> None:

@@ -5,29 +5,33 @@ The laws of the parser:
 - httptools (llhttp, strict) sees every byte of a head and judges it, each tab as a space: behind `chunked` it takes
   only the latter, and elsewhere nothing tells them apart. What it lets through and the RFCs don't, `head.py` refuses.
 - Of a chunked body it gets the chunks alone, and `chunked.py` judges what is between them.
-- It is fed one message at a time and never runs ahead: a head can only end at CRLF CRLF, a body with a length ends at
-  its length, and the end of a chunked one is found by us. So that httptools can't pause is never felt, no pipelined
+- It is fed one message at a time and never runs ahead: a head can only end at CRLF CRLF, a body with a length needs no
+  parser, and the end of a chunked one is found by us. So that httptools can't pause is never felt, no pipelined
   request is parsed before its turn, and after a refusal no byte is parsed at all.
-- No field is cut from a head by a callback. Request lines and header sections that repeat are judged once by us; by
-  httptools always.
+- A head that is whole and has nothing odd goes the straight way, `RequestParser.next`: no callback, no memory of what
+  clients say but for field names and hosts. All else is taken with care, for as long as it is odd.
 - Limits count bytes fed, and what comes of a stream is the same however it was cut when it was received.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from enum import IntEnum
+from typing import Any
 
 import httptools
 
 from hypoll.chunked import Chunks, body_too_large
 from hypoll.encode import UNPARSED, Rest, encode, refresh_date
-from hypoll.head import METHODS, PeerError, check_line, glance, header_section, parse_fields, request_line
+from hypoll.head import BAD_ENCODING, METHODS, PeerError, check_line, glance, header_section, parse_fields, request_line
+from hypoll.known import CONNECTION, HOST, LENGTH, Known
 from hypoll.message import (
     FAILURES,
     NOBODY,
     ClientDisconnect,
     Deferred,
     Headers,
+    HeadSection,
     HTTPError,
     Kind,
     MultiDict,
@@ -68,26 +72,14 @@ __all__ = [
 
 HEAD_END = b"\r\n\r\n"
 
-SECTIONS = 256
-"""Header sections remembered, of at most `SECTION_SIZE` bytes each; then all are forgotten."""
+WHOLE_BODY = 32 * 1024
+"""Bytes of a body up to which httptools sees it with its head, when both came together."""
 
-SECTION_SIZE = 2048
+OPTIONS = {blank + word: word == b"close" for blank in (b"", b" ") for word in (b"close", b"keep-alive")}
+"""Whether a Connection field, in lower case, asks for the connection's end, where it has one of the common forms."""
 
-LINES = 1024
-"""Request lines remembered, of at most `LINE_SIZE` bytes each; then no more until the next second."""
-
-LINE_SIZE = 256
-
-QUICK_BODY = 32 * 1024
-"""Bytes of a body up to which it may come whole with its head."""
-
-SIMPLE_LINE_SIZE = 2048
-"""Bytes of a request line up to which it may be judged in the short way."""
-
-PLAIN_METHODS = {name: text for name, text in METHODS.items() if text != "HEAD"}
-"""The methods whose answer carries content."""
-
-_VERSION = b" HTTP/1.1\r\n"
+LARGE_PIECE = 8 * 1024
+"""Bytes of a body that are kept as they came; smaller pieces, which would weigh more than they hold, are joined."""
 
 
 class State(IntEnum):
@@ -106,53 +98,9 @@ class State(IntEnum):
 class _Callbacks:
     """What httptools takes its callbacks from. They are methods of lists: feeding runs no Python code."""
 
-    def __init__(self, chunks: list[bytes], unfinished: list[None]) -> None:
+    def __init__(self, chunks: list[Any], unfinished: list[None]) -> None:
         self.on_body = chunks.append
         self.on_message_complete = unfinished.clear
-
-
-class Known:
-    """What parsers of equal settings have judged already, in bounded memory.
-
-    sections: header sections, by their bytes. bare: those of them after which no body comes.
-    lines: method and target of request lines, by their bytes before the version.
-    execute: httptools' own judgement of a whole request, its body included. It has no callbacks, and keeps nothing from
-    one to the next.
-    """
-
-    __slots__ = ("bare", "execute", "lines", "sections")
-
-    def __init__(self) -> None:
-        self.renew()
-        self.sections: dict[bytes, Section] = {}
-        self.bare: dict[bytes, Section] = {}
-        self.lines: dict[bytes, tuple[str, bytes]] = {}
-
-    def renew(self) -> None:
-        """Begin with another parser: one that has raised is of no further use."""
-        self.execute = httptools.HttpRequestParser(None).feed_data
-
-    def add_section(self, block: bytes, section: Section) -> None:
-        """Remember a section that goes with any request line of HTTP/1.1, unless it is a large one."""
-        if len(block) > SECTION_SIZE:
-            return
-        if len(self.sections) >= SECTIONS:
-            self.sections.clear()
-            self.bare.clear()
-        section.shared = True
-        self.sections[block] = section
-        if section.bodiless:
-            self.bare[block] = section
-
-    def add_line(self, line: bytes, known: tuple[str, bytes]) -> None:
-        """Remember a line, unless it is a long one or there are enough. Where none repeats that costs little."""
-        if len(self.lines) < LINES and len(line) <= LINE_SIZE:
-            self.lines[line] = known
-
-    def tidy(self) -> None:
-        """Make room for other lines: to be called once a second."""
-        if len(self.lines) >= LINES:
-            self.lines.clear()
 
 
 class RequestParser:
@@ -165,155 +113,143 @@ class RequestParser:
 
     settings: the limits `max_head`, `max_line`, `max_field`, `max_headers`, `max_body`.
     peer: whom the requests are from.
-    known: the memory of what was judged, to be shared by parsers of equal settings.
+    known: what parsers of equal settings share.
     """
 
-    __slots__ = (
-        "_at",
-        "_bare",
-        "_body",
-        "_chunked",
-        "_chunks",
-        "_execute",
-        "_fault",
-        "_known",
-        "_largest_body",
-        "_left",
-        "_lines",
-        "_longest_line",
-        "_partial",
-        "_sections",
-        "_settings",
-        "_unfinished",
-        "incoming",
-        "peer",
-        "pending",
-        "received",
-        "refused",
-        "spool",
-        "state",
-        "streaming",
-        "used",
-    )
+    state = State.START
+    incoming: Request | None = None
+    """The request whose body is being received."""
+    refused: Request | None = None
+    """The request that was refused, with what is known of it: the parser is `State.DONE` since then."""
+    received = 0
+    """Bytes of its body so far, decoded."""
+    size = 0
+    """Bytes on the wire, so far, of the message that is being received or was refused."""
+    streaming = False
+    """Whether that body is taken in pieces, by `take`, rather than kept for the request; until it is whole."""
+    spool: Spool | None = None
+    """Where that body is put, until it is whole."""
+    pending = b""
+    """What was received and no request has used wholly yet, from `_at` on."""
+    _at = 0
+    _partial = b""
+    _fault: str | None = None
+    _left = 0
+    _chunked: Chunks | None = None
+    _body: list[bytes | bytearray | memoryview] | None = None
+    _execute: Callable[[bytes], object] | None = None
+    """httptools' parser of the messages that don't come in the straight way; made when there is one."""
+    _chunks: list[bytes | memoryview]
+    """What came of a body and was neither kept nor taken."""
+    _unfinished: list[None]
+    """Emptied by httptools when a message is complete."""
 
     def __init__(self, settings: Settings, peer: Peer = NOBODY, known: Known | None = None) -> None:
         self.peer = peer
-        self.state = State.START
-        self.incoming: Request | None = None
-        """The request whose body is being received."""
-        self.refused: Request | None = None
-        """The request that was refused, with what is known of it: the parser is `State.DONE` since then."""
-        self.received = 0
-        """Bytes of its body so far, decoded."""
-        self.used = 0
-        """Bytes used so far, but for requests that were whole in one `feed` by themselves."""
-        self.streaming = False
-        """Whether that body is taken in pieces, by `take`, rather than kept for the request; until it is whole."""
-        self.spool: Spool | None = None
-        """Where that body is put, until it is whole."""
         self._settings = settings
-        self._known = Known() if known is None else known
-        self._lines = self._known.lines
-        longest = min(SIMPLE_LINE_SIZE, settings.max_head - SECTION_SIZE - len(_VERSION))
-        if settings.max_line:
-            longest = min(longest, settings.max_line - len(b" HTTP/1.1"))
-        # A line up to this size passes no limit, and no head of it and a known section does.
-        self._longest_line = longest
-        self._bare = self._known.bare if longest >= LINE_SIZE else {}
-        self._sections = self._known.sections if longest >= LINE_SIZE else {}
-        self._largest_body = min(settings.max_body, QUICK_BODY)
-        self.pending = b""
-        """What was received and no request has used wholly yet, from `_at` on."""
-        self._at = 0
-        self._partial = b""
-        self._fault: str | None = None
-        self._left = 0
-        self._chunked: Chunks | None = None
-        self._body: bytearray | None = None
-        self._chunks: list[bytes] = []
-        # Emptied by httptools when a message is complete, filled before it is fed one that may not be.
-        self._unfinished: list[None] = [None]
-        self._renew()
-
-    def feed(self, data: bytes) -> Request | None:
-        """Take what was received; give the first request it completes."""
-        request = self.quick(data)
-        return self.add(data) if request is None else request
-
-    def quick(self, data: bytes) -> Request | None:
-        """Give the request that the data are, if nothing about it is new or special.
-
-        None: nothing was taken, the data are to be given to `add`. Such a request is plain, its body, if it has one,
-        came whole with it, and it is by itself: nothing is pending before or after it.
-        """
-        # The hot path: that the line is a line and the section a section, known or seen, tells that this is one head
-        # and nothing else.
-        line, _, block = data.partition(_VERSION)
-        section = self._bare.get(block) or self._with_body(block)
-        if section is None or self.state or self.pending:
-            return None
-        known = self._lines.get(line)
-        if known is None:
-            known = self._simple_line(line)
-            if known is None:
-                return None
-        execute = self._known.execute
-        try:
-            execute(data)
-        except BaseException as error:
-            self._known.renew()
-            self._lines.pop(line, None)
-            if not isinstance(error, (httptools.HttpParserError, httptools.HttpParserUpgrade)):
-                raise
-            return None  # to be judged again, with care
-        request = PlainRequest()
-        request.method, request.target = known
-        request.section = section
-        request.peer = self.peer
-        request.plain = True
-        if section.length:
-            request.body = data[-section.length :]
-        return request
-
-    def _with_body(self, block: bytes) -> Section | None:
-        """The section at the beginning of the block, if it is known and the rest is just its body."""
-        fields, end, body = block.partition(HEAD_END)
-        section = self._sections.get(fields + end)
-        if section is None or section.length != len(body) or len(body) > self._largest_body:
-            return None
-        return section
-
-    def _simple_line(self, line: bytes) -> tuple[str, bytes] | None:
-        """The method and the target of a line that is seen at a glance to be well-formed, but for single bytes."""
-        name, _, target = line.partition(b" ")
-        method = PLAIN_METHODS.get(name)
-        # Space, #, % and LF as numbers: `in` is faster so. The other bytes are left to httptools.
-        if (
-            method is None or not target.startswith(b"/") or len(line) > self._longest_line
-            or 32 in target or 35 in target or 37 in target or 10 in target
-        ):  # fmt: skip
-            return None
-        known = method, target
-        self._known.add_line(line, known)
-        return known
-
-    def add(self, data: bytes) -> Request | None:
-        """Take what `quick` didn't; give the first request it completes."""
-        if self.pending:
-            data = self.pending[self._at :] + data
-        self.pending = data
-        self._at = 0
-        return self.next()
+        self._known = Known(settings) if known is None else known
 
     def next(self) -> Request | None:
         """The next request that is complete in what was fed."""
+        return self.feed(b"")
+
+    def feed(self, data: bytes) -> Request | None:  # noqa: C901 - the straight way
+        """Take what was received; give the first request it completes.
+
+        The straight way of a head that is here as a whole. Each field costs a search and a look-up, whatever it says.
+        What is odd, or not whole, or means more to framing than a length, goes to `_feed_with_care`; that is no loss
+        of a judgement, since httptools sees the same bytes here as there.
+        """
+        pending, at = self.pending, self._at
+        if not pending:
+            pending, at = data, 0
+        elif data:
+            pending, at = pending[at:] + data, 0
+        end = pending.find(HEAD_END, at)
+        if end < 0 or self.state:
+            return self._feed_with_care(pending, at)
+        known = self._known
+        head = pending[at:end]
+        lines = head.split(b"\r\n")
+        words = lines.pop(0).split(b" ")
+        if len(words) != 3:
+            return self._feed_with_care(pending, at)
+        name, target, version = words
+        method = METHODS.get(name)
+        # Bytes as numbers: `in` is faster so. Those that no target may have httptools looks for.
+        if (
+            method is None or version != b"HTTP/1.1" or target[:1] != b"/" or 35 in target
+            or (37 in target and BAD_ENCODING.search(target))
+            or len(lines) > known.most_fields or (len(head) > known.short_head and not known.passes(head))
+        ):  # fmt: skip
+            return self._feed_with_care(pending, at)
+        names = known.names
+        host = length = close = None
+        for line in lines:
+            meaning = names[line.partition(b":")[0]]
+            if meaning:
+                value = line.partition(b":")[2]
+                if meaning == HOST and host is None:
+                    host = known.hosts[value]
+                elif meaning == CONNECTION and value.lower() in OPTIONS:
+                    close = close or OPTIONS[value.lower()]
+                elif meaning == LENGTH and length is None and len(value) < 20 and value.strip(b" \t").isdigit():
+                    length = int(value)
+                else:
+                    return self._feed_with_care(pending, at)
+        stop = end + 4
+        if not host or (length and length > known.largest_body):
+            return self._feed_with_care(pending, at)
+        whole = not length or (length <= WHOLE_BODY and stop + length <= len(pending))
+        if whole and length:
+            stop += length
+        try:
+            known.execute(pending if not at and stop == len(pending) else pending[at:stop])
+        except BaseException as error:
+            known.renew()
+            if not isinstance(error, (httptools.HttpParserError, httptools.HttpParserUpgrade)):
+                raise
+            return self._feed_with_care(pending, at)
+        request = PlainRequest()
+        request.method, request.target, request.peer, request.size = method, target, self.peer, stop - at
+        request.section = section = HeadSection()
+        section.head, section.host = head, host
+        request.plain = not close and name != b"HEAD"
+        if close:
+            known.renew()  # which takes nothing more
+            section.close, request.keep_alive = True, False
+            self.state = State.DONE
+        if length is not None:
+            section.length = length
+            if not whole:
+                known.renew()
+                return self._feed_body(request, pending, stop, stop - at)
+            request.body = pending[end + 4 : stop]
+        if stop < len(pending):
+            self.pending, self._at = pending, stop
+        elif at:
+            self._forget()
+        return request
+
+    def _feed_body(self, request: Request, pending: bytes, at: int, size: int) -> Request | None:
+        """Go on with a body of known length, which needs no parser."""
+        self.size = size
+        self._receive(request, None)
+        return self._feed_with_care(pending, at)
+
+    def _feed_with_care(self, pending: bytes, at: int) -> Request | None:
+        """`feed`, with a head that comes in pieces or is odd, or with a body."""
+        self.pending, self._at = pending, at
         while self._at < len(self.pending):
             if self.state == State.DONE:
                 break
+            if self.state in (State.START, State.BLANK):
+                self.size = 0
             at = self._at
             request = self._step_body() if self.state == State.BODY else self._step_head()
-            self.used += self._at - at
+            self.size += self._at - at
             if request is not None:
+                request.size = self.size
                 if self._at == len(self.pending):
                     self._forget()
                 return request
@@ -324,23 +260,25 @@ class RequestParser:
 
     def take(self) -> list[bytes]:
         """What of the body came since the last call, when `streaming`: in one piece, however small the chunks were."""
-        pieces = [b"".join(self._chunks)] if self._chunks else []
-        self._chunks.clear()
+        chunks = self._chunks
+        if not chunks:
+            return []
+        pieces = [b"".join(chunks)]
+        chunks.clear()
         return pieces
 
     def stream(self) -> list[bytes]:
         """Begin to stream the incoming request's body; give what came of it already."""
         self.streaming = True
-        pieces = [] if self._body is None else [bytes(self._body)]
-        self._body = None
-        return pieces + self.take()
+        body, self._body = self._body, None
+        return ([b"".join(body)] if body else []) + self.take()
 
     def spool_into(self, spool: Spool) -> None:
         """Put the incoming request's body into a spool, what came of it included, which `Request.spooled` will be."""
         self.spool = spool
         came, self._body = self._body, None
         if came:
-            self._put_into(spool, bytes(came))
+            self._put_into(spool, b"".join(came))
 
     def _put_into(self, spool: Spool, data: bytes) -> None:
         try:
@@ -357,9 +295,10 @@ class RequestParser:
         self.pending = b""
         self._at = 0
 
-    def _renew(self) -> None:
-        self._unfinished[:] = [None]
-        self._execute = httptools.HttpRequestParser(_Callbacks(self._chunks, self._unfinished)).feed_data
+    def _feeder(self) -> Callable[[bytes], object]:
+        """Of a parser that is in the middle of no message."""
+        self._chunks, self._unfinished = [], [None]
+        return httptools.HttpRequestParser(_Callbacks(self._chunks, self._unfinished)).feed_data
 
     @property
     def subject(self) -> Request | None:
@@ -388,7 +327,7 @@ class RequestParser:
         self.streaming = False
         self._partial = b""
         self._body = self.spool = None
-        self._chunks.clear()
+        self._chunks = []
         self._forget()
         return error
 
@@ -406,10 +345,9 @@ class RequestParser:
         head = self._partial + piece
         self.state = State.HEAD
         upgrade = False
-        self._unfinished[:] = [None]
         if self._fault is None:
             try:
-                upgrade = self._feed_httptools(piece.replace(b"\t", b" "))
+                upgrade = self._feed_head(piece.replace(b"\t", b" "))
             except httptools.HttpParserError as error:
                 self._fault = str(error)
         whole = found and fits and head[0] != 10
@@ -437,15 +375,26 @@ class RequestParser:
             self._at += 2
         return self._at < len(self.pending)
 
-    def _feed_httptools(self, piece: bytes) -> bool:
+    def _feed_head(self, piece: bytes) -> bool:
         """Whether the head asked for an upgrade. Raises `HttpParserError` for what llhttp refuses."""
+        if self._execute is None:
+            self._execute = self._feeder()
+        self._unfinished[:] = [None]
         try:
             self._execute(piece)
         except httptools.HttpParserUpgrade:
             return True
-        except httptools.HttpParserCallbackError as error:
-            raise error.__context__ or error from None  # a callback is a list's method: MemoryError
         return False
+
+    def _feed_chunks(self, pieces: Iterable[bytes]) -> None:
+        assert self._execute is not None
+        try:
+            for piece in pieces:
+                self._execute(piece)
+        except httptools.HttpParserError as error:
+            if isinstance(error, httptools.HttpParserCallbackError) and error.__context__ is not None:
+                raise error.__context__ from None  # a callback is a list's method: MemoryError
+            raise self._refused(HTTPError(400, f"the body is malformed: {error}")) from None
 
     def _judge_line(self, head: bytes) -> None:
         """Refuse a bad request line as soon as it is whole, so that the answer is the same however it was split."""
@@ -471,12 +420,23 @@ class RequestParser:
         """The head is whole: give its request when that needs no body."""
         try:
             request = self._request(head)
-            if upgrade or self._unfinished:
-                self._begin_body(request, upgrade)
+            self._check_length(request)
         except (HTTPError, PeerError) as error:
             raise self._refused(error, self._begun(head, whole=True)) from None
-        if self.incoming is not None:
+        section = request.section
+        if section.chunked:
+            if upgrade:
+                # httptools takes such a message to end with its head, and its body for the other protocol. hypoll
+                # upgrades to none, so the body is HTTP's: a new parser gets just the field that frames it.
+                self._execute = self._feeder()
+                self._execute(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
+            self._receive(request, Chunks(self._settings.max_body, self._settings.max_head))
             return None
+        if section.length:
+            self._receive(request, None)
+            return None
+        if upgrade:
+            self._execute = None  # it takes no other message
         if self.state == State.HEAD:
             self.state = State.START
         return request
@@ -489,9 +449,7 @@ class RequestParser:
         method, target, minor, authority = request_line(line)
         if len(line) > (self._settings.max_line or len(line)):
             raise HTTPError(414, f"the request line is longer than {self._settings.max_line} bytes")
-        section = self._known.sections.get(block)
-        if section is None:
-            section = header_section(block, self._settings.max_headers, self._settings.max_field)
+        section = header_section(block, self._settings.max_headers, self._settings.max_field)
         if minor == 1 and section.host is None:
             raise HTTPError(400, "the request has no Host field")
         if minor == 0 and section.chunked:
@@ -507,71 +465,75 @@ class RequestParser:
             request.expects_continue = True
         if not request.keep_alive:
             self.state = State.DONE
-        elif minor == 1 and section.plain:
-            self._known.add_section(block, section)
         return request
+
+    def _check_length(self, request: Request) -> None:
+        """Raise `HTTPError` 413 for a body that is too large by its length."""
+        if (request.section.length or 0) > self._settings.max_body:
+            raise body_too_large(self._settings.max_body)
 
     # the body
 
-    def _begin_body(self, request: Request, upgrade: bool) -> None:
-        section = request.section
-        if upgrade:
-            # httptools takes a message with an upgrade to end with its head, and its body for the other protocol.
-            # hypoll upgrades to none, so the body is HTTP's: a new parser gets just the fields that frame it.
-            self._renew()
-            if not section.chunked and not section.length:
-                return
-            framing = (
-                b"Transfer-Encoding: chunked" if section.chunked else b"Content-Length: %d" % (section.length or 0)
-            )
-            self._execute(b"POST / HTTP/1.1\r\n%b\r\n\r\n" % framing)
-        if section.length is not None and section.length > self._settings.max_body:
-            raise body_too_large(self._settings.max_body)
+    def _receive(self, request: Request, chunked: Chunks | None) -> None:
+        """Begin with a request's body."""
         self.incoming = request
         self.state = State.BODY
         self.received = 0
-        self._left = section.length or 0
-        limits = self._settings
-        self._chunked = Chunks(limits.max_body, limits.max_head) if section.chunked else None
+        self._left = request.section.length or 0
+        self._chunked = chunked
+        if chunked is None:
+            self._chunks, self._execute = [], None
 
     def _step_body(self) -> Request | None:
-        """Feed httptools up to where the body may end."""
-        data, at, chunked = self.pending, self._at, self._chunked
-        fault = None
+        """Take what came of a body, up to where it may end."""
+        chunked = self._chunked
         if chunked is None:
-            self._at = min(at + self._left, len(data))
-            self._left -= self._at - at
-            fed = [data[at : self._at]]
+            self._take_length()
+            done = not self._left
         else:
-            fed, self._at = chunked.pass_over(data, at)
-            fault = chunked.fault
-        if fault is not None:
-            raise self._refused(fault)
-        try:
-            for piece in fed:
-                self._feed_httptools(piece)
-        except httptools.HttpParserError as error:
-            raise self._refused(HTTPError(400, f"the body is malformed: {error}")) from None
-        self.received += sum(map(len, self._chunks))
-        done = not self._unfinished
-        if chunked is not None and not chunked.agrees(done, self.received):
-            raise self._refused(HTTPError(400, "the body is malformed: it is not in chunks"))
+            done = self._take_chunks(chunked)
         if done:
             return self._on_body_complete()
         self._gather()
         return None
 
+    def _take_length(self) -> None:
+        data, at = self.pending, self._at
+        stop = min(at + self._left, len(data))
+        self._at = stop
+        self._left -= stop - at
+        self.received += stop - at
+        if not at and stop == len(data):
+            self._chunks.append(data)
+        elif stop - at >= LARGE_PIECE:
+            self._chunks.append(memoryview(data)[at:stop])  # copied once, when the body is whole
+        else:
+            self._chunks.append(data[at:stop])
+
+    def _take_chunks(self, chunked: Chunks) -> bool:
+        """Feed httptools chunks. Whether they are all of the body."""
+        fed, self._at = chunked.pass_over(self.pending, self._at)
+        if chunked.fault is not None:
+            raise self._refused(chunked.fault)
+        before = len(self._chunks)
+        self._feed_chunks(fed)
+        self.received += sum(map(len, self._chunks[before:]))
+        done = not self._unfinished
+        if not chunked.agrees(done, self.received):
+            raise self._refused(HTTPError(400, "the body is malformed: it is not in chunks"))
+        return done
+
     def _gather(self) -> None:
-        if self.streaming:
+        """Keep what came, or put it where it is wanted."""
+        if self.streaming or not self._chunks:
             return
         if self.spool is not None:
             self._put_into(self.spool, b"".join(self._chunks))
-            self._chunks.clear()
-            return
-        if self._body is None:
-            self._body = bytearray()
-        for chunk in self._chunks:
-            self._body += chunk
+        else:
+            if self._body is None:
+                self._body = []
+            for chunk in self._chunks:
+                _keep(self._body, chunk)
         self._chunks.clear()
 
     def _on_body_complete(self) -> Request:
@@ -581,17 +543,25 @@ class RequestParser:
             self._gather()
             request.spooled, self.spool = self.spool, None
         elif not self.streaming:
-            rest = b"".join(self._chunks)
+            pieces = [*(self._body or ()), *self._chunks]
             self._chunks.clear()
-            if self._body is not None:
-                self._body += rest
-                rest = bytes(self._body)
-            request.body = rest
             self._body = None
+            request.body = b"".join(pieces) if len(pieces) != 1 else bytes(pieces[0])
         self.streaming = False
+        self._chunked = None
         self.incoming = None
         self.state = State.START if request.keep_alive else State.DONE
         return request
+
+
+def _keep(body: list[bytes | bytearray | memoryview], piece: bytes | memoryview) -> None:
+    """Keep a piece of a body. Small ones are joined: each by itself would weigh many times what it holds."""
+    if len(piece) >= LARGE_PIECE:
+        body.append(piece)
+    elif body and isinstance(body[-1], bytearray):
+        body[-1] += piece
+    else:
+        body.append(bytearray(piece))
 
 
 def no_room() -> HTTPError:

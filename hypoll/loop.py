@@ -97,6 +97,15 @@ def abandon_loops(ended: Any) -> bool:
     return sum(loop.abandon(ended) for loop in list(_loops)) > 0
 
 
+def let_go(*fds: int) -> None:
+    """Have numbers of the parent's descriptors be of /dev/null, in a forked child."""
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for fd in fds:
+            os.dup2(null, fd, inheritable=False)
+        os.close(null)
+
+
 _signals: weakref.WeakSet[_Signals] = weakref.WeakSet()
 _loops: weakref.WeakSet[Loop] = weakref.WeakSet()
 
@@ -443,11 +452,7 @@ class Loop:
         self._closed = True
         with contextlib.suppress(OSError):
             self._epoll.close()
-        with contextlib.suppress(OSError):
-            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            for fd in (*self.registered(), *self._late, self._wakeup):
-                os.dup2(null, fd, inheritable=False)
-            os.close(null)
+        let_go(*self.registered(), *self._late, self._wakeup)
         self._epoll = self._ended = ended
         self._callbacks[:] = [ended] * len(self._callbacks)
         self._ready.clear()

@@ -156,47 +156,110 @@ class Headers(Mapping[str, str]):
 class Section:
     """The header section of a request, once judged: what framing and persistence need to know of it.
 
-    Requests with equal sections share one, so nothing of it may change but what is kept here to be found out once.
+    host, length: the values of Host and Content-Length; None: there is none. chunked, close, persist, expect: what
+    Transfer-Encoding, Connection and Expect say. plain: persistent, without expectation or coding: framed in the
+    plainest way.
     """
 
-    __slots__ = (
-        "asked",
-        "bodiless",
-        "chunked",
-        "close",
-        "environ",
-        "expect",
-        "fields",
-        "given",
-        "host",
-        "length",
-        "origin",
-        "persist",
-        "plain",
-        "shared",
-    )
+    host: str | None = None
+    length: int | None = None
+    chunked = False
+    close = False
+    persist = False
+    expect: str | None = None
+    plain = False
+    asked: dict[str, str] | None = None
+    """What the request asks of a file: see `hypoll.files.asked`."""
+    environ: tuple[Any, Peer, dict[str, Any]] | None = None
+    """What it makes of WSGI's environment, for whom, and sent by whom: see `hypoll.environ`."""
+    origin: Origin | None = None
+    """What proxies tell in it, once a trusted one's was asked for: see `hypoll.forwarded`."""
+    _fields: tuple[tuple[str, str], ...] | None = None
+    _lowered: bytes | None = None
+    head = b""
+    """The request line and the field lines as they came, from which the fields are made when they are asked for."""
 
     def __init__(self, fields: tuple[tuple[str, str], ...] = ()) -> None:
-        self.fields = fields
-        # Whether further requests with equal fields will have it: only then is it worth being remembered by others.
-        self.shared = False
-        self.host: str | None = None
-        self.length: int | None = None
-        self.chunked = False
-        self.close = False
-        self.persist = False
-        self.expect: str | None = None
-        # Persistent, without expectation or coding: framed in the plainest way.
-        self.plain = False
-        self.bodiless = False
-        # What the request asks of a file: see `hypoll.files.asked`.
-        self.asked: dict[str, str] | None = None
-        # What it makes of WSGI's environment, for whom, and sent by whom: see `hypoll.environ`.
-        self.environ: tuple[Any, Peer, dict[str, Any]] | None = None
-        # The name it gives its request; empty: none. None: nobody has asked.
-        self.given: bytes | None = None
-        # What proxies tell in it, once a trusted one's was asked for: see `hypoll.forwarded`.
-        self.origin: Origin | None = None
+        self._fields = fields
+
+    @property
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        """(lower-case name, value) of each field line, latin-1."""
+        fields = self._fields
+        if fields is None:
+            fields = self._fields = fields_of(self.head.decode("latin-1").split("\r\n")[1:])
+        return fields
+
+    @property
+    def bodiless(self) -> bool:
+        """Whether no body comes after it."""
+        return not self.chunked and not self.length
+
+    def _lower(self) -> bytes:
+        lowered = self._lowered = self.head.lower()
+        return lowered
+
+    def pick(self, names: Iterable[str], common: bytes) -> list[tuple[str, str]]:
+        """(name, value) of those of some fields, by their lower-case names, that are there; lines of one in order.
+
+        common: what the names have in common, so that a request without any is told by one search.
+        """
+        found: list[tuple[str, str]] = []
+        if self._fields is None and common not in (self._lowered or self._lower()):
+            return found
+        for name in names:
+            value, single = self.last(name)
+            if not single and value is not None:
+                return [field for field in self.fields if field[0] in frozenset(names)]
+            if value is not None:
+                found.append((name, value))
+        return found
+
+    def last(self, name: str) -> tuple[str | None, bool]:
+        """The last value of a field, by its lower-case name, and whether it is the only one. None: there is none."""
+        if self._fields is not None:
+            values = [value for key, value in self._fields if key == name]
+            return (values[-1] if values else None), len(values) == 1
+        # One or two are asked for where a log is written: taking all of them apart would cost ten times as much.
+        lowered = self._lowered or self._lower()
+        mark = _MARKS[name]
+        at = lowered.rfind(mark)
+        if at < 0:
+            return None, False
+        begin = at + len(mark)
+        end = lowered.find(b"\r\n", begin)
+        value = self.head[begin:] if end < 0 else self.head[begin:end]
+        return value.strip(b" \t").decode("latin-1"), lowered.find(mark) == at
+
+
+class _Marks(dict[str, bytes]):
+    """How a field begins in a head in lower case, by its name: of those that the server itself asks for."""
+
+    def __missing__(self, name: str) -> bytes:
+        mark = self[name] = f"\r\n{name}:".encode()
+        return mark
+
+
+_MARKS = _Marks()
+
+
+class HeadSection(Section):
+    """One that is made of a head. Who makes one sets `head`, and what else there is: that spares a call."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+    else:
+        __init__ = object.__init__
+
+
+def fields_of(lines: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """(lower-case name, value) of each field line; each has a colon, and none is folded."""
+    fields = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields.append((name.lower(), value.strip(" \t")))
+    return tuple(fields)
 
 
 NO_FIELDS = Section()
@@ -265,8 +328,10 @@ class Request:
     body: the content, decoded from chunks. Empty when there was none.
     keep_alive: whether the connection may serve another request after this one (RFC 9112, 9.3).
     minor: the minor version: 1 of HTTP/1.1, 0 of HTTP/1.0.
+    size: bytes on the wire, head and body.
     expects_continue: whether the client waits for 100 (Continue) before it sends the content (RFC 9110, 10.1.1).
     authority: host and port of an absolute-form target, else None.
+    route: the path of its route as it was declared, where that is known already.
     spooled: holds the body, in place of `body`, where the application asked for that.
     arrived, called, returned: when the turn began in which it was whole, and when its handler was called and came back,
     by the loop's clock, where the server is observed.
@@ -280,6 +345,7 @@ class Request:
     authority: str | None = None
     spooled: Spool | None = None
     minor: int = 1
+    size: int = 0
     arrived: float = 0.0
     called: float = 0.0
     returned: float = 0.0
@@ -288,6 +354,7 @@ class Request:
     _query: MultiDict | None = None
     _cookies: dict[str, str] | None = None
     _name: bytes | None = None
+    route: str | None = None
 
     def __init__(
         self, method: str, target: bytes, section: Section = NO_FIELDS, peer: Peer = NOBODY, plain: bool = False
@@ -330,7 +397,9 @@ class Request:
         """The query's fields, decoded as forms are. Raises `HTTPError` 400 when there are more than 1,000."""
         if self._query is None:
             try:
-                pairs = parse_qsl(self.query_string, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS)
+                pairs = _split_query(self.query_string) or parse_qsl(
+                    self.query_string, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS
+                )
             except ValueError as error:
                 raise HTTPError(400, f"the query has more than {MAX_QUERY_FIELDS} fields") from error
             self._query = MultiDict(pairs)
@@ -413,10 +482,8 @@ class Request:
 
     def give_name(self) -> bytes:
         """Find the id, as bytes, or make one. To be asked once, before it is known."""
-        section = self.section
-        if section.given is None:
-            section.given = (given_id(section.fields) or "").encode()
-        self._name = name = section.given or next(tracing.names)
+        given = given_id(self.section.last)
+        self._name = name = next(tracing.names) if given is None else given.encode()
         return name
 
     def __repr__(self) -> str:
@@ -539,6 +606,18 @@ class Streamed:
 
     def leave(self) -> None:
         """Have nobody wait for long for what made the pieces."""
+
+
+def _split_query(query: str) -> list[tuple[str, str]]:
+    """The fields of a query in which nothing is encoded, as `parse_qsl` gives them; empty: it has to."""
+    if "%" in query or "+" in query or query.count("&") >= MAX_QUERY_FIELDS:
+        return []
+    fields = []
+    for field in query.split("&"):
+        if field:
+            name, _, value = field.partition("=")
+            fields.append((name, value))
+    return fields
 
 
 def _parse_cookies(field: str) -> dict[str, str]:

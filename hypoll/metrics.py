@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from hypoll.ledger import Account, Counts, Key, Ledger, LedgerFullError, add_up
-from hypoll.observe import End, Fields, Gauges, Observer, Plain, Timeout
+from hypoll.observe import End, Gauges, Observer, Record, Timeout
 
 BOUNDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
@@ -78,8 +78,6 @@ class _Counts:
 class Metrics(Observer):
     """Counts what happens in the cells of a ledger."""
 
-    asking = False
-
     def __init__(self, ledger: Ledger | None = None) -> None:
         self.ledger = Ledger() if ledger is None else ledger
         add = self.ledger.cells.add
@@ -104,47 +102,31 @@ class Metrics(Observer):
         self._counts: dict[tuple[str, str, int], _Counts] = {}
         self._added: dict[Key, int] = {}
 
-    def on_exchanges(self, exchanges: list[Fields]) -> None:
-        """Count the requests of a turn."""
-        self.on_turn(exchanges, [], 0.0)
-
-    def on_turn(self, exchanges: list[Fields], plain: list[Plain], began: float) -> None:
+    def on_exchanges(self, records: list[Record]) -> None:
         """Count the requests of a turn, those of one method, route and status together."""
         touched: list[_Counts] = []
         try:
-            self._note_plain(plain, began, touched)
-            self._note(exchanges, touched)
+            self._note(records, touched)
         finally:
             for counts in touched:
                 counts.count(self._cells)
 
-    def _note_plain(self, exchanges: list[Plain], began: float, touched: list[_Counts]) -> None:
-        all_received = all_sent = 0
-        for series, _, received, sent, _, _, ended in exchanges:
-            counts = series.counts
-            if counts is None:
-                counts = series.counts = self._counts_of((series.method, series.route, 200))
-            durations = counts.durations
-            if not durations:
-                touched.append(counts)
-            durations.append(ended - began)
-            all_received += received
-            all_sent += sent
-        cells = self._cells
-        cells[self._received] += all_received
-        cells[self._sent] += all_sent
-
-    def _note(self, exchanges: list[Fields], touched: list[_Counts]) -> None:
-        cells = self._cells
-        for request, _, _, status, route, received, sent, began, _, _, ended, end, _, _ in exchanges:
-            counts = self._counts_of(("" if request is None else request.method, route, status))
+    def _note(self, records: list[Record], touched: list[_Counts]) -> None:
+        cells, known = self._cells, self._counts
+        received = sent = 0
+        for record in records:
+            request, status = record.request, record.status
+            key = "" if request is None else request.method, record.route, status
+            counts = known.get(key) or self._counts_of(key)
             if not counts.durations:
                 touched.append(counts)
-            counts.durations.append(ended - began)
-            cells[self._received] += received
-            cells[self._sent] += sent
-            if end is _REFUSED:
+            counts.durations.append(record.ended - record.began)
+            received += record.received
+            sent += record.sent
+            if record.end is _REFUSED:
                 cells[self._refusals[REFUSALS.get(status, OTHER)]] += 1
+        cells[self._received] += received
+        cells[self._sent] += sent
 
     def on_open(self) -> None:
         """Count an accepted connection."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
-from hypoll.message import Peer, Request, Response
+from hypoll.message import NOBODY, Peer, Request, Response
 
 log = logging.getLogger("hypoll.error")
 
@@ -46,27 +46,7 @@ class Timeout(StrEnum):
     LINGER = "linger"
 
 
-class Series:
-    """What requests have in common of one method, target, header section and client, answered with a plain 200.
-
-    route, client: as in `Record`. counts: where `hypoll.metrics` counts them, once it has found out. beginning: of the
-    line that `hypoll.accesslog` writes of one with these sizes, `received` and `sent`; -1: it has written none.
-    """
-
-    __slots__ = ("beginning", "client", "counts", "method", "received", "route", "section", "sent", "target")
-
-    def __init__(self, request: Request, route: str, client: str) -> None:
-        self.method = request.method
-        self.target = request.target
-        self.section = request.section
-        self.route = route
-        self.client = client
-        self.counts: Any = None
-        self.beginning = b""
-        self.received = self.sent = -1
-
-
-class Record(NamedTuple):
+class Record:
     """A request and what became of it: the one record of it, made when the last byte of its answer was sent.
 
     request: the request; None: it was refused before its head was whole.
@@ -83,22 +63,24 @@ class Record(NamedTuple):
     end: why the connection ends with it.
     head: bytes of the answer's head; the rest of `sent` is its content, with the framing of chunks.
     name: the id of a refusal; empty: the request has it.
+    size: bytes of the answer that were encoded, all in all or but for its body in pieces.
     """
 
-    request: Request | None
-    peer: Peer
-    response: Response | None
-    status: int
-    route: str
-    received: int
-    sent: int
-    began: float
-    called: float
-    returned: float
-    ended: float
-    end: End = End.KEPT
-    head: int = 0
-    name: bytes = b""
+    request: Request | None = None
+    peer: Peer = NOBODY
+    response: Response | None = None
+    status = 200
+    route = ""
+    received = 0
+    sent = 0
+    began = 0.0
+    called = 0.0
+    returned = 0.0
+    ended = 0.0
+    end = End.KEPT
+    head = 0
+    name = b""
+    size = 0
 
     @property
     def id(self) -> str:
@@ -128,39 +110,19 @@ class Gauges(NamedTuple):
     spool_disk: int = 0
 
 
-Fields = tuple[
-    Request | None, Peer, Response | None, int, str, int, int, float, float, float, float, End, int, bytes
-]  # fmt: skip
-"""The fields of a `Record`, as observers are told them: a plain tuple is made, and taken apart, in half the time."""
-
-Plain = tuple[Series, bytes, int, int, float, float, float]
-"""What a plain exchange adds to its series: the name if somebody asks for it, received, sent, called, returned, ended;
-see `Record`. It began with the turn, its status was 200, and the connection goes on."""
-
-make_record: Callable[[Fields], Record] = Record._make
-"""The record of its fields, by name."""
-
-
 class Observer:
     """Is told what happens. A subclass has those methods it wants; these do nothing.
 
     naming: whether it asks for the id of each request.
-    asking: whether it asks for more of each request than its series tells. Where nobody does, plain exchanges are told
-    in the short form, by `on_turn`: half of what is made for one otherwise isn't, and no request is kept until the
-    turn's end, so that the next takes its memory.
     """
 
     naming = False
-    asking = True
 
     def on_open(self) -> None:
         """Note that a connection was accepted."""
 
-    def on_exchanges(self, exchanges: list[Fields]) -> None:
+    def on_exchanges(self, records: list[Record]) -> None:
         """Note what came of the requests of one turn, and of the refusals of such: each is told once."""
-
-    def on_turn(self, exchanges: list[Fields], plain: list[Plain], began: float) -> None:
-        """`on_exchanges`, and those in the short form; `began`: when they did. Told instead, where nobody is asking."""
 
     def on_shed(self, reason: str) -> None:
         """Note that a connection was refused before it said anything. reason: one word of a few."""
@@ -191,7 +153,7 @@ class Soon(Protocol):
 class Hub:
     """What a server tells, to those of its observers that want to know it.
 
-    It has the methods of `Observer`, but takes exchanges one by one, as they end.
+    It has the methods of `Observer`, and gathers the exchanges of a turn.
     """
 
     on_open: Callable[[], None]
@@ -206,27 +168,16 @@ class Hub:
         for name in ("on_open", "on_shed", "on_timeout", "on_close", "on_wait", "on_tick"):
             setattr(self, name, _telling(found, name))
         self._on_exchanges = _telling(found, "on_exchanges")
-        self._on_turn = _telling(found, "on_turn")
         self._on_stop = _telling(found, "on_stop")
         self._call_soon = loop.call_soon
         self.naming = any(observer.naming for observer in found)
-        self.asking = any(observer.asking for observer in found)
-        self.pending: list[Fields] = []
-        """What the observers will be told at the end of the turn. The first is to be announced by `begin`."""
-        self.plain: list[Plain] = []
-        """The same in the short form, unless somebody is asking."""
-        self.began = 0.0
-        """When those did."""
+        self._pending: list[Record] = []
 
-    def on_exchange(self, exchange: Fields) -> None:
-        """Take what came of a request; the observers are told at the end of the turn."""
-        if not self.pending:
-            self.begin()
-        self.pending.append(exchange)
-
-    def begin(self) -> None:
-        """Have the observers told when the turn ends."""
-        self._call_soon(self._flush)
+    def on_exchanges(self, records: list[Record]) -> None:
+        """Take what came of requests; the observers are told at the end of the turn."""
+        if not self._pending:
+            self._call_soon(self._flush)
+        self._pending += records
 
     def on_stop(self) -> None:
         """Tell what is left, and that nothing follows."""
@@ -234,13 +185,9 @@ class Hub:
         self._on_stop()
 
     def _flush(self) -> None:
-        exchanges, plain = self.pending[:], self.plain[:]
-        self.pending.clear()
-        self.plain.clear()
-        if plain or (exchanges and not self.asking):
-            self._on_turn(exchanges, plain, self.began)
-        elif exchanges:
-            self._on_exchanges(exchanges)
+        records, self._pending = self._pending, []
+        if records:
+            self._on_exchanges(records)
 
 
 def combine(observers: Iterable[Observer], loop: Soon) -> Hub | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import socket
 
 JOIN_LIMIT = 64 * 1024
@@ -17,7 +18,26 @@ SENDMSG_BUFFERS = 64
 
 _libc = ctypes.CDLL(None)
 
+TRIM_THRESHOLD = 16 * 1024 * 1024
+"""Bytes at the heap's end that the allocator keeps for what comes next."""
+
+MMAP_THRESHOLD = 4 * 1024 * 1024
+"""Bytes from which on it takes memory from the kernel for each piece by itself."""
+
 Buffers = list[bytes | memoryview]
+
+
+def keep_memory() -> None:
+    """Have glibc's allocator keep what large bodies took for the next ones (mallopt(3)), unless the environment says.
+
+    By default it gives most of that back after each: filling it anew is the larger part of what a MiB costs.
+    """
+    if any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    mallopt = getattr(_libc, "mallopt", None)  # others than glibc have none
+    if mallopt is not None:
+        mallopt(-1, TRIM_THRESHOLD)
+        mallopt(-3, MMAP_THRESHOLD)
 
 
 class PeerGone(Exception):  # noqa: N818 - it isn't an error here

@@ -99,12 +99,6 @@ def name_of(function: Handler) -> str:
 Methods = dict[str, Route]
 
 
-KNOWN = 1024
-"""Paths remembered with what they lead to, of at most `KNOWN_SIZE` bytes each; then all are forgotten."""
-
-KNOWN_SIZE = 128
-
-
 class Parameter(NamedTuple):
     """A `{name:converter}` of a path."""
 
@@ -209,12 +203,10 @@ class Table:
         # Rule 6 of the hot path: by the target as it is received, so a static route is found with one look-up.
         self.static: dict[bytes, Methods] = {}
         self._root = _Node()
-        self._known: dict[bytes, list[tuple[Methods, list[Any]]]] = {}
 
     def add(self, route: Route) -> None:
         """Declare a route. Raises `RouteError` when it collides with one declared before."""
         segments = parse_path(route.path)
-        self._known.clear()
         node = self._root
         for segment in segments:
             if isinstance(segment, Parameter):
@@ -238,16 +230,26 @@ class Table:
         Several, the most special first: a static segment before int, float, uuid, str and path. Raises `HTTPError`
         400 when the path isn't UTF-8.
         """
-        # Rule 6 of the hot path: targets that repeat, as those of static files, are looked for once.
-        known = self._known.get(path)
-        if known is not None:
-            return known
-        found = list(_walk(self._root, _decoded(path), 0, []))
-        if found and len(path) <= KNOWN_SIZE:
-            if len(self._known) >= KNOWN:
-                self._known.clear()
-            self._known[path] = found
-        return found
+        segments = _decoded(path)
+        node = self._root
+        values = []
+        for segment in segments:
+            child = node.literals.get(segment)
+            if child is None:
+                if len(node.parameters) != 1:
+                    break
+                ((name, child),) = node.parameters.items()
+                converter = CONVERTERS[name]
+                if name == "path" or converter.pattern.fullmatch(segment) is None:
+                    break
+                values.append(converter.convert(segment))
+            elif node.parameters:
+                break
+            node = child
+        else:
+            return [(node.methods, values)] if node.methods else []
+        # There is more than one way, or none.
+        return list(_walk(self._root, segments, 0, []))
 
     def routes(self) -> Iterator[Route]:
         """Every route once, static and pattern, by path."""

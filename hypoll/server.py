@@ -21,18 +21,18 @@ from hypoll.files import FILES, OPEN_FILES
 from hypoll.forwarded import Proxies
 from hypoll.greeting import Greeting
 from hypoll.http import HTTPError, refresh_date
+from hypoll.instrument import Instruments
 from hypoll.listen import address_of, listen, prepare, refuse_new, server_of
 from hypoll.loop import IN, Loop, Timer
 from hypoll.message import FAILURES, NO_SERVER, Streamed
 from hypoll.networks import Client, Networks, peer_client
 from hypoll.observe import Gauges, Hub, Timeout
+from hypoll.output import keep_memory
 from hypoll.phases import Phase
 from hypoll.proxyprotocol import Announced
-from hypoll.secured import secured
 from hypoll.settings import Settings
 from hypoll.shared import Application, Shared
 from hypoll.tasks import Tasks
-from hypoll.telling import TellingConnection, Told
 from hypoll.tls import TLSSocket, context_of
 
 ACCEPTS_PER_TURN = 64
@@ -137,6 +137,7 @@ class Listener:
         self.starved = False
         self.warned_at = -WARNING_PAUSE
         self.name = server_of(sock)
+        self._family = sock.family
 
     def watch(self) -> None:
         """Be told of connections; those that wait already are told at once (epoll_ctl(2))."""
@@ -156,7 +157,7 @@ class Listener:
             self._starve()
             return False
         try:
-            sock, address = self.sock.accept()
+            fd, address = self.sock._accept()  # type: ignore[attr-defined]
         except BlockingIOError:
             return False
         except (OSError, MemoryError) as error:
@@ -167,6 +168,12 @@ class Listener:
             self._starve()
             self._warn(error)
             return False
+        # What `socket.accept` does, without asking the kernel for what is known.
+        try:
+            sock = socket.socket(self._family, socket.SOCK_STREAM, 0, fd)
+        except BaseException:
+            os.close(fd)
+            raise
         self.server.admit(sock, address, self.name)
         if self.shared and self._full:
             self._starve()  # before the next connection wakes this process and no other
@@ -255,10 +262,8 @@ class Server:
         self.shared = Shared(loop, application, settings, tasks)
         self.shared.on_close = self._on_close
         self.hub = hub
-        self._make_connection: type[Connection] = Connection
         if hub is not None:
-            Told(self.shared, hub)
-            self._make_connection = TellingConnection
+            Instruments(self.shared, hub)
             self.shared.threads.on_wait = hub.on_wait
         self._proxies = Proxies(settings.forwarded_allow_ips, settings.secure_scheme_headers)
         # Whose connections must begin with a PROXY protocol header, and are served. None: it isn't spoken.
@@ -324,8 +329,7 @@ class Server:
         """
         if self.context is None:
             self.context = context_of(self.settings)
-        if self.context is not None:
-            self._make_connection = secured(self._make_connection)
+        keep_memory()
         descriptors = raise_descriptor_limit()
         self._refusals = _refusals_for(descriptors)
         FILES.limit = min(OPEN_FILES, descriptors // 8)
@@ -559,15 +563,22 @@ class Server:
         self._on_left()
 
     def _begin(self, sock: socket.socket, client: Client, server: tuple[str, int], scheme: str) -> None:
+        connection = None
         try:
             if self.context is not None:
                 sock = TLSSocket(sock, self.context)
-            peer = self._proxies.peer(client, scheme, server)._replace(drain=self.shared.drain)
-            connection = self._make_connection(self.shared, sock, peer)
+            peer = self._proxies.peer(client, scheme, server, self.shared.drain)
+            full = self._open - len(self._refused) >= self._limit
+            connection = Connection(self.shared, sock, peer, watched=full or self.status is not Status.SERVING)
+            if not connection.watched:
+                connection.begin()
+                return
         except (OSError, MemoryError) as error:
+            if connection is not None:
+                connection.close()
             self._shed(sock, error)
             return
-        if self._open - len(self._refused) > self._limit:
+        if full:
             self._refused.add(connection)
             self._tell_shed("full")
             connection.refuse(
@@ -621,7 +632,6 @@ class Server:
         """Once a second: the Date, the deadlines that passed, the listeners that ran out of descriptors."""
         refresh_date()
         self.loop.hold_signals()
-        self.shared.tidy()
         now = self.loop.now
         FILES.tick(now)
         # One that is to come back has input which came in time, or more to send, and didn't have its turn.

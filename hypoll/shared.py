@@ -8,7 +8,7 @@ from contextvars import copy_context
 from typing import Any, Protocol
 
 from hypoll.http import Deferred, HTTPError, Known, Request, Response
-from hypoll.loop import Loop
+from hypoll.loop import Loop, let_go
 from hypoll.message import Drain
 from hypoll.phases import LINGER_PAUSE, NEVER, RULES, Phase
 from hypoll.settings import Settings
@@ -19,6 +19,8 @@ from hypoll.threads import Threads, default_size
 READ_SIZE = 64 * 1024
 """Bytes asked for by one read. Fewer in the answer: the socket is drained."""
 
+BODY_READ_SIZE = 256 * 1024
+"""The same where so much is missing of a body: the kernel is left as rarely as that pays."""
 
 SCRATCH_SIZE = 1024 * 1024
 """Bytes read away by one read."""
@@ -71,7 +73,7 @@ class Shared:
         self.seconds = {phase: getattr(settings, rule.setting) for phase, rule in RULES.items()}
         self.seconds[Phase.NEW] = self.seconds[Phase.IDLE] = self.keep_alive
         self.seconds |= {Phase.LINGERING: LINGER_PAUSE, Phase.WAITING: NEVER}
-        self.known = Known()
+        self.known = Known(settings)
         self.connections: set[Any] = set()  # of `Connection`, which knows this and not the other way round
         self.on_close: Callable[[Any], object] = lambda connection: None
         self.lingering: dict[Any, None] = {}
@@ -79,25 +81,21 @@ class Shared:
         # Where input goes that nobody wants. It isn't touched by the reads of TCP sockets, so it takes no memory.
         self.scratch = mmap.mmap(-1, SCRATCH_SIZE)
         loop.on_abandon(self._abandon)
-        self.told: Any = None
-        """What `hypoll.telling` keeps here, when the connections are observed."""
+        self.instruments: Any = None
+        """What `hypoll.instrument` keeps here, when the connections are observed."""
 
     def wrap(self, wrapper: Callable[[Answer], Answer]) -> None:
         """Have each request answered by what `wrapper` makes of what answered it until now."""
-        where = self.told or self
+        where = self.instruments or self
         where.answer = wrapper(where.answer)
 
     def _abandon(self, ended: Any) -> None:
         """In a forked child: begin no further request of those that were received."""
         self.context = self.answer = ended
-        if self.told is not None:
-            self.told.answer = ended
-
-    def tidy(self) -> None:
-        """Forget what was remembered where it fills its memory: to be called once a second."""
-        self.known.tidy()
-        if self.told is not None:
-            self.told.tidy()
+        # Those that the loop doesn't know of yet.
+        let_go(*[connection.sock.fileno() for connection in self.connections if not connection.watched])
+        if self.instruments is not None:
+            self.instruments.answer = ended
 
 
 def _nothing(request: Request) -> bool:

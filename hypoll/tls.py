@@ -364,3 +364,10 @@ class TLSSocket(socket.socket):
         self.secured = False
         with contextlib.suppress(OSError):
             self._push()
+
+
+def reason_of(error: OSError) -> str:
+    """Why it failed, in OpenSSL's own words."""
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return str(error)

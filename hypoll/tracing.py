@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 
 MAX_ID = 128
@@ -14,7 +14,6 @@ MAX_ID = 128
 
 _ID = re.compile(rf"[A-Za-z0-9._~+/=:@-]{{1,{MAX_ID}}}")
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
-_NAMED_BY = ("x-request-id", "traceparent")
 
 _BLOCKS = 0x10000
 _DIGITS = [b"%02x" % number for number in range(0x100)]
@@ -65,22 +64,19 @@ def new_id() -> str:
     return next(names).decode()
 
 
-def given_id(fields: Iterable[tuple[str, str]]) -> str | None:
-    """The name a request's header fields give it, from (lower-case name, value) of each; None when there is none.
+def given_id(last: Callable[[str], tuple[str | None, bool]]) -> str | None:
+    """The name a request's header fields give it; None when there is none.
+
+    last: `Section.last` of them.
 
     X-Request-Id: up to 128 characters of letters, digits and `._~+/=:@-`. Else the trace-id of a `traceparent` (W3C
     Trace Context, 3.2). A field that is malformed, or is there twice, names nothing.
     """
-    found: dict[str, str] = {}
-    for name, value in fields:
-        if name in _NAMED_BY:
-            found[name] = "" if name in found else value
-    if not found:
-        return None
-    identity = found.get("x-request-id", "")
-    if _ID.fullmatch(identity):
+    identity, single = last("x-request-id")
+    if identity is not None and single and _ID.fullmatch(identity):
         return identity
-    return trace_id(found.get("traceparent", ""))
+    traceparent, single = last("traceparent")
+    return trace_id(traceparent) if traceparent is not None and single else None
 
 
 def trace_id(traceparent: str) -> str | None:

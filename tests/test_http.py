@@ -12,6 +12,8 @@ import pytest
 from hypoll import http
 from hypoll.chunked import CHUNKS_PER_STEP
 from hypoll.http import HTTPError, Known, Peer, PeerError, Request, RequestParser, State
+from hypoll.known import WORD_SIZE, WORDS
+from hypoll.message import HeadSection
 from hypoll.settings import Settings
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -24,7 +26,7 @@ MIB = 1024 * KIB
 
 @pytest.fixture
 def known() -> Known:
-    return Known()
+    return Known(Settings())
 
 
 @pytest.fixture
@@ -113,146 +115,139 @@ def test_requests_carry_their_peer() -> None:
         assert (request.client, request.scheme) == (("192.0.2.1", 5), "https")
 
 
-# the memory of request lines and header sections
+# the straight way
 
 
-def test_requests_with_equal_sections_share_one(parser: RequestParser, known: Known) -> None:
-    first, second = feed(parser, GET), feed(parser, b"DELETE /other HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert first.section is second.section
-    assert list(known.sections.values()) == [first.section]
-    assert (second.method, second.target, second.body) == ("DELETE", b"/other", b"")
+def goes_straight(data: bytes) -> bool:
+    """Whether the one request of the data is taken without a parser of the connection's own."""
+    parser = RequestParser(Settings())
+    feed(parser, data)
+    return parser._execute is None
 
 
-def test_parsers_share_a_memory(parser: RequestParser, known: Known) -> None:
-    first = feed(parser, GET)
-    assert feed(RequestParser(Settings(), known=known), GET).section is first.section
+STRAIGHT = {
+    "get": GET,
+    "post": POST + b"abc",
+    "head": b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n",
+    "other": b"PURGE /a?b HTTP/1.1\r\nHost: h\r\n\r\n",
+    "escaped": b"GET /%41?b=%20 HTTP/1.1\r\nHost: h\r\n\r\n",
+    "close": b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+    "keep-alive": b"GET / HTTP/1.1\r\nConnection: Keep-Alive\r\nHost: h\r\n\r\n",
+    "case": b"GET / HTTP/1.1\r\nHOST: h\r\ncontent-length: 0\r\n\r\n",
+    "tabs": b"GET / HTTP/1.1\r\nHost:\th\t\r\nA:\tb\t\r\nB:\r\n\r\n",
+    "repeated": b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\na: c\r\nCookie: d\r\n\r\n",
+    "latin-1": b"GET / HTTP/1.1\r\nHost: h\r\nA: \xe4\xff\r\n\r\n",
+}
+ODD = {
+    "1.0": b"GET / HTTP/1.0\r\nHost: h\r\n\r\n",
+    "chunked": CHUNKED + b"0\r\n\r\n",
+    "expectation": b"GET / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n",
+    "options": b"GET / HTTP/1.1\r\nHost: h\r\nConnection: keep-alive, te\r\n\r\n",
+    "upgrade": b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nUpgrade: a\r\n\r\n",
+    "asterisk": b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n",
+    "absolute": b"GET http://h/ HTTP/1.1\r\nHost: h\r\n\r\n",
+    "no host's name": b"GET / HTTP/1.1\r\nHost:\r\n\r\n",
+    "empty line": b"\r\n" + GET,
+}
 
 
-def test_without_a_memory_each_parser_has_its_own() -> None:
-    assert feed(RequestParser(Settings()), GET).section is not feed(RequestParser(Settings()), GET).section
+@pytest.mark.parametrize("name", STRAIGHT)
+def test_a_head_without_anything_odd_goes_the_straight_way(name: str) -> None:
+    assert goes_straight(STRAIGHT[name])
 
 
-def test_what_a_handler_does_to_a_request_stays_there(parser: RequestParser) -> None:
-    first = feed(parser, GET)
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_odd_leaves_it_for_as_long_as_it_is_odd(parser: RequestParser, name: str) -> None:
+    assert not goes_straight(ODD[name])
+    parser.feed(ODD[name])
+    if parser.state is not State.DONE:
+        assert type(feed(parser, GET).section) is HeadSection
+
+
+def test_a_head_in_pieces_is_taken_with_care_and_the_next_is_not(parser: RequestParser) -> None:
+    assert parser.feed(GET[:9]) is None
+    assert type(feed(parser, GET[9:]).section) is not HeadSection
+    assert type(feed(parser, GET).section) is HeadSection
+
+
+class Listener:
+    """What httptools tells of a message by its callbacks."""
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[str, str]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")))
+
+
+@pytest.mark.parametrize("name", STRAIGHT)
+def test_its_fields_are_those_that_httptools_tells_of(parser: RequestParser, name: str) -> None:
+    listener = Listener()
+    httptools.HttpRequestParser(listener).feed_data(STRAIGHT[name])
+    assert feed(parser, STRAIGHT[name]).headers.raw == listener.fields
+
+
+@pytest.mark.parametrize("name", STRAIGHT)
+def test_byte_by_byte_it_is_the_same(parser: RequestParser, name: str) -> None:
+    other = RequestParser(Settings())
+    requests = [other.feed(bytes([byte])) for byte in STRAIGHT[name]]
+    slow, straight = requests[-1], feed(parser, STRAIGHT[name])
+    assert slow is not None
+    for attribute in ("method", "target", "body", "plain", "keep_alive", "minor", "host", "size"):
+        assert getattr(slow, attribute) == getattr(straight, attribute), attribute
+    assert slow.headers.raw == straight.headers.raw
+    for what in ("host", "length", "close", "bodiless", "chunked"):
+        assert getattr(slow.section, what) == getattr(straight.section, what), what
+    for field in ("host", "a", "cookie", "nothing"):
+        assert slow.section.last(field) == straight.section.last(field)
+
+
+def test_every_request_has_a_section_of_its_own(parser: RequestParser) -> None:
+    first, second = feed(parser, GET), feed(parser, GET)
+    assert first.section is not second.section
     first.headers.raw.append(("x", "y"))
     first.keep_alive = False
     first.body = b"changed"
-    second = feed(parser, GET)
-    assert second.headers.raw == [("host", "h")]
-    assert (second.keep_alive, second.body) == (True, b"")
+    third = feed(parser, GET)
+    assert (third.headers.raw, third.keep_alive, third.body) == ([("host", "h")], True, b"")
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\n\r\n",
-        b"GET / HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\n\r\n",
-        b"GET / HTTP/1.0\r\n\r\n",
-        CHUNKED + b"0\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: h\r\nA: " + b"b" * http.SECTION_SIZE + b"\r\n\r\n",
-    ],
-)
-def test_only_plain_and_short_sections_are_kept(parser: RequestParser, known: Known, data: bytes) -> None:
-    feed(parser, data)
-    assert not known.sections
-
-
-@pytest.mark.parametrize(
-    "data", [b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", b"GET /# HTTP/1.1\r\nHost: h\r\n\r\n"]
-)
-def test_what_was_refused_is_not_kept(parser: RequestParser, known: Known, data: bytes) -> None:
-    with pytest.raises(HTTPError):
-        parser.feed(data)
-    assert not known.sections
-
-
-def test_the_memory_is_bounded(parser: RequestParser, known: Known) -> None:
-    for number in range(http.SECTIONS * 2 + 5):
-        feed(parser, b"GET / HTTP/1.1\r\nHost: h\r\nA: %d\r\n\r\n" % number)
-        assert len(known.sections) <= http.SECTIONS
-
-
-def test_lines_that_repeat_are_remembered(parser: RequestParser, known: Known) -> None:
-    feed(parser, GET)
-    for _ in range(2):
-        request = feed(parser, b"PUT /a?b=c HTTP/1.1\r\nHost: h\r\n\r\n")
-        assert (request.method, request.target, request.plain) == ("PUT", b"/a?b=c", True)
-    assert known.lines == {b"PUT /a?b=c": ("PUT", b"/a?b=c")}
-
-
-def test_the_memory_of_lines_is_bounded_and_renewed(parser: RequestParser, known: Known) -> None:
-    feed(parser, GET)
-    for number in range(http.LINES * 2):
-        assert feed(parser, b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % number).target == b"/%d" % number
-    assert len(known.lines) == http.LINES
-    known.tidy()
-    assert not known.lines
-    feed(parser, GET)
-    known.tidy()
-    assert list(known.lines) == [b"GET /"]
-
-
-def test_a_long_line_is_served_but_not_remembered(parser: RequestParser, known: Known) -> None:
-    feed(parser, GET)
-    for size in (http.LINE_SIZE, http.SIMPLE_LINE_SIZE, http.SIMPLE_LINE_SIZE + 1):
-        target = b"/" + b"a" * size
-        assert feed(parser, b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % target).target == target
-    assert not known.lines
+def test_vocabularies_are_bounded(parser: RequestParser, known: Known) -> None:
+    for number in range(WORDS * 2 + 5):
+        feed(parser, b"GET / HTTP/1.1\r\nHost: h%d\r\nA%d: b\r\n\r\n" % (number, number))
+        assert len(known.names) <= WORDS
+        assert len(known.hosts) <= WORDS
+    feed(parser, b"GET / HTTP/1.1\r\nHost: h\r\n%b: b\r\n\r\n" % (b"a" * 500))
+    assert max(map(len, known.names)) <= WORD_SIZE
 
 
 @pytest.mark.parametrize("limits", [{"max_head": 1024}, {"max_line": 64}])
-def test_what_is_known_passes_no_limit(known: Known, limits: dict[str, Any]) -> None:
-    parser = RequestParser(Settings(**limits), known=known)
-    feed(parser, GET)
+def test_it_passes_no_limit(limits: dict[str, Any]) -> None:
+    parser = RequestParser(Settings(**limits))
     for target in (b"/", b"/" + b"a" * 49):
-        for _ in range(2):
-            assert feed(parser, b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % target).target == target
+        assert feed(parser, b"GET %b HTTP/1.1\r\nHost: h\r\n\r\n" % target).target == target
     with pytest.raises(HTTPError, match="414"):
         feed(parser, b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n" % (b"a" * 1024))
 
 
-def test_a_known_line_excuses_no_bad_section(parser: RequestParser) -> None:
-    for _ in range(2):
-        feed(parser, GET)
-    with pytest.raises(HTTPError, match="400"):
-        parser.feed(b"GET / HTTP/1.1\r\nHost: h\r\nA b\r\n\r\n")
-
-
-def test_a_body_that_came_whole_with_its_head(parser: RequestParser) -> None:
-    assert parser.quick(POST + b"abc") is None
-    assert feed(parser, POST + b"abc").body == b"abc"
-    for body in (b"abc", b"\r\n\r", b"\x00\n\xff"):
-        request = parser.quick(POST + body)
-        assert request is not None
-        assert (request.method, request.body, request.plain) == ("POST", body, True)
-    for more in (b"", b"ab", b"abcd", b"abc" + GET, b"abc" + POST + b"abc"):
-        assert parser.quick(POST + more) is None
-        assert (parser.state, parser.pending) == (State.START, b"")
-    assert feed(parser, POST + b"abc" + GET).body == b"abc"
-    assert parser.next() is not None
-    feed(parser, GET)
-    assert getattr(parser.quick(GET), "body", None) == b""
-
-
-@pytest.mark.parametrize(("size", "quick"), [(http.QUICK_BODY, True), (http.QUICK_BODY + 1, False)])
-def test_a_large_body_goes_the_long_way(parser: RequestParser, size: int, quick: bool) -> None:
-    data = POST.replace(b": 3", b": %d" % size) + b"x" * size
-    feed(parser, data)
-    assert (parser.quick(data) is not None) == quick
-
-
-def test_a_known_section_excuses_no_body_that_is_too_large(known: Known) -> None:
-    feed(RequestParser(Settings(), known=known), POST + b"abc")
-    with pytest.raises(HTTPError, match="413"):
-        RequestParser(Settings(max_body=2), known=known).feed(POST + b"abc")
+@pytest.mark.parametrize("size", [1, http.WHOLE_BODY - 1, http.WHOLE_BODY, http.WHOLE_BODY + 1])
+@pytest.mark.parametrize("behind", [b"", GET])
+def test_a_body_that_came_with_its_head(parser: RequestParser, size: int, behind: bytes) -> None:
+    body = bytes(range(256)) * (size // 256 + 1)
+    request = feed(parser, POST.replace(b": 3", b": %d" % size) + body[:size] + behind)
+    assert request.body == body[:size]
+    assert type(request.body) is bytes
+    if behind:
+        following = parser.next()
+        assert following is not None
+        assert following.target == b"/"
+    assert (parser.state, parser.pending) == (State.START, b"")
 
 
 @pytest.mark.parametrize("failure", [MemoryError, KeyboardInterrupt])
 def test_a_judgement_that_was_broken_off_spoils_no_other(known: Known, failure: type[BaseException]) -> None:
     """It is one for all connections."""
     parsers = [RequestParser(Settings(), known=known) for _ in range(2)]
-    feed(parsers[0], GET)
     judge = known.execute
 
     def broken_off(data: Any) -> None:
@@ -261,75 +256,8 @@ def test_a_judgement_that_was_broken_off_spoils_no_other(known: Known, failure: 
 
     known.execute = broken_off
     with pytest.raises(failure):
-        parsers[0].quick(GET)
-    assert all(parser.quick(GET) is not None for parser in parsers)
-
-
-def test_quick_leaves_alone_what_it_does_not_give(parser: RequestParser) -> None:
-    assert parser.quick(GET) is None
-    assert parser.add(GET) is not None
-    assert parser.quick(GET) is not None
-    for data in (POST, GET + GET, GET[:-1], b"HEAD" + GET[3:], GET.replace(b"1.1", b"1.0")):
-        assert parser.quick(data) is None
-        assert (parser.state, parser.pending) == (State.START, b"")
-    assert parser.add(POST) is None
-    assert parser.quick(GET) is None  # it would be the body's
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        b"GET /# HTTP/1.1",
-        b"GET /%zz HTTP/1.1",
-        b"GET * HTTP/1.1",
-        b"GET a HTTP/1.1",
-        b"GET  HTTP/1.1",
-        b"GET /\xe9 HTTP/1.1",
-        b"GET /\x00 HTTP/1.1",
-        b"GET /\t HTTP/1.1",
-        b"GET /\r HTTP/1.1",
-        b"GET /\n HTTP/1.1",
-        b"FETCH / HTTP/1.1",
-        b"CONNECT / HTTP/1.1",
-        b"GET /" + b"a" * 20_000 + b" HTTP/1.1",
-    ],
-)
-def test_a_known_section_excuses_no_bad_line(known: Known, line: bytes) -> None:
-    fresh, knowing = RequestParser(Settings()), RequestParser(Settings(), known=known)
-    feed(knowing, GET)
-    with pytest.raises(HTTPError) as expected:
-        fresh.feed(line + b"\r\nHost: h\r\n\r\n")
-    with pytest.raises(HTTPError) as seen:
-        knowing.feed(line + b"\r\nHost: h\r\n\r\n")
-    assert str(seen.value) == str(expected.value)
-    assert knowing.feed(GET) is None
-    assert not known.lines
-
-
-def test_a_known_section_and_one_that_is_not_to_be_persistent(parser: RequestParser) -> None:
-    """Only the short way knows of a section by its bytes; the version stands before them."""
-    feed(parser, GET)
-    request = feed(parser, b"GET / HTTP/1.0\r\nHost: h\r\n\r\n")
-    assert (request.minor, request.keep_alive, request.plain) == (0, False, False)
-
-
-@pytest.mark.parametrize(("method", "plain"), [(b"GET", True), (b"HEAD", False), (b"POST", True)])
-def test_plain_on_both_ways(parser: RequestParser, method: bytes, plain: bool) -> None:
-    data = method + GET[3:]
-    assert [feed(parser, data).plain for _ in range(2)] == [plain, plain]
-
-
-def test_a_known_upgrade_is_parsed_each_time(parser: RequestParser) -> None:
-    data = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
-    for _ in range(3):
-        assert feed(parser, data).headers["upgrade"] == "x"
-        assert feed(parser, GET).target == b"/"
-
-
-def test_a_known_length_still_needs_its_content(parser: RequestParser) -> None:
-    for _ in range(3):
-        assert parser.feed(POST) is None
-        assert feed(parser, b"abc").body == b"abc"
+        parsers[0].feed(GET)
+    assert feed(parsers[1], GET).target == b"/"
 
 
 # limits
@@ -377,18 +305,20 @@ def test_memory_error_is_no_refusal(parser: RequestParser, monkeypatch: pytest.M
         except MemoryError:
             raise httptools.HttpParserCallbackError from None  # its __context__ is what the callback raised
 
+    parser.feed(CHUNKED)
     monkeypatch.setattr(parser, "_execute", fail)
     with pytest.raises(MemoryError):
-        parser.feed(GET)
+        parser.feed(b"3\r\nabc\r\n")
 
 
 def test_callback_error_without_a_reason_is_a_refusal(parser: RequestParser, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(data: bytes) -> None:
         raise httptools.HttpParserCallbackError("why")
 
+    parser.feed(CHUNKED)
     monkeypatch.setattr(parser, "_execute", fail)
     with pytest.raises(HTTPError, match=r"400 .*why"):
-        parser.feed(GET)
+        parser.feed(b"3\r\nabc\r\n")
 
 
 @pytest.mark.parametrize("body", [b"3\r\nabc\r\n0\r\n\r\n", b"3\r\nabc\r\n"])
@@ -417,6 +347,7 @@ def test_llhttp_gets_the_chunks_with_their_bare_size(
     parser.feed(CHUNKED)
     fed: list[bytes] = []
     execute = parser._execute
+    assert execute is not None
 
     def record(data: bytes) -> None:
         fed.append(data)

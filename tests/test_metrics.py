@@ -16,6 +16,8 @@ from hypoll.observe import End, Gauges, Record, Timeout
 from hypoll.prometheus import Scrape
 from hypoll.version import __version__
 
+from .records import a_record
+
 
 @pytest.fixture
 def metrics() -> Metrics:
@@ -26,7 +28,7 @@ def exchange(method: str | None = "GET", **values: Any) -> Record:
     request = None if method is None else Request(method, b"/raw/17?a=b")
     known = {"status": 200, "route": "/raw/{id}", "received": 40, "sent": 150, "began": 5.0, "called": 5.001}
     known |= {"returned": 5.0035, "ended": 5.004}
-    return Record(request, NOBODY, None, **{**known, **values})
+    return a_record(request, NOBODY, None, **{**known, **values})
 
 
 ACCEPTS = [

@@ -7,10 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from hypoll.message import NOBODY, Request
-from hypoll.observe import End, Fields, Gauges, Hub, Observer, Plain, Record, Series, Timeout, combine, make_record
+from hypoll.message import NOBODY
+from hypoll.observe import End, Gauges, Hub, Observer, Record, Timeout, combine
+
+from .records import a_record
 
 FIELDS = (None, NOBODY, None, 400, "", 1, 2, 0.0, 0.0, 0.0, 1.0, End.REFUSED, 130, b"a")
+
+RECORD = a_record(*FIELDS)
 
 CALLS = {
     "on_open": (),
@@ -19,7 +23,7 @@ CALLS = {
     "on_close": (End.CLIENT,),
     "on_wait": (0.5,),
     "on_tick": (0.0, Gauges({"idle": 1})),
-    "on_exchanges": ([Record(*FIELDS)],),
+    "on_exchanges": ([RECORD],),
     "on_stop": (),
 }
 
@@ -53,14 +57,14 @@ def hub_of(turn: Turn, *observers: Observer) -> Hub:
 def tell_all(hub: Hub, turn: Turn) -> None:
     for name, arguments in CALLS.items():
         if name == "on_exchanges":
-            hub.on_exchange(Record(*FIELDS))
+            hub.on_exchanges([RECORD])
             turn.end()
         else:
             getattr(hub, name)(*arguments)
 
 
 def test_every_method_is_tried_here():
-    assert sorted([*CALLS, "on_turn"]) == sorted(name for name in vars(Observer) if name.startswith("on_"))
+    assert sorted(CALLS) == sorted(name for name in vars(Observer) if name.startswith("on_"))
 
 
 def test_nobody_is_none(turn):
@@ -84,8 +88,8 @@ class Keeper(Observer):
     def __init__(self) -> None:
         self.told: list[object] = []
 
-    def on_exchanges(self, exchanges: list[Fields]) -> None:
-        self.told.append([exchange[3] for exchange in exchanges])
+    def on_exchanges(self, records: list[Record]) -> None:
+        self.told.append([record.status for record in records])
 
     def on_stop(self) -> None:
         self.told.append("stop")
@@ -96,50 +100,17 @@ def test_the_exchanges_of_a_turn_are_told_together_at_its_end(turn):
     hub = hub_of(turn, keeper)
     for statuses in ([200, 404], [500]):
         for status in statuses:
-            hub.on_exchange(Record(*FIELDS)._replace(status=status))
+            hub.on_exchanges([a_record(*FIELDS, status=status)])
         assert len(turn.calls) == 1
         turn.end()
     turn.end()
     assert keeper.told == [[200, 404], [500]]
 
 
-class Modest(Observer):
-    asking = False
-
-    def __init__(self) -> None:
-        self.told: list[object] = []
-
-    def on_turn(self, exchanges: list[Fields], plain: list[Plain], began: float) -> None:
-        self.told.append(([exchange[3] for exchange in exchanges], [exchange[2] for exchange in plain], began))
-
-
-def test_where_nobody_asks_for_more_plain_exchanges_are_told_in_the_short_form(turn):
-    modest = Modest()
-    hub = hub_of(turn, modest)
-    assert not hub.asking
-    series = Series(Request("GET", b"/"), "/", "")
-    for received in (3, 4):
-        if not hub.plain:
-            hub.began = 5.0
-            hub.begin()
-        hub.plain.append((series, b"", received, 0, 0.0, 0.0, 0.0))
-    hub.on_exchange(FIELDS)
-    turn.end()
-    hub.on_exchange(FIELDS)
-    turn.end()
-    turn.end()
-    assert modest.told == [([400], [3, 4], 5.0), ([400], [], 5.0)]
-
-
-def test_one_that_asks_is_enough(turn):
-    hub = hub_of(turn, Modest(), Observer())
-    assert hub.asking
-
-
 def test_those_of_the_last_turn_are_told_before_the_end(turn):
     keeper = Keeper()
     hub = hub_of(turn, keeper)
-    hub.on_exchange(Record(*FIELDS))
+    hub.on_exchanges([RECORD])
     hub.on_stop()
     turn.end()
     assert keeper.told == [[400], "stop"]
@@ -161,9 +132,3 @@ def test_one_that_raises_is_logged_and_the_next_is_told(turn, caplog):
     assert told == ["open"]
     assert [record.getMessage() for record in caplog.records] == ["on_open failed"]
     assert "the observer's own" in caplog.text
-
-
-def test_a_record_is_made_of_its_fields():
-    made = make_record(FIELDS)
-    assert made == Record(*FIELDS)
-    assert type(made) is Record

@@ -11,11 +11,13 @@ from hypoll import Routes
 from hypoll.endpoints import Endpoints
 from hypoll.ledger import make_directory, remove_directory
 from hypoll.message import HTTPError, Request, Response
-from hypoll.observe import End, Observer, Record
+from hypoll.observe import End, Observer
 from hypoll.observing import Observing
 from hypoll.outlet import OutletError
 from hypoll.settings import Settings
 from hypoll.testing import TestClient
+
+from .records import a_record
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def test_metrics_are_counted_through_the_hub_and_told_by_the_endpoint(loop, turn
     observing = Observing(settings(metrics="/metrics", status="/status"), loop)
     assert observing.hub is not None
     request = Request("GET", b"/")
-    observing.hub.on_exchange(Record(request, request.peer, None, 200, "/", 1, 2, 0.0, 0.0, 0.0, 0.01, End.KEPT))
+    observing.hub.on_exchanges([a_record(request, request.peer, None, 200, "/", 1, 2, 0.0, 0.0, 0.0, 0.01, End.KEPT)])
     turner.settle()
     with TestClient(observing.around(routes)) as client:
         text = client.get("/metrics").text
@@ -102,7 +104,7 @@ def test_the_log_follows_the_file_when_it_is_told(loop, turner, tmp_path):
     path.rename(tmp_path / "old")
     observing.reopen()
     request = Request("GET", b"/")
-    observing.hub.on_exchange(Record(request, request.peer, None, 200, "/", 1, 2, 0.0, 0.0, 0.0, 0.01))
+    observing.hub.on_exchanges([a_record(request, request.peer, None, 200, "/", 1, 2, 0.0, 0.0, 0.0, 0.01)])
     observing.hub.on_stop()
     assert path.read_bytes().count(b"\n") == 1
     assert (tmp_path / "old").read_bytes() == b""

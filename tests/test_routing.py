@@ -12,7 +12,7 @@ import pytest
 
 from hypoll import HTTPError, Request, RouteError, Routes
 from hypoll.http import Kind
-from hypoll.routing import CONVERTERS, KNOWN, KNOWN_SIZE, Route, Table, parse_path
+from hypoll.routing import CONVERTERS, Route, Table, parse_path
 
 ID = "0b9f5f0c-5b1e-4c53-9d4e-0d6a3c0f7a11"
 
@@ -396,12 +396,3 @@ def test_a_route_declared_later_is_found_where_a_path_was_looked_for_before():
     assert found(table, "/files/1") == [("/files/{path:path}", {"path": "1"})] == found(table, "/files/1")
     table.add(Route("/files/{id:int}", ("GET",), lambda request, id: None))
     assert [path for path, _ in found(table, "/files/1")] == ["/files/{id:int}", "/files/{path:path}"]
-
-
-def test_what_is_remembered_of_paths_is_bounded():
-    table = table_of("/{path:path}")
-    for number in range(3 * KNOWN):
-        assert found(table, f"/{number}") == [("/{path:path}", {"path": str(number)})]
-        assert len(table._known) <= KNOWN
-    table.find(b"/" + b"x" * KNOWN_SIZE)
-    assert all(len(path) <= KNOWN_SIZE for path in table._known)

@@ -424,13 +424,13 @@ class Failing:
         self.always: BaseException | None = None
         self.calls = 0
 
-    def accept(self) -> Any:
+    def _accept(self) -> Any:
         self.calls += 1
         if self.always is not None:
             raise self.always
         if self.failures:
             raise self.failures.pop(0)
-        return self.sock.accept()
+        return self.sock._accept()  # type: ignore[attr-defined]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.sock, name)

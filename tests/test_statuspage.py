@@ -21,10 +21,12 @@ from hypoll.ledger import Ledger, MappedCells, make_directory, remove_directory
 from hypoll.message import NOBODY, HTTPError, Peer, Request
 from hypoll.metrics import BOUNDS, Metrics
 from hypoll.networks import Networks
-from hypoll.observe import End, Gauges, Record, Timeout
+from hypoll.observe import End, Gauges, Timeout
 from hypoll.statuspage import StatusPage, page_headers
 from hypoll.testing import TestClient
 from hypoll.version import __version__
+
+from .records import a_record
 
 NOW = 1_800_000_000.0
 
@@ -40,7 +42,7 @@ def ask(client: str = "127.0.0.1") -> Request:
 def count(metrics: Metrics, route: str, *durations: float, method: str = "GET", status: int = 200) -> None:
     for duration in durations:
         request = Request(method, b"/") if method else None
-        metrics.on_exchanges([Record(request, NOBODY, None, status, route, 300, 1500, 0.0, 0.1, 0.1, duration)])
+        metrics.on_exchanges([a_record(request, NOBODY, None, status, route, 300, 1500, 0.0, 0.1, 0.1, duration)])
 
 
 def document(page: StatusPage) -> dict[str, Any]:
@@ -191,7 +193,7 @@ class Scene:
             worker.on_timeout(chance.choices([Timeout.IDLE, Timeout.HEAD, Timeout.WRITE], [5, 3, 1])[0])
         if at == 1 or chance.random() < 0.2:
             status = chance.choices([400, 408, 413, 431], [5, 3, 2, 1])[0]
-            refused = Record(None, NOBODY, None, status, "", 9, 180, 0.0, 0.0, 0.0, 0.01, End.REFUSED)
+            refused = a_record(None, NOBODY, None, status, "", 9, 180, 0.0, 0.0, 0.0, 0.01, End.REFUSED)
             worker.on_exchanges([refused])
 
     def routes(self) -> Routes:

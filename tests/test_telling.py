@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
-from hypoll import File, HTTPError, Request, Response, Routes
-from hypoll.message import Peer
-from hypoll.observe import End, Fields, Observer, Plain, Record, Timeout, make_record
+from hypoll import File, HTTPError, Response, Routes
+from hypoll.observe import End, Observer, Record, Timeout
 
 from .serving import TICK, Client, Running, running
 
@@ -35,29 +34,14 @@ class Keeper(Observer):
     def on_open(self) -> None:
         self.opened += 1
 
-    def on_exchanges(self, exchanges: list[Fields]) -> None:
-        self.records += map(make_record, exchanges)
+    def on_exchanges(self, records: list[Record]) -> None:
+        self.records += records
 
     def on_close(self, end: End) -> None:
         self.closes.append(end)
 
     def on_timeout(self, timeout: Timeout) -> None:
         self.timeouts.append(timeout)
-
-
-class Modest(Keeper):
-    """One that is told plain exchanges in the short form; it makes the same records of them."""
-
-    asking = False
-    naming = True
-
-    def on_turn(self, exchanges: list[Fields], plain: list[Plain], began: float) -> None:
-        self.on_exchanges(exchanges)
-        for series, name, received, sent, called, returned, ended in plain:
-            request = Request(series.method, series.target, series.section, Peer((series.client, 0)))
-            request._name = name
-            times = began, called, returned, ended
-            self.records.append(Record(request, request.peer, None, 200, series.route, received, sent, *times))
 
 
 class Watched(NamedTuple):
@@ -111,15 +95,15 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> Routes:
 
 
 @contextlib.contextmanager
-def watched(routes: Routes, kind: type[Keeper] = Keeper, /, **settings: object) -> Iterator[Watched]:
-    keeper = kind()
+def watched(routes: Routes, /, **settings: object) -> Iterator[Watched]:
+    keeper = Keeper()
     with running(routes, observers=[keeper], **settings) as server:
         yield Watched(server, keeper)
 
 
-@pytest.fixture(params=[Keeper, Modest])
-def told(routes, request):
-    with watched(routes, request.param) as watcher:
+@pytest.fixture
+def told(routes):
+    with watched(routes) as watcher:
         yield watcher
 
 
@@ -194,8 +178,7 @@ def test_bytes_are_told_of_the_request_they_are_of(told):
     assert [record.received for record in records] == [len(one) for one in (*asked, get, new[0], get)]
 
 
-@pytest.mark.parametrize("kind", [Keeper, Modest])
-def test_each_is_told_as_what_it_was(kind):
+def test_each_is_told_as_what_it_was():
     """On one connection, of every method and with two sections of fields; `/` is an object that they have in common."""
     own = Routes()
     for method in ("GET", "POST", "PUT", "DELETE"):
@@ -207,7 +190,7 @@ def test_each_is_told_as_what_it_was(kind):
     fields = b" HTTP/1.1\r\nHost: h\r\nUser-Agent: %b\r\n\r\n"
     asked = [line + fields % agent for agent in (b"x", b"y") for line in lines]
     asked = [*asked, *asked, *asked[::5], *[b"GET /teapot" + fields % b"x"] * 3]
-    with watched(own, kind) as told:
+    with watched(own) as told:
         client = told.connect()
         for one in asked:
             client.send(one)

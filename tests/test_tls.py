@@ -23,12 +23,10 @@ from gunicorn.config import Config
 
 from hypoll import File, Request, Response, Routes, healthcheck
 from hypoll import tls as module
-from hypoll.connection import Connection
 from hypoll.gunicorn_config import tls_context
 from hypoll.loop import Loop
-from hypoll.observe import End, Fields, Hub, Observer, Timeout, combine, make_record
+from hypoll.observe import End, Hub, Observer, Record, Timeout, combine
 from hypoll.phases import Phase
-from hypoll.secured import Secured
 from hypoll.server import Server
 from hypoll.settings import Settings
 from hypoll.shared import READ_SIZE
@@ -415,8 +413,8 @@ class Seen(Observer):
     def __init__(self) -> None:
         self.told: list[Any] = []
 
-    def on_exchanges(self, records: Sequence[Fields]) -> None:
-        self.told += [(record.status, record.sent, record.peer.scheme) for record in map(make_record, records)]
+    def on_exchanges(self, records: Sequence[Record]) -> None:
+        self.told += [(record.status, record.sent, record.peer.scheme) for record in records]
 
     def on_timeout(self, timeout: Timeout) -> None:
         self.told.append(timeout)
@@ -1017,17 +1015,6 @@ def test_failures_of_peers_are_told_to_nobody_but_debug(serve, caplog):
         wire.await_phase(Phase.CLOSED)
     assert "('127.0.0.1', 4711) closed: http request" in caplog.messages
     assert {record.levelname for record in caplog.records} == {"DEBUG"}
-
-
-def test_a_connection_without_tls_is_none_of_these(loop):
-    server = Server(inline(), Settings(), loop, listeners=[])
-    server.start()
-    ours, theirs = socket.socketpair()
-    server.admit(ours, "")
-    assert {type(connection) for connection in server.connections} == {Connection}
-    assert not issubclass(Connection, Secured)
-    server.stop()
-    theirs.close()
 
 
 # certificates that can't be used

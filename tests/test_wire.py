@@ -153,7 +153,7 @@ def test_with_a_request_behind(case: Case) -> None:
 
 def test_what_is_remembered_changes_nothing() -> None:
     """Every case after every other, with one memory of lines and sections, as the connections of a server have."""
-    known = Known()
+    known = Known(LIMITS)
     for case in CASES + CASES[::-1]:
         alone = parse([case.raw])
         # Cut behind each head, so that what is remembered is what is looked at.

@@ -100,7 +100,7 @@ def check(stream: bytes, cuts: Iterable[int], settings: Settings = ROOMY) -> Out
     cuts = list(cuts)
     pieces = split(stream, cuts)
     same(whole, play(pieces, settings), "in pieces", pieces)
-    known = Known()
+    known = Known(settings)
     same(whole, play(pieces, settings, known), "filling the memory", pieces)
     same(whole, play([stream], settings, known), "with all remembered")
     followed = play([stream + MARKER], settings)

@@ -1,0 +1,201 @@
+"""What an observed connection is told to note. Where nobody observes there is none, and nothing is noted.
+
+Its laws:
+
+- A request is told once, when the last byte of its answer was given to the kernel, or will never be.
+- Why a connection ends is what was marked first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypoll.message import Deferred, Peer, Request, Response
+from hypoll.observe import End, Hub, Record, Timeout
+from hypoll.phases import Phase
+from hypoll.shared import Shared
+from hypoll.writer import Writer
+
+GIVEN_UP = 499
+"""The status that is told of a request whose client left before there was an answer: none was sent."""
+
+TIMEOUTS = {
+    Phase.HANDSHAKE: Timeout.HEAD,
+    Phase.NEW: Timeout.IDLE,
+    Phase.IDLE: Timeout.IDLE,
+    Phase.HEAD: Timeout.HEAD,
+    Phase.BODY: Timeout.BODY,
+    Phase.SKIPPING: Timeout.BODY,
+    Phase.SENDING: Timeout.WRITE,
+    Phase.FINISHING: Timeout.WRITE,
+    Phase.LINGERING: Timeout.LINGER,
+}
+
+_END = b"\r\n\r\n"
+
+
+class Instruments:
+    """What the instruments of one server have in common.
+
+    Has the times of each handler's call noted on its request.
+
+    named: whether each answer tells its request's id. naming: whether the id is wanted at all.
+    """
+
+    def __init__(self, shared: Shared, hub: Hub) -> None:
+        self.hub = hub
+        self.named = shared.settings.request_id
+        self.naming = self.named or hub.naming
+        self.loop = shared.loop
+        self.clock = shared.loop.clock
+        self._find: Callable[[Request], str | None] = getattr(shared.application, "pattern", lambda request: None)
+        self.answer = shared.answer
+        shared.answer = self._timed
+        shared.instruments = self
+
+    def pattern(self, request: Request) -> str:
+        """The pattern of a request's route; empty: there is none."""
+        found = request.route
+        if found is None and request.target:  # a refused one may have none
+            found = self._find(request)
+        return found or ""
+
+    def _timed(self, request: Request) -> Response | bytes | Deferred:
+        request.arrived = self.loop.now
+        request.called = self.clock()
+        try:
+            return self.answer(request)
+        finally:
+            request.returned = self.clock()
+
+
+class Instrument:
+    """See the module. records: the answers that are encoded and not sent as a whole."""
+
+    __slots__ = ("_began", "_common", "_end", "_peer", "records")
+
+    def __init__(self, common: Instruments, peer: Peer) -> None:
+        self._common = common
+        self._peer = peer
+        self._began: float | None = None
+        self._end: End | None = None
+        self.records: list[Record] = []
+        common.hub.on_open()
+
+    def begin(self) -> None:
+        """The first bytes of a request have come, and not all."""
+        if self._began is None:
+            self._began = self._common.loop.now
+
+    def mark(self, end: End) -> None:
+        """Note why the connection ends, if that isn't known yet."""
+        if self._end is None:
+            self._end = end
+
+    def plain(self, request: Request, answer: Response | bytes, head: bytes, body: bytes) -> bytes:
+        """Note an answer that is whole; give what is to be sent of it."""
+        common = self._common
+        record = Record()
+        if common.naming:
+            name = request._name or request.give_name()
+            if common.named:
+                head = b"%bX-Request-Id: %b\r\n\r\n" % (head[:-2], name)
+        piece = head + body
+        record.request = request
+        if type(answer) is not bytes:
+            record.response = answer  # type: ignore[assignment]
+            record.status = answer.status  # type: ignore[union-attr]
+        record.received = request.size
+        record.size = len(piece)
+        record.head = len(head)
+        record.began = request.arrived if self._began is None else self._begun()
+        self.records.append(record)
+        return piece
+
+    def note(
+        self, request: Request | None, response: Response | bytes, out: list[bytes], begin: int, size: int, name: bytes
+    ) -> None:
+        """Note an answer whose head and, maybe, whose body are in `out` from `begin` on.
+
+        size: bytes of the request. name: of a refusal; empty: the request has it.
+        """
+        common, record = self._common, Record()
+        if common.named:
+            out[begin] = named(out[begin], name or (b"" if request is None else request.id.encode()))
+        record.request = request
+        record.response = response if isinstance(response, Response) else None
+        record.status = int(out[begin][9:12])  # what is sent: a response that can't be is another's
+        record.received = size
+        record.size = sum(map(len, out[begin:]))
+        record.head = out[begin].index(_END) + 4
+        arrived = 0.0 if request is None else request.arrived
+        record.began = arrived or common.loop.now if self._began is None else self._begun()
+        record.name = name
+        self.records.append(record)
+
+    def _begun(self) -> float:
+        began, self._began = self._began, None
+        assert began is not None
+        return began
+
+    def tell(self, end: End, writer: Writer) -> None:
+        """All that was encoded is sent, or will never be; the connection ends with the last of it, unless `KEPT`."""
+        records, self.records = self.records, []
+        common = self._common
+        now = common.clock()
+        waiting = sum(map(len, writer.buffers)) if writer.buffers else 0
+        for record in records:
+            request = record.request
+            if request is None:
+                record.peer = self._peer
+            else:
+                record.peer = request.peer
+                record.route = common.pattern(request)
+                record.called, record.returned = request.called, request.returned
+            record.sent = record.size
+            record.ended = now
+        last = records[-1]
+        last.sent = max(0, last.size + writer.pulled - waiting)
+        last.end = end
+        writer.pulled = 0
+        common.hub.on_exchanges(records)
+
+    def tell_end(self, default: End, writer: Writer) -> None:
+        """`tell`, with what was marked first."""
+        self.tell(self._end or default, writer)
+
+    def on_deadline(self, phase: Phase) -> None:
+        """A phase's deadline has passed, and with it the connection's end has come."""
+        self._common.hub.on_timeout(TIMEOUTS[phase])
+        self.mark(End.TIMEOUT)
+
+    def on_starved(self) -> None:
+        """A handler has waited too long for its request's body."""
+        self._common.hub.on_timeout(Timeout.BODY)
+
+    def on_returned(self, request: Request) -> None:
+        """A handler that worked elsewhere has come back."""
+        request.returned = self._common.clock()
+
+    def close(self, busy: bool, draining: bool, given_up: Request | None, writer: Writer) -> None:
+        """The connection is closed. given_up: the request whose answer nobody waits for any more."""
+        end = self._end or (End.DRAIN if draining else End.ABORTED if busy else End.CLIENT)
+        if given_up is not None and not self.records:
+            record = Record()
+            record.request = given_up
+            record.status = GIVEN_UP
+            record.received = given_up.size
+            record.began = given_up.called
+            given_up.returned = self._common.clock()
+            self.records.append(record)
+        if self.records:
+            self.tell(end, writer)
+        self._common.hub.on_close(end)
+
+
+def named(answer: bytes, name: bytes) -> bytes:
+    """The beginning of an answer, its head in it, with the field X-Request-Id unless the application has set one."""
+    end = answer.index(_END) + 4
+    if b"\r\nx-request-id:" in answer[:end].lower():
+        return answer
+    return b"%bX-Request-Id: %b\r\n%b" % (answer[: end - 2], name, answer[end - 2 :])

@@ -1,0 +1,112 @@
+"""What the parsers of one server share: small vocabularies in bounded memory, and what judges whole heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import httptools
+
+from hypoll.head import check_host
+from hypoll.message import HTTPError
+from hypoll.settings import Settings
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+WORDS = 1024
+"""Words of one vocabulary, of at most `WORD_SIZE` bytes each."""
+
+WORD_SIZE = 128
+
+HOST, LENGTH, CONNECTION, OTHER = 1, 2, 3, 4
+"""What a field's name means to framing; 0: nothing. `OTHER`: so much that the head is to be judged with care."""
+
+_MEANINGS = {
+    b"host": HOST,
+    b"content-length": LENGTH,
+    b"connection": CONNECTION,
+    b"transfer-encoding": OTHER,
+    b"expect": OTHER,
+    b"proxy-connection": OTHER,
+    b"upgrade": OTHER,
+}
+
+
+class Bounded(dict[K, V]):
+    """What `make` gives of each key, remembered. With `limit` keys all are forgotten; longer ones aren't kept."""
+
+    __slots__ = ("_limit", "_make", "_size")
+
+    def __init__(self, make: Callable[[K], V], limit: int = WORDS, size: int = WORD_SIZE) -> None:
+        self._make = make
+        self._limit = limit
+        self._size = size
+
+    def __missing__(self, key: K) -> V:
+        value = self._make(key)
+        if len(key) <= self._size:  # type: ignore[arg-type]
+            if len(self) >= self._limit:
+                self.clear()
+            self[key] = value
+        return value
+
+
+def meaning(name: bytes) -> int:
+    """What a field's name means to framing. That it is a name at all httptools has to say."""
+    return _MEANINGS.get(name.lower(), 0)
+
+
+def _host(value: bytes) -> str:
+    """A value of Host, if it is well-formed; else nothing."""
+    host = value.strip(b" \t").decode("latin-1")
+    try:
+        check_host(host)
+    except HTTPError:
+        return ""
+    return host
+
+
+class Known:
+    """See the module.
+
+    names: the meaning of field names, by their bytes. hosts: values of Host; empty: it is to be judged with care.
+    short_head: bytes of a head without the empty line that pass every limit. most_fields, largest_body: limits.
+    execute: httptools' judgement of bytes that begin with a request and have no part of another. It has no callbacks.
+    """
+
+    __slots__ = (
+        "_longest_field",
+        "_longest_head",
+        "_longest_line",
+        "execute",
+        "hosts",
+        "largest_body",
+        "most_fields",
+        "names",
+        "short_head",
+    )
+
+    def __init__(self, settings: Settings) -> None:
+        self.names: Bounded[bytes, int] = Bounded(meaning)
+        self.hosts: Bounded[bytes, str] = Bounded(_host)
+        self._longest_head = settings.max_head
+        self._longest_line = settings.max_line or settings.max_head
+        self._longest_field = settings.max_field or settings.max_head
+        self.short_head = min(settings.max_head - 4, self._longest_line, self._longest_field)
+        self.most_fields = settings.max_headers
+        self.largest_body = settings.max_body
+        self.renew()
+
+    def passes(self, head: bytes) -> bool:
+        """Whether a head, without the empty line, passes the limits of its parts. One up to `short_head` does."""
+        line, *fields = map(len, head.split(b"\r\n"))
+        return (
+            len(head) + 4 <= self._longest_head
+            and line <= self._longest_line
+            and max(fields, default=0) <= self._longest_field
+        )
+
+    def renew(self) -> None:
+        """Begin with another parser: one that has raised, or is in the middle of a message, is of no further use."""
+        self.execute = httptools.HttpRequestParser(None).feed_data

@@ -1,0 +1,20 @@
+"""Records of requests for tests, as a connection's instrument makes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypoll.observe import Record
+
+NAMES = (
+    *("request", "peer", "response", "status", "route", "received", "sent"),
+    *("began", "called", "returned", "ended", "end", "head", "name"),
+)
+
+
+def a_record(*values: Any, **named: Any) -> Record:
+    """A record with these fields, in the order of `NAMES` or by name."""
+    record = Record()
+    for name, value in (dict(zip(NAMES, values, strict=False)) | named).items():
+        setattr(record, name, value)
+    return record
