@@ -162,7 +162,7 @@ def test_a_connection_the_server_has_no_memory_for_is_shed(
     assert stage.answer(PROBE).endswith(b"ok")
     starved = _Starved(getattr(owner, name))
     # In a class, a plain function: it has to be bound.
-    replacement = (lambda *args: starved(*args)) if isinstance(owner, type) else starved
+    replacement = (lambda *args, **named: starved(*args, **named)) if isinstance(owner, type) else starved
     monkeypatch.setattr(owner, name, replacement)
     answer = stage.answer(request_)
     assert not answer.endswith((b"ok", b"0\r\n\r\n")), "the shortage wasn't met"
@@ -172,7 +172,7 @@ def test_a_connection_the_server_has_no_memory_for_is_shed(
     assert stage.loop.registered() == [stage.server.listeners[0].sock.fileno()]
 
 
-@pytest.mark.parametrize("name", ["json_head", "RequestParser.next"])
+@pytest.mark.parametrize("name", ["plain_head", "RequestParser.feed"])
 def test_a_warm_connection_the_server_has_no_memory_for_is_shed(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -185,7 +185,7 @@ def test_a_warm_connection_the_server_has_no_memory_for_is_shed(
     owner, _, method = name.rpartition(".")
     target: Any = RequestParser if owner else hypoll.connection
     starved = _Starved(getattr(target, method))
-    monkeypatch.setattr(target, method, (lambda *args: starved(*args)) if owner else starved)
+    monkeypatch.setattr(target, method, (lambda *args, **named: starved(*args, **named)) if owner else starved)
     client.sendall(KEPT)
     assert stage.read_to_end(client) == b""
     assert starved.called

@@ -5,9 +5,12 @@ The properties and the fuzz target share these checks: one judges generated stre
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
+
+import httptools
 
 from hypoll.http import HTTPError, Known, PeerError, Request, RequestParser, State
 from hypoll.settings import Settings
@@ -93,9 +96,33 @@ def split(stream: bytes, cuts: Iterable[int]) -> list[bytes]:
     return [stream[begin:end] for begin, end in pairwise(offsets)]
 
 
+class _Listener:
+    """What httptools tells of the messages of a stream by its callbacks: the fields of each."""
+
+    def __init__(self) -> None:
+        self.messages: list[list[tuple[str, str]]] = []
+
+    def on_message_begin(self) -> None:
+        self.messages.append([])
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.messages[-1].append((name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")))
+
+
+def check_fields(stream: bytes, outcome: Outcome) -> None:
+    """Hold the fields of requests against those that httptools tells of, as far as it gets."""
+    listener = _Listener()
+    with contextlib.suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):
+        httptools.HttpRequestParser(listener).feed_data(stream)
+    for request, told in zip(outcome.requests, listener.messages, strict=False):
+        if not any(name == "transfer-encoding" for name, _ in request.fields):  # trailers are told, too
+            assert list(request.fields) == told, "httptools has other fields"
+
+
 def check(stream: bytes, cuts: Iterable[int], settings: Settings = ROOMY) -> Outcome:
     """Hold the parser's laws against a stream; give what the stream comes to."""
     whole = play([stream], settings)
+    check_fields(stream, whole)
     same(whole, play([stream[at : at + 1] for at in range(len(stream))], settings), "byte by byte")
     cuts = list(cuts)
     pieces = split(stream, cuts)
