@@ -58,6 +58,30 @@ def threaded_message(request: Request) -> dict[str, Any]:
     return {"message": "Hello, World!"}
 
 
+rows = Routes()
+"""What the rows of the table ask for, inline."""
+
+rows.get("/json")(message)
+
+
+@rows.get("/users/{id:int}")
+def user(request: Request, id: int) -> dict[str, Any]:  # noqa: A002 - the parameter's name
+    """Answer with the path's number."""
+    return {"user": id, "name": "Ada"}
+
+
+@rows.post("/orders")
+def order_back(request: Request) -> Any:
+    """Decode an order, and encode it."""
+    return request.json()
+
+
+@rows.post("/upload")
+def upload(request: Request) -> dict[str, int]:
+    """Take a body."""
+    return {"bytes": len(request.body)}
+
+
 tasks = Routes()
 """The inline row's JSON, from asyncio tasks."""
 

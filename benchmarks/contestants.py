@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -38,75 +39,107 @@ class Contestant:
     """A server and the requests it gets.
 
     command: starts the server, which must print its URL, `http://127.0.0.1:PORT`.
-    path: the target that is asked for.
-    script: a wrk script beside this file.
+    path: the target that is asked for, where the traffic doesn't say.
+    traffic: the kind of `traffic.lua`.
     connections: of the client, when other than asked for.
     base: the key of the contestant that its CPU is compared with.
-    limit: the most its CPU a request may be, as a multiple of the base's.
+    beyond: the key of a contestant whose CPU isn't counted: what this one costs more, in multiples of the base's.
+    must, aim: the most its CPU a request may be, and is meant to be, as a multiple of the base's.
     threads: several threads share the processor. That they wait for each other says nothing of the machine.
     """
 
     key: str
     title: str
     command: tuple[str, ...]
-    path: str
-    script: str | None = None
+    path: str = "/json"
+    traffic: str | None = None
     connections: int | None = None
     base: str = "floor"
-    limit: float | None = None
+    beyond: str | None = None
+    must: float | None = None
+    aim: float | None = None
     threads: bool = False
 
 
+OBSERVED = (*ACCESS_LOG, "--metrics", "/metrics", "--request-id")
+
+
+def floor(traffic: str, connections: int | None = None) -> Contestant:
+    """The floor, given some traffic."""
+    key = f"floor-{traffic}"
+    return Contestant(key, f"bare epoll in C: {traffic}", (str(FLOOR),), "/", traffic, connections, base=key)
+
+
+def row(
+    key: str, title: str, traffic: str, must: float, aim: float, app: str = "rows", *options: str, **more: Any
+) -> Contestant:
+    """A row of the table: hypoll, compared with the floor that does the same."""
+    command = hypoll(app, *options)
+    return Contestant(key, title, command, "/", traffic, base=f"floor-{traffic}", must=must, aim=aim, **more)
+
+
+FEW = 32
+"""Connections where each request is a large one, or a connection of its own."""
+
 CONTESTANTS = (
-    Contestant("floor", "bare epoll in C", (str(FLOOR),), "/json"),
-    Contestant("floor-level", "bare epoll in C, level-triggered", (str(FLOOR), "level"), "/json"),
-    Contestant("inline", "JSON", hypoll("hello"), "/json", limit=1.45),
-    Contestant(
-        "access-log", "JSON, with an access log", hypoll("hello", *ACCESS_LOG), "/json", base="inline", limit=1.25
+    floor("json"),
+    floor("headers"),
+    floor("unique"),
+    floor("post"),
+    floor("pipeline"),
+    floor("close", FEW),
+    floor("upload64k", FEW),
+    floor("upload1m", FEW),
+    row("unique", "as a proxy passes it on: nine fields, all new", "unique", 2.4, 1.8),
+    row(
+        "observed",
+        "the same, with JSON log, metrics and ids: more",
+        "unique",
+        1.0,
+        0.7,
+        "rows",
+        *OBSERVED,
+        beyond="unique",
     ),
+    row("json", "JSON, one field", "json", 1.7, 1.4),
+    row("headers", "JSON, eight fields of a browser", "headers", 2.0, 1.7),
+    row("post", "1.3 KiB of JSON decoded and encoded", "post", 2.3, 1.9),
+    row("pipeline", "16 requests in a write", "pipeline", 9, 7),
+    row("close", "a new connection for each request", "close", 1.9, 1.4, connections=FEW),
+    row("upload64k", "upload of 64 KiB", "upload64k", 3, 2.3, connections=FEW),
+    row("upload1m", "upload of 1 MiB", "upload1m", 4.5, 3, connections=FEW),
+    row("threaded", "JSON, from a thread", "json", 1.8, 1.6, "threads", threads=True),
+    row("async", "JSON, async on asyncio", "json", 2.1, 1.9, "tasks", "--no-uvloop"),
+    row("async-uvloop", "JSON, async on uvloop", "json", 1.9, 1.7, "tasks"),
+    Contestant("floor", "bare epoll in C", (str(FLOOR),)),
+    Contestant("floor-level", "bare epoll in C, level-triggered", (str(FLOOR), "level")),
+    Contestant("inline", "JSON", hypoll("hello")),
+    Contestant("level", "JSON, level-triggered", hypoll("hello", module="benchmarks.level")),
+    Contestant("worker", "JSON, as a gunicorn worker", gunicorn("benchmarks.app:hello", "-k", WORKER)),
+    Contestant("wsgi", "JSON, from a WSGI application", hypoll("benchmarks.wsgi:app"), threads=True),
     Contestant(
-        "logged",
-        "JSON, with access log, metrics, ids",
-        hypoll("hello", *ACCESS_LOG, "--metrics", "/metrics", "--request-id"),
-        "/json",
-        base="inline",
-        limit=1.35,
-    ),
-    Contestant("threaded", "JSON, from a thread", hypoll("threads"), "/json", limit=1.7, threads=True),
-    Contestant("async", "JSON, async on asyncio", hypoll("tasks", "--no-uvloop"), "/json", limit=2.1),
-    Contestant("async-uvloop", "JSON, async on uvloop", hypoll("tasks"), "/json", limit=1.8),
-    Contestant("level", "JSON, level-triggered", hypoll("hello", module="benchmarks.level"), "/json"),
-    Contestant(
-        "worker", "JSON, as a gunicorn worker", gunicorn("benchmarks.app:hello", "-k", WORKER), "/json", limit=1.52
-    ),
-    Contestant("wsgi", "JSON, from a WSGI application", hypoll("benchmarks.wsgi:app"), "/json", threads=True),
-    Contestant(
-        "gthread",
-        "JSON, by gunicorn's gthread",
-        gunicorn("benchmarks.wsgi:app", "--threads", "4"),
-        "/json",
-        threads=True,
+        "gthread", "JSON, by gunicorn's gthread", gunicorn("benchmarks.wsgi:app", "--threads", "4"), threads=True
     ),
     Contestant("text", "text", hypoll("hello"), "/"),
     Contestant("params", "path parameters", hypoll("shop"), "/users/4711/orders/spring"),
-    Contestant("unique", "JSON, no two header sections alike", hypoll("hello"), "/json", "unique.lua"),
-    Contestant("post", "JSON of 200 bytes posted", hypoll("shop"), "/orders", "post.lua"),
     Contestant("large", "8 MiB", hypoll("shop"), "/large", connections=8),
     Contestant(
         "large-level", "8 MiB, level-triggered", hypoll("shop", module="benchmarks.level"), "/large", connections=8
     ),
-    Contestant("nginx", "file of 64 KiB, by nginx", (PYTHON, "-m", "benchmarks.files"), "/files/64k.bin"),
-    Contestant("file", "file of 64 KiB", hypoll("benchmarks.files:routes"), "/files/64k.bin", base="nginx", limit=1.5),
+    Contestant("nginx", "file of 64 KiB, by nginx", (PYTHON, "-m", "benchmarks.files"), "/files/64k.bin", base="nginx"),
+    Contestant("file", "file of 64 KiB", hypoll("benchmarks.files:routes"), "/files/64k.bin", base="nginx", must=1.5),
 )
 
-BASELINE = CONTESTANTS[0]
+BASELINE = "floor"
 
 
 def choose(keys: list[str]) -> list[Contestant]:
-    """The contestants of these keys and their bases, in their own order; all if there are no keys. The floor always.
+    """The contestants of these keys and their bases, in their own order; those of the table if there are no keys.
 
     Raises `KeyError`.
     """
     known = {contestant.key: contestant for contestant in CONTESTANTS}
-    wanted = {BASELINE.key, *keys, *(known[key].base for key in keys)}
-    return [contestant for contestant in CONTESTANTS if not keys or contestant.key in wanted]
+    wanted = set(keys) or {contestant.key for contestant in CONTESTANTS if contestant.must is not None}
+    for key in list(wanted):
+        wanted |= {known[key].base, known[key].beyond or key}
+    return [contestant for contestant in CONTESTANTS if contestant.key in wanted]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import os
 import re
 import signal
@@ -23,17 +22,13 @@ STOP_TIMEOUT = 5.0
 
 WRK_THREADS = 1
 
-WINDOW = 0.1
-"""Seconds between two looks at a server: what else a machine does, or one it shares a processor with, comes and goes by
-tenths of a second."""
-
-MAX_SEGMENTS = 8
-"""TCP segments a request up to which they tell how many requests a window had."""
-
 _URL = re.compile(r"http://127\.0\.0\.1:([0-9]+)")
 _REQUESTS = re.compile(r"([0-9]+) requests in ")
 _RATE = re.compile(r"Requests/sec: +([0-9.]+)")
 _WRK_FAILURES = re.compile(r"Socket errors: .*|Non-2xx or 3xx responses: .*")
+
+
+_ENDS = re.compile(r"Socket errors: connect 0, read [0-9]+, write 0, timeout 0")
 
 
 class BenchmarkError(Exception):
@@ -41,18 +36,10 @@ class BenchmarkError(Exception):
 
 
 class Load(NamedTuple):
-    """What wrk did. windows: microseconds of CPU a request in each tenth of a second, where that was watched."""
+    """What wrk did."""
 
     requests: int
     rate: float
-    windows: tuple[float, ...] = ()
-
-
-class Sample(NamedTuple):
-    """Seconds of CPU and TCP segments so far."""
-
-    cpu: float
-    segments: int
 
 
 class Cpu(NamedTuple):
@@ -138,55 +125,28 @@ def end_on_term() -> None:
     signal.signal(signal.SIGTERM, leave)
 
 
-def load(contestant: Contestant, port: int, core: int, seconds: int, connections: int, pid: int | None = None) -> Load:
-    """Let wrk ask for `seconds`. pid: of a server to watch meanwhile. Raises `BenchmarkError` when a request fails."""
-    script = [] if contestant.script is None else ["-s", str(HERE / contestant.script)]
+def load(contestant: Contestant, port: int, core: int, seconds: int, connections: int, seed: int) -> Load:
+    """Let wrk ask for `seconds`. Raises `BenchmarkError` when a request fails."""
     url = f"http://127.0.0.1:{port}{contestant.path}"
     count = contestant.connections or connections
-    command = ["wrk", f"-t{WRK_THREADS}", f"-c{count}", f"-d{seconds}s", *script, url]
-    samples = []
-    with subprocess.Popen(
-        pinned(core, command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        while process.returncode is None:
-            if pid is not None:
-                samples.append(Sample(cpu(pid).total, segments()))
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                output, _ = process.communicate(timeout=WINDOW)
-    if pid is not None:
-        samples.append(Sample(cpu(pid).total, segments()))  # all that wrk counted has its segments counted
-    if process.returncode:
-        raise BenchmarkError(f"wrk failed: {output}")
-    done = parse_wrk(output)
-    return done._replace(windows=windows(samples, done.requests))
-
-
-def segments() -> int:
-    """TCP segments received on this machine so far, loopback's included (proc_pid_net(5), snmp)."""
-    names, values = re.findall(r"^Tcp: (.*)$", Path("/proc/net/snmp").read_text(), re.MULTILINE)
-    return int(values.split()[names.split().index("InSegs")])
-
-
-def windows(samples: Sequence[Sample], requests: int) -> tuple[float, ...]:
-    """Microseconds of CPU a request between each two samples, but the first and the last ones.
-
-    The requests of a window are told by its segments, of which small ones have always the same number. None where a
-    request has many.
-    """
-    inner = samples[2:-2]
-    if len(inner) < 2 or samples[-1].segments - samples[0].segments > MAX_SEGMENTS * requests:
-        return ()
-    segments_each = (samples[-1].segments - samples[0].segments) / requests
-    return tuple(
-        (after.cpu - before.cpu) / (after.segments - before.segments) * segments_each * 1e6
-        for before, after in itertools.pairwise(inner)
-        if after.segments > before.segments
+    command = ["wrk", f"-t{WRK_THREADS}", f"-c{count}", f"-d{seconds}s", url]
+    if contestant.traffic is not None:
+        command[-1:] = ["-s", str(HERE / "traffic.lua"), url, "--", contestant.traffic, str(seed)]
+    done = subprocess.run(
+        pinned(core, command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
+    if done.returncode:
+        raise BenchmarkError(f"wrk failed: {done.stdout}")
+    # It counts a connection's end among the errors, also where it asked for that.
+    return parse_wrk(done.stdout, closing=contestant.traffic == "close")
 
 
-def parse_wrk(text: str) -> Load:
-    """Read what wrk prints. Raises `BenchmarkError` when it tells of errors, or of no request at all."""
-    failures = _WRK_FAILURES.findall(text)
+def parse_wrk(text: str, *, closing: bool = False) -> Load:
+    """Read what wrk prints. Raises `BenchmarkError` when it tells of errors, or of no request at all.
+
+    closing: whether each connection ends with its answer, which wrk takes for an error of reading.
+    """
+    failures = [failure for failure in _WRK_FAILURES.findall(text) if not (closing and _ENDS.fullmatch(failure))]
     if failures:
         raise BenchmarkError(f"wrk saw errors: {'; '.join(failures)}")
     requests, rate = _REQUESTS.search(text), _RATE.search(text)
@@ -247,6 +207,7 @@ def parser(description: str | None, *, seconds: int) -> argparse.ArgumentParser:
         action="append",
         default=[],
         choices=[contestant.key for contestant in CONTESTANTS],
-        help="a contestant to measure beside the floor; may be repeated (default: all)",
+        help="a contestant to measure beside its base; may be repeated (default: those of the table)",
     )
+    arguments.add_argument("--seed", type=int, default=None, help="what names, order and sizes are drawn from")
     return arguments

@@ -57,7 +57,7 @@ def count(contestant: Contestant, python: str, seconds: int, connections: int) -
     server, client = measure.cores()
     calls: dict[str, int] = {}
     with measure.running(contestant, python, measure.pinned(server, [])) as (pid, port), counting(pid, calls):
-        load = measure.load(contestant, port, client, seconds, connections)
+        load = measure.load(contestant, port, client, seconds, connections, seed=1)
     return {name: number / load.requests for name, number in calls.items()}
 
 

@@ -71,7 +71,7 @@ class Proxies:
         return Peer(client, scheme, self._believe if client[0] in self._trusted else None, server, drain)
 
     def _judge(self, section: Section) -> Origin:
-        origin = origin_of(section.pick(NAMES, b"forwarded"), self._trusted)
+        origin = origin_of(section.pick(NAMES), self._trusted)
         scheme = secure_scheme(section.fields, self._secure) if self._secure else None
         return origin if scheme is None else origin._replace(client=origin.client or UNKNOWN_CLIENT, scheme=scheme)
 

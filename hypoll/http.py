@@ -24,7 +24,7 @@ import httptools
 from hypoll.chunked import Chunks, body_too_large
 from hypoll.encode import UNPARSED, Rest, encode, refresh_date
 from hypoll.head import BAD_ENCODING, METHODS, PeerError, check_line, glance, header_section, parse_fields, request_line
-from hypoll.known import CONNECTION, HOST, LENGTH, Known
+from hypoll.known import CONNECTION, HOST, LENGTH, OTHER, Known
 from hypoll.message import (
     FAILURES,
     NOBODY,
@@ -77,6 +77,9 @@ WHOLE_BODY = 32 * 1024
 
 OPTIONS = {blank + word: word == b"close" for blank in (b"", b" ") for word in (b"close", b"keep-alive")}
 """Whether a Connection field, in lower case, asks for the connection's end, where it has one of the common forms."""
+
+KEPT_SECTION = 1024
+"""Bytes of a header section up to which a connection keeps its last one."""
 
 LARGE_PIECE = 8 * 1024
 """Bytes of a body that are kept as they came; smaller pieces, which would weigh more than they hold, are joined."""
@@ -139,6 +142,8 @@ class RequestParser:
     _body: list[bytes | bytearray | memoryview] | None = None
     _execute: Callable[[bytes], object] | None = None
     """httptools' parser of the messages that don't come in the straight way; made when there is one."""
+    _section: Section | None = None
+    """The last one that went the straight way."""
     _chunks: list[bytes | memoryview]
     """What came of a body and was neither kept nor taken."""
     _unfinished: list[None]
@@ -169,9 +174,8 @@ class RequestParser:
         if end < 0 or self.state:
             return self._feed_with_care(pending, at)
         known = self._known
-        head = pending[at:end]
-        lines = head.split(b"\r\n")
-        words = lines.pop(0).split(b" ")
+        line_end = pending.find(b"\r\n", at)
+        words = pending[at:line_end].split(b" ")
         if len(words) != 3:
             return self._feed_with_care(pending, at)
         name, target, version = words
@@ -180,26 +184,18 @@ class RequestParser:
         if (
             method is None or version != b"HTTP/1.1" or target[:1] != b"/" or 35 in target
             or (37 in target and BAD_ENCODING.search(target))
-            or len(lines) > known.most_fields or (len(head) > known.short_head and not known.passes(head))
+            or (end - at > known.short_head and not known.passes(pending[at:end]))
         ):  # fmt: skip
             return self._feed_with_care(pending, at)
-        names = known.names
-        host = length = close = None
-        for line in lines:
-            meaning = names[line.partition(b":")[0]]
-            if meaning:
-                value = line.partition(b":")[2]
-                if meaning == HOST and host is None:
-                    host = known.hosts[value]
-                elif meaning == CONNECTION and value.lower() in OPTIONS:
-                    close = close or OPTIONS[value.lower()]
-                elif meaning == LENGTH and length is None and len(value) < 20 and value.strip(b" \t").isdigit():
-                    length = int(value)
-                else:
-                    return self._feed_with_care(pending, at)
+        # A client repeats itself: a section is compared with the connection's last one.
+        section: Section | None = self._section
+        block = pending[line_end:end]
+        if section is None or block != section.block:
+            section = self._read_section(block)
+            if section is None:
+                return self._feed_with_care(pending, at)
+        length = section.length
         stop = end + 4
-        if not host or (length and length > known.largest_body):
-            return self._feed_with_care(pending, at)
         whole = not length or (length <= WHOLE_BODY and stop + length <= len(pending))
         if whole and length:
             stop += length
@@ -212,15 +208,14 @@ class RequestParser:
             return self._feed_with_care(pending, at)
         request = PlainRequest()
         request.method, request.target, request.peer, request.size = method, target, self.peer, stop - at
-        request.section = section = HeadSection()
-        section.head, section.host = head, host
-        request.plain = not close and name != b"HEAD"
-        if close:
+        request.section = section
+        if section.close:
             known.renew()  # which takes nothing more
-            section.close, request.keep_alive = True, False
+            request.keep_alive, request.plain = False, False
             self.state = State.DONE
+        else:
+            request.plain = name != b"HEAD"
         if length is not None:
-            section.length = length
             if not whole:
                 known.renew()
                 return self._feed_body(request, pending, stop, stop - at)
@@ -230,6 +225,39 @@ class RequestParser:
         elif at:
             self._forget()
         return request
+
+    def _read_section(self, block: bytes) -> Section | None:  # noqa: C901 - one path, without calls on it
+        """Judge the field lines of a head. None: with care. It is kept to be compared with the next."""
+        known = self._known
+        names = known.names
+        host = length = close = None
+        noted: dict[int, bytes | None] = {}
+        lines = block.split(b"\r\n")
+        for line in lines:
+            meaning = names[line.partition(b":")[0]]
+            if meaning > OTHER:
+                noted[meaning] = None if meaning in noted else line
+            elif meaning:
+                value = line.partition(b":")[2]
+                if meaning == HOST and host is None:
+                    host = known.hosts[value]
+                elif meaning == CONNECTION and value.lower() in OPTIONS:
+                    close = close or OPTIONS[value.lower()]
+                elif meaning == LENGTH and length is None and len(value) < 20 and value.strip(b" \t").isdigit():
+                    length = int(value)
+                else:
+                    return None
+        if not host or (length and length > known.largest_body) or len(lines) - 1 > known.most_fields:
+            return None
+        section = HeadSection()
+        section.block, section.host, section.noted = block, host, noted
+        if length is not None:
+            section.length = length
+        if close:
+            section.close = True
+        if len(block) <= KEPT_SECTION:
+            self._section = section
+        return section
 
     def _feed_body(self, request: Request, pending: bytes, at: int, size: int) -> Request | None:
         """Go on with a body of known length, which needs no parser."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 import httptools
 
 from hypoll.head import check_host
-from hypoll.message import HTTPError
+from hypoll.message import NOTED, HTTPError
 from hypoll.settings import Settings
 
 K = TypeVar("K")
@@ -20,7 +20,8 @@ WORDS = 1024
 WORD_SIZE = 128
 
 HOST, LENGTH, CONNECTION, OTHER = 1, 2, 3, 4
-"""What a field's name means to framing; 0: nothing. `OTHER`: so much that the head is to be judged with care."""
+"""What a field's name means to framing; 0: nothing. `OTHER`: so much that the head is to be judged with care. What is
+greater means nothing to it, and is a number of `NOTED`."""
 
 _MEANINGS = {
     b"host": HOST,
@@ -30,6 +31,7 @@ _MEANINGS = {
     b"expect": OTHER,
     b"proxy-connection": OTHER,
     b"upgrade": OTHER,
+    **{name.encode(): number for name, number in NOTED.items()},
 }
 
 

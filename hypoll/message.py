@@ -153,6 +153,19 @@ class Headers(Mapping[str, str]):
         return f"Headers({self.raw!r})"
 
 
+NOTED = {
+    name: number
+    for number, name in enumerate(
+        (
+            *("user-agent", "referer", "x-request-id", "traceparent", "forwarded"),
+            *("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port"),
+        ),
+        16,
+    )
+}
+"""Fields that logs, ids and the judgement of proxies ask for: for these the others needn't be taken apart."""
+
+
 class Section:
     """The header section of a request, once judged: what framing and persistence need to know of it.
 
@@ -175,9 +188,10 @@ class Section:
     origin: Origin | None = None
     """What proxies tell in it, once a trusted one's was asked for: see `hypoll.forwarded`."""
     _fields: tuple[tuple[str, str], ...] | None = None
-    _lowered: bytes | None = None
-    head = b""
-    """The request line and the field lines as they came, from which the fields are made when they are asked for."""
+    noted: Mapping[int, bytes | None] = {}
+    """Lines of fields that the server itself asks for, by their number in `NOTED`; None: there are several."""
+    block = b""
+    """The field lines as they came, each behind its CR LF, from which the fields are made when they are asked for."""
 
     def __init__(self, fields: tuple[tuple[str, str], ...] = ()) -> None:
         self._fields = fields
@@ -187,7 +201,7 @@ class Section:
         """(lower-case name, value) of each field line, latin-1."""
         fields = self._fields
         if fields is None:
-            fields = self._fields = fields_of(self.head.decode("latin-1").split("\r\n")[1:])
+            fields = self._fields = fields_of(self.block.decode("latin-1").split("\r\n")[1:])
         return fields
 
     @property
@@ -195,56 +209,34 @@ class Section:
         """Whether no body comes after it."""
         return not self.chunked and not self.length
 
-    def _lower(self) -> bytes:
-        lowered = self._lowered = self.head.lower()
-        return lowered
-
-    def pick(self, names: Iterable[str], common: bytes) -> list[tuple[str, str]]:
-        """(name, value) of those of some fields, by their lower-case names, that are there; lines of one in order.
-
-        common: what the names have in common, so that a request without any is told by one search.
-        """
+    def pick(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """(name, value) of those of some fields, by their lower-case names, that are there; lines of one in order."""
         found: list[tuple[str, str]] = []
-        if self._fields is None and common not in (self._lowered or self._lower()):
+        if self._fields is None and not self.noted:
             return found
         for name in names:
             value, single = self.last(name)
-            if not single and value is not None:
-                return [field for field in self.fields if field[0] in frozenset(names)]
             if value is not None:
+                if not single:
+                    return [field for field in self.fields if field[0] in frozenset(names)]
                 found.append((name, value))
         return found
 
     def last(self, name: str) -> tuple[str | None, bool]:
         """The last value of a field, by its lower-case name, and whether it is the only one. None: there is none."""
-        if self._fields is not None:
-            values = [value for key, value in self._fields if key == name]
-            return (values[-1] if values else None), len(values) == 1
-        # One or two are asked for where a log is written: taking all of them apart would cost ten times as much.
-        lowered = self._lowered or self._lower()
-        mark = _MARKS[name]
-        at = lowered.rfind(mark)
-        if at < 0:
-            return None, False
-        begin = at + len(mark)
-        end = lowered.find(b"\r\n", begin)
-        value = self.head[begin:] if end < 0 else self.head[begin:end]
-        return value.strip(b" \t").decode("latin-1"), lowered.find(mark) == at
-
-
-class _Marks(dict[str, bytes]):
-    """How a field begins in a head in lower case, by its name: of those that the server itself asks for."""
-
-    def __missing__(self, name: str) -> bytes:
-        mark = self[name] = f"\r\n{name}:".encode()
-        return mark
-
-
-_MARKS = _Marks()
+        number = NOTED.get(name)
+        if self._fields is None and number is not None:
+            line = self.noted.get(number, b"")
+            if line:
+                return line.partition(b":")[2].strip(b" \t").decode("latin-1"), True
+            if line is not None:
+                return None, False
+        values = [value for key, value in self.fields if key == name]
+        return (values[-1] if values else None), len(values) == 1
 
 
 class HeadSection(Section):
-    """One that is made of a head. Who makes one sets `head`, and what else there is: that spares a call."""
+    """One that is made of its bytes. Who makes one sets `block`, and what else there is: that spares a call."""
 
     if TYPE_CHECKING:
 

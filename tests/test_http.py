@@ -202,14 +202,31 @@ def test_byte_by_byte_it_is_the_same(parser: RequestParser, name: str) -> None:
         assert slow.section.last(field) == straight.section.last(field)
 
 
-def test_every_request_has_a_section_of_its_own(parser: RequestParser) -> None:
-    first, second = feed(parser, GET), feed(parser, GET)
-    assert first.section is not second.section
+def test_a_section_is_compared_with_the_connection_s_last_one(parser: RequestParser) -> None:
+    first, second = feed(parser, GET), feed(parser, b"DELETE /other HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert first.section is second.section
+    other = feed(parser, b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n\r\n")
+    assert other.section is not first.section
+    assert feed(RequestParser(Settings()), GET).section is not first.section, "another connection's"
+    large = feed(parser, b"GET / HTTP/1.1\r\nHost: h\r\nA: %b\r\n\r\n" % (b"b" * http.KEPT_SECTION))
+    assert parser._section is other.section is not large.section
+
+
+def test_what_a_handler_does_to_a_request_stays_there(parser: RequestParser) -> None:
+    first = feed(parser, GET)
     first.headers.raw.append(("x", "y"))
     first.keep_alive = False
     first.body = b"changed"
-    third = feed(parser, GET)
-    assert (third.headers.raw, third.keep_alive, third.body) == ([("host", "h")], True, b"")
+    second = feed(parser, GET)
+    assert (second.headers.raw, second.keep_alive, second.body) == ([("host", "h")], True, b"")
+
+
+@pytest.mark.parametrize("bad", [b"A b", b"A : b", b" A: b", b"A: \x00", b"A: b\rc", b"A: b\nc", b": b"])
+def test_one_that_was_refused_is_refused_again(bad: bytes) -> None:
+    known = Known(Settings())
+    for _ in range(2):
+        with pytest.raises(HTTPError, match="400"):
+            RequestParser(Settings(), known=known).feed(b"GET / HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % bad)
 
 
 def test_vocabularies_are_bounded(parser: RequestParser, known: Known) -> None:
