@@ -1,0 +1,124 @@
+"""hypoll beside its peers, in one table: `scripts/bench peers`.
+
+Each serves the same answers to the same traffic, by one process with one application thread, as it is installed: an
+environment of its own in benchmarks/peers-env. What can't be installed here is left out, and named. CPU a request is
+told as a multiple of the bare responder in C in the same turn; the median of the turns counts.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+from benchmarks import compare, measure
+from benchmarks.contestants import HERE, Contestant, floor, hypoll
+from benchmarks.measure import BenchmarkError
+
+ENVIRONMENT = HERE / "peers-env"
+
+PACKAGES = (
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "granian",
+    "bjoern",
+    "fastpysgi",
+    "freastal",
+    "peregrine-server",
+    "h2corn",
+    "gunicorn",
+)
+
+TRAFFIC = ("unique", "json", "close", "upload64k")
+"""Kinds of traffic, the one that services get first."""
+
+
+def peers(traffic: str) -> list[Contestant]:
+    """Hypoll and its peers, given some traffic."""
+    few = 32 if traffic in ("close", "upload64k") else None
+    here = str(HERE / "peer_apps.py")
+
+    def peer(name: str, interface: str) -> Contestant:
+        command = (str(ENVIRONMENT / "bin" / "python"), here, name, interface)
+        return Contestant(f"{name} {interface}", name, command, "/", traffic, few, base=f"floor-{traffic}")
+
+    own = Contestant("hypoll", "hypoll", hypoll("rows"), "/", traffic, few, base=f"floor-{traffic}")
+    wsgi = Contestant(
+        "hypoll wsgi",
+        "hypoll",
+        hypoll("benchmarks.peer_apps:wsgi"),
+        "/",
+        traffic,
+        few,
+        base=f"floor-{traffic}",
+        threads=True,
+    )
+    return [
+        floor(traffic, few),
+        own,
+        wsgi,
+        peer("uvicorn", "asgi"),
+        peer("granian", "asgi"),
+        peer("granian", "wsgi"),
+        peer("bjoern", "wsgi"),
+        peer("fastpysgi", "wsgi"),
+        peer("freastal", "wsgi"),
+        peer("peregrine", "wsgi"),
+        peer("h2corn", "asgi"),
+        peer("gthread", "wsgi"),
+    ]
+
+
+def install(python: str) -> list[str]:
+    """Make the environment; gives the packages that can't be had here."""
+    if not ENVIRONMENT.exists():
+        subprocess.run([python, "-m", "venv", ENVIRONMENT], check=True)
+    pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    return [name for name in PACKAGES if subprocess.run([*pip, name], capture_output=True, check=False).returncode]
+
+
+def measured(
+    contestants: list[Contestant], python: str, runs: int, seconds: int, seed: int
+) -> dict[str, list[compare.Cost]]:
+    """The costs of all that can be run, in turn."""
+    costs: dict[str, list[compare.Cost]] = {}
+    for _ in range(runs):
+        for contestant in contestants:
+            if len(costs.get(contestant.key, ())) < len(costs.get(contestants[0].key, ())) - 1:
+                continue  # it failed before
+            try:
+                costs.setdefault(contestant.key, []).append(compare.run(contestant, python, seconds, 64, seed))
+            except BenchmarkError as error:
+                print(f"{contestant.key}: {str(error).splitlines()[-1]}", file=sys.stderr)
+    return {key: found for key, found in costs.items() if len(found) == runs}
+
+
+def main() -> int:
+    """Install, measure and print."""
+    arguments = measure.parser(__doc__, seconds=2)
+    arguments.add_argument("--runs", type=int, default=3, help="runs of each (default 3)")
+    chosen = arguments.parse_args()
+    measure.end_on_term()
+    missing = install(chosen.python)
+    seed = random.SystemRandom().randrange(1, 1 << 31) if chosen.seed is None else chosen.seed
+    print(f"{measure.machine()}\n{measure.describe(chosen.python)}\n--seed {seed}")
+    if missing:
+        print(f"can't be installed here: {', '.join(missing)}")
+    table: dict[str, dict[str, str]] = {}
+    for traffic in TRAFFIC:
+        contestants = peers(traffic)
+        costs = measured(contestants, chosen.python, chosen.runs, chosen.seconds, seed)
+        for contestant in contestants[1:]:
+            if contestant.key in costs:
+                found = sorted(compare.ratios(contestant, costs))
+                table.setdefault(contestant.key, {})[traffic] = f"{found[len(found) // 2]:.1f}"
+    print(f"\n| CPU a request, bare C responder = 1 | {' | '.join(TRAFFIC)} |")
+    print(f"| --- | {' | '.join('---:' for _ in TRAFFIC)} |")
+    for key, row in table.items():
+        print(f"| {key} | {' | '.join(row.get(traffic, '-') for traffic in TRAFFIC)} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
