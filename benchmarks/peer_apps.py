@@ -103,7 +103,9 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 def main() -> int:
     """Run a server until TERM."""
     port = free_port()
-    process = subprocess.Popen(command(sys.argv[1], sys.argv[2], port), cwd=Path(__file__).parent, stdout=2)
+    quiet = subprocess.DEVNULL  # some tell their URL before they accept
+    started = command(sys.argv[1], sys.argv[2], port)
+    process = subprocess.Popen(started, cwd=Path(__file__).parent, stdout=quiet, stderr=quiet)
     signal.signal(signal.SIGTERM, lambda signum, frame: process.kill())
     wait_for(port, process)
     print(f"http://127.0.0.1:{port}", flush=True)

@@ -44,6 +44,7 @@ from hypoll.encode import (
 from hypoll.exchange import Exchange, PlainExchange, too_slow
 from hypoll.files import File, OpenFile, Slice
 from hypoll.forks import keep_out
+from hypoll.held import Held
 from hypoll.http import (
     FAILURES,
     ClientDisconnect,
@@ -694,6 +695,9 @@ class Connection:
             return
         self.deadline = now + settings.body_timeout
         request = parser.incoming
+        if request is not None and parser.spool is None and not self._holds(request):
+            self.refuse(no_room())
+            return
         if request is not None and request.expects_continue:
             refusal = self.shared.application.refuses(request)
             if refusal is not None:
@@ -703,6 +707,14 @@ class Connection:
             elif not self._continue(request):
                 # Some of the 25 bytes wait: nothing is read until they are gone.
                 self._enter(Phase.SENDING)
+
+    def _holds(self, request: Request) -> bool:
+        """Count what came of a body. Whether there is room for it; at first, for all that its length promises."""
+        held, missing = request.held, 0
+        if held is None:
+            held, missing = Held(self.shared.bodies), self.parser.left or 0
+            request.held = held
+        return held.grow(self.parser.received, missing)
 
     def _has_room(self, spool: Spool) -> bool:
         """Whether the process has room for more of the body. If not, nothing is read until it has."""

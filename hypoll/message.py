@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import orjson
 
 if TYPE_CHECKING:
+    from hypoll.held import Held
     from hypoll.spool import Spool
 
 from hypoll import tracing
@@ -324,6 +325,7 @@ class Request:
     expects_continue: whether the client waits for 100 (Continue) before it sends the content (RFC 9110, 10.1.1).
     authority: host and port of an absolute-form target, else None.
     route: the path of its route as it was declared, where that is known already.
+    held: counts the memory that the body takes while it is received and had.
     spooled: holds the body, in place of `body`, where the application asked for that.
     arrived, called, returned: when the turn began in which it was whole, and when its handler was called and came back,
     by the loop's clock, where the server is observed.
@@ -336,6 +338,7 @@ class Request:
     expects_continue: bool = False
     authority: str | None = None
     spooled: Spool | None = None
+    held: Held | None = None
     minor: int = 1
     size: int = 0
     arrived: float = 0.0

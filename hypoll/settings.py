@@ -161,6 +161,9 @@ class Settings:
     max_field: int = _option(0, "The largest line of a header field. 0: as large as --max-head allows.", unit="bytes")
     max_headers: int = _option(100, "The most fields in a request head.", least=1)
     max_body: int = _option(16 * MIB, "The largest request body.", unit="bytes")
+    body_memory: int = _option(
+        256 * MIB, "Memory for all request bodies that are kept whole; one more is refused with 503.", unit="bytes"
+    )
     max_output: int = _option(
         256 * KIB, "Output that may wait for a client before its next request has to wait.", unit="bytes", least=1
     )

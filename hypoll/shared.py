@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, Protocol
 
+from hypoll.held import BodyMemory
 from hypoll.http import Deferred, HTTPError, Known, Request, Response
 from hypoll.loop import Loop, let_go
 from hypoll.message import Drain
@@ -63,6 +64,7 @@ class Shared:
         self.context = copy_context()
         """What the context of each request begins as: renewed when the application has started."""
         self.spool = SpoolSpace(loop, settings)
+        self.bodies = BodyMemory(settings.body_memory)
         self.tasks = tasks
         self.settings = settings
         # Without keep-alive each answer is its connection's last, as in a drain; only a first request is waited for.

@@ -192,15 +192,16 @@ def _processors(found: Surroundings, plan: Plan) -> Iterator[str]:
 
 
 def _memory(found: Surroundings, plan: Plan) -> Iterator[str]:
-    body = plan.settings.max_body
-    connections = plan.workers * (plan.settings.max_connections or connections_for(found.descriptors))
-    if found.memory is not None and connections * body > found.memory:
-        # Half, since the interpreter, the application and the answers want room, too.
-        fitting = found.memory // 2 // body
+    settings = plan.settings
+    connections = settings.max_connections or connections_for(found.descriptors)
+    bodies = plan.workers * min(connections * settings.max_body, settings.body_memory)
+    # Half, since the interpreter, the application and the answers want room, too.
+    if found.memory is not None and bodies > found.memory // 2:
+        each = "" if plan.workers == 1 else f" of {plan.workers} workers"
         yield (
-            f"the control group allows {_rounded(found.memory)} of memory, but {connections} connections may each send "
-            f"a body of {format_size(body)}, {_rounded(connections * body)} in all, and the kernel kills what takes "
-            f"more. Half of it has room for {fitting} such bodies: lower --max-connections to that, or --max-body"
+            f"the control group allows {_rounded(found.memory)} of memory, but the request bodies{each} may take "
+            f"{_rounded(bodies)} of it, and the kernel kills what takes more. "
+            f"Set --body-memory {found.memory // 2 // plan.workers // MIB}MiB or less"
         )
 
 

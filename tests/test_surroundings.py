@@ -177,11 +177,11 @@ def test_nothing_is_said_when_nothing_hurts():
         ({"cpu_quota": 1.5}, {"workers": 3}, "3 workers share 1.5 CPUs: .*Set --workers 1, or give .* 3 CPUs"),
         ({"cpu_quota": 0.25}, {}, "allows 0.25 of a CPU: .* up to 75 ms of every 100 ms"),
         (
-            {"memory": 512 * MIB},
+            {"memory": 400 * MIB},
             {"max_body": 16 * MIB},
-            "allows 512 MiB of memory, but 1000 connections may each .* body of 16MiB, 15.6 GiB in all.* for 16 such",
+            "allows 400 MiB .* but the request bodies may take 256 MiB of it, .* Set --body-memory 200MiB or less",
         ),
-        ({"memory": 100 * MIB}, {"workers": 2}, "allows 100 MiB of memory, but 2000 connections"),
+        ({"memory": 100 * MIB}, {"workers": 2}, "bodies of 2 workers may take 125 MiB .* Set --body-memory 25MiB or"),
         ({"debugging": ("PYTHONDEVMODE is set: it checks",)}, {}, "PYTHONDEVMODE is set: .* costs much of the speed"),
         (
             {},
@@ -216,6 +216,7 @@ def test_what_would_hurt_is_said_with_what_to_set(found, planned, sentence):
         ({"cpu_quota": 1.0}, {}),
         ({"memory": None}, {"max_body": GIB}),
         ({"memory": MIB}, {"max_body": 0}),
+        ({"memory": 512 * MIB}, {"max_body": GIB}),
         ({}, {"status_allow": ("unix",)}),
         ({}, {"status": "/s", "status_allow": ("10.0.0.0/8",)}),
         ({}, {"status": "/s", "status_allow": ("*",), "forwarded_allow_ips": ("*",)}),
@@ -228,11 +229,11 @@ def test_what_does_not_hurt_is_not_mentioned(found, planned):
 
 
 def test_the_advice_on_memory_is_enough():
-    tight = replace(GOOD, memory=512 * MIB)
-    (said,) = advice(tight, plan(max_body=16 * MIB))
-    fitting = re.search(r"room for (\d+) such bodies", said)
+    tight = replace(GOOD, memory=300 * MIB)
+    (said,) = advice(tight, plan(max_body=16 * MIB, workers=2))
+    fitting = re.search(r"--body-memory (\d+)MiB", said)
     assert fitting is not None
-    assert advice(tight, plan(max_body=16 * MIB, max_connections=int(fitting[1]))) == []
+    assert advice(tight, plan(max_body=16 * MIB, workers=2, body_memory=int(fitting[1]) * MIB)) == []
 
 
 def test_check_tells_it(tmp_path):
