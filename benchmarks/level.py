@@ -51,10 +51,11 @@ class LevelConnection(Connection):
         if interest(self.phase) != interest(Phase.NEW):
             self.shared.loop.rearm(self.sock.fileno(), interest(self.phase), edge=False, oneshot=False)
 
-    def _enter(self, phase: Phase) -> None:
+    def enter(self, phase: Phase) -> None:
+        """`Connection.enter`."""
         if self.watched and self.phase is not Phase.CLOSED and interest(phase) != interest(self.phase):
             self.shared.loop.rearm(self.sock.fileno(), interest(phase), edge=False, oneshot=False)
-        super()._enter(phase)
+        super().enter(phase)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ READ_SIZE = 64 * 1024
 BODY_READ_SIZE = 256 * 1024
 """The same where so much is missing of a body: the kernel is left as rarely as that pays."""
 
+READS_PER_TURN = range(4)
+"""Reads before a connection lets the others have their turn."""
+
 SCRATCH_SIZE = 1024 * 1024
 """Bytes read away by one read."""
 

@@ -18,16 +18,16 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
-from hypoll import connection as module
+from hypoll import ending
 from hypoll.answers import failure
 from hypoll.app import Routes
-from hypoll.connection import READS_PER_TURN, Connection
+from hypoll.connection import Connection
 from hypoll.http import Deferred, HTTPError, Kind, Request, RequestParser, Response
 from hypoll.loop import IN, OUT, Loop
 from hypoll.phases import Phase
 from hypoll.server import Server, Status
 from hypoll.settings import Settings
-from hypoll.shared import READ_SIZE
+from hypoll.shared import READ_SIZE, READS_PER_TURN
 from hypoll.writer import PULLS_PER_TURN
 
 KIB = 1024
@@ -593,7 +593,7 @@ def test_a_half_close_is_seen_by_a_connection_that_is_to_come_back(wire, app):
     app.threaded("/", lambda request: b"%d" % app.gate.wait(30))
     wire.send(GET)
     wire.await_phase(Phase.WAITING)
-    wire.connection._come_back()
+    wire.connection.come_back()
     wire.end_input()
     wire.turner.after(2)
     wire.collect()
@@ -1000,7 +1000,7 @@ def test_any_amount_is_read_away_in_its_time(wire):
 
 
 def test_of_many_that_linger_the_oldest_is_closed(serve, monkeypatch):
-    monkeypatch.setattr(module, "MAX_LINGERING", 2)
+    monkeypatch.setattr(ending, "MAX_LINGERING", 2)
     wires = [serve() for _ in range(3)]
     for wire in wires:
         wire.send(b"nonsense\r\n\r\n")

@@ -21,6 +21,7 @@ from hypoll.exchange import Exchange
 from hypoll.http import Deferred, RequestParser
 from hypoll.intake import Intake
 from hypoll.phases import Phase
+from hypoll.receiving import start
 
 from .serving import PATIENCE, Running, running
 
@@ -604,7 +605,7 @@ def test_a_task_whose_client_goes_before_it_begins_is_no_task_under_way(routes):
             request = Request("GET", b"/begun")
             deferred = routes.answer(request)
             assert isinstance(deferred, Deferred)
-            connection._start(Exchange(connection, connection.shared, request, deferred, contextvars.copy_context()))
+            start(connection, Exchange(connection, connection.shared, request, deferred, contextvars.copy_context()))
             connection.close()
 
         it.on_loop(hand_over_and_close)

@@ -333,7 +333,7 @@ def test_a_connection_that_has_not_had_its_turn_is_not_judged(make, clock, turne
     world = make()
     world.connect(GET)
     (connection,) = world.server.connections
-    connection._come_back()
+    connection.come_back()
     connection.deadline = loop.now
     world.server._tick()
     assert world.server.connections == {connection}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hypoll.app import Routes
-from hypoll.connection import LINGER_TIME
+from hypoll.ending import LINGER_TIME
 from hypoll.http import Response
 from hypoll.loop import TICK, Loop
 from hypoll.phases import Phase

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from hypoll import HTTPError, Request, Response, Routes
-from hypoll.connection import SKIP_LIMIT, Connection
+from hypoll.connection import Connection
 from hypoll.exchange import Exchange
 from hypoll.http import ClientDisconnect, RequestParser
 from hypoll.intake import HIGH_WATER, Intake
+from hypoll.receiving import SKIP_LIMIT
 from hypoll.shared import READ_SIZE
 from hypoll.spool import OWN_LIMIT
 

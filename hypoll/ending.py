@@ -1,0 +1,135 @@
+"""How a connection ends: in a drain, by a deadline, in the middle of an answer, or so that the last word arrives."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import termios
+from typing import TYPE_CHECKING
+
+from hypoll.encode import COPY_LIMIT
+from hypoll.http import State
+from hypoll.observe import End
+from hypoll.output import PeerGone, reset
+from hypoll.phases import LINGER_PAUSE, Phase, Rule
+from hypoll.shared import READS_PER_TURN
+
+if TYPE_CHECKING:
+    from hypoll.connection import Connection
+
+LINGER_TIME = 30.0
+"""Seconds a refused peer may go on sending, in all."""
+
+LINGER_IN_DRAIN = 2.0
+"""The same while the server stops."""
+
+MAX_LINGERING = 256
+"""Connections whose input is read away at once; then the oldest is closed."""
+
+
+def cut(connection: Connection) -> None:
+    """End the connection where the answer under way has no end."""
+    if connection.instrument is not None and connection.instrument.records:
+        connection.instrument.tell_end(End.FAILED, connection.writer)
+    exchange, connection.exchange = connection.exchange, None
+    if exchange is not None:
+        exchange.abandon()
+    if connection.writer.until_close:
+        connection.close()
+        return
+    # Not at once: what the peer has sent and isn't read would reset the answers before this one.
+    connection.writer.clear()
+    connection.guard(begin_to_linger, connection)
+
+
+def on_rule(connection: Connection, rule: Rule | None) -> None:
+    """A phase has lasted too long: refuse, or close."""
+    if connection.instrument is not None:
+        connection.instrument.on_deadline(connection.phase)
+    if rule is not None and rule.refusal is not None:
+        connection.refuse(rule.refusal)
+        return
+    if connection.writer.unfinished:
+        # After a FIN the kernel would keep what the peer doesn't take, megabytes, and probe for minutes.
+        reset(connection.sock)
+    connection.close()
+
+
+def end_stream(connection: Connection) -> bool:
+    """End the body under way, if it is one that ends with the server."""
+    ended = connection.writer.end_source()
+    if ended and connection.exchange is not None:
+        connection.exchange.end_body()
+    return ended
+
+
+def end_idle(connection: Connection) -> None:
+    """Close, unless a request has arrived that this turn has not come to."""
+    connection.readable = True
+    connection.on_events(0)
+    if connection.phase is Phase.IDLE:
+        connection.close()
+
+
+def finish(connection: Connection) -> None:
+    """The answer that is the last is out: end, in a way that lets the peer read it."""
+    if connection.tls is not None:
+        try:
+            if not connection.tls.notify_close():
+                return  # the writable edge leads here again
+        except OSError as error:
+            raise PeerGone from error
+    connection.end_exchange()
+    parser = connection.parser
+    ends_it = parser.state is State.DONE and parser.refused is None  # the peer has sent its last request, and all of it
+    if ends_it and not connection.readable and not parser.pending and not owes_much(connection):
+        connection.close()
+    else:
+        # More of the peer's is here, or may be under way: closing now would reset the connection under the answer.
+        begin_to_linger(connection)
+
+
+def begin_to_linger(connection: Connection) -> None:
+    """End our side; read away what the peer still sends, so that it can read the answer (RFC 9112, 9.6)."""
+    try:
+        connection.sock.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        raise PeerGone from error
+    connection.enter(Phase.LINGERING)
+    lingering = connection.shared.lingering
+    lingering[connection] = None
+    if len(lingering) > MAX_LINGERING:
+        next(iter(lingering)).close()  # the oldest
+    if connection.shared.drain.begun:
+        connection.deadline = min(connection.deadline, connection.since + LINGER_IN_DRAIN)
+    connection.readable = True
+    read_away(connection)
+
+
+def owes_much(connection: Connection) -> bool:
+    """Whether the kernel still has much to send: what the peer may yet send would reset it (tcp(7), SIOCOUTQ)."""
+    if connection.sock.family == socket.AF_UNIX:
+        return False
+    unsent: int = struct.unpack("i", fcntl.ioctl(connection.sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+    return unsent > COPY_LIMIT  # less fits every window, and is on its way
+
+
+def read_away(connection: Connection) -> None:
+    """Read away what a refused peer still sends, until it ends, is silent for long, or its time is over."""
+    loop = connection.shared.loop
+    for _ in READS_PER_TURN:
+        try:
+            # MSG_TRUNC: nothing is copied (tcp(7)); a unix socket copies it all the same.
+            count = connection.sock.recv_into(connection.shared.scratch, 0, socket.MSG_TRUNC)
+        except BlockingIOError:
+            return
+        except OSError:
+            count = 0
+        if not count:
+            connection.close()
+            return
+        # In a drain the deadline stands since that, or the lingering, began.
+        end = connection.deadline if connection.shared.drain.begun else connection.since + LINGER_TIME
+        connection.deadline = min(end, loop.time() + LINGER_PAUSE)
+    connection.come_back()

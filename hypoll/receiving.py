@@ -1,0 +1,248 @@
+"""A request's body on its way in: held to its pace and to the memory there is, or given to a handler at work."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from hypoll.answers import failure
+from hypoll.encode import CONTINUE
+from hypoll.exchange import Exchange, too_slow
+from hypoll.held import Held
+from hypoll.http import FAILURES, ClientDisconnect, Deferred, HTTPError, Request, State, no_room
+from hypoll.output import receive
+from hypoll.phases import NEVER, Phase
+from hypoll.shared import READ_SIZE, READS_PER_TURN
+from hypoll.spool import Spool
+
+if TYPE_CHECKING:
+    from hypoll.connection import Connection
+
+SKIP_LIMIT = 64 * 1024
+"""Bytes of a body which its handler didn't read that are read away to keep the connection."""
+
+
+def starve_out(connection: Connection) -> None:
+    """The client has kept a handler waiting for its body for too long."""
+    if connection.instrument is not None:
+        connection.instrument.on_starved()
+    if connection.exchange is not None:
+        connection.exchange.fail(too_slow())
+    plan_deadline(connection)
+
+
+def begin_body(connection: Connection) -> None:
+    """A head is whole whose body comes: call its handler now, if that takes the body; else keep it, or spool it."""
+    request, shared = connection.parser.incoming, connection.shared
+    if request is not None and shared.streams(request):
+        context = shared.context.copy()
+        try:
+            answer = context.run(shared.answer, request)
+        except FAILURES as error:
+            answer = failure(request, error)
+        if isinstance(answer, Deferred):
+            start(connection, Exchange(connection, shared, request, answer, context))
+            return
+        # Answered by its head alone: nobody wants the body.
+        request.keep_alive = request.plain = False
+        connection.answer(request, answer, context)
+        return
+    if request is not None and shared.spools(request):
+        connection.parser.spool_into(Spool(shared.spool, max(1, shared.settings.max_body)))
+    on_body_progress(connection)
+
+
+def on_body_progress(connection: Connection) -> None:
+    """More of a body has come, or none yet: hold it to its pace, and to the memory there is."""
+    parser, settings, now = connection.parser, connection.shared.settings, connection.shared.loop.now
+    elapsed = now - connection.since
+    too_little = elapsed > settings.body_timeout and parser.received < settings.min_body_rate * elapsed
+    if too_little and not connection.readable:  # else more has come, and waits in the kernel
+        connection.refuse(too_slow())
+        return
+    connection.deadline = now + settings.body_timeout
+    request = parser.incoming
+    if request is not None and parser.spool is None and not holds(connection, request):
+        connection.refuse(no_room())
+        return
+    if request is not None and request.expects_continue:
+        refusal = connection.shared.application.refuses(request)
+        if refusal is not None:
+            connection.refuse(refusal)
+        elif parser.spool is not None and not has_room(connection, parser.spool):
+            return
+        elif not ask_for_body(connection, request):
+            # Some of the 25 bytes wait: nothing is read until they are gone.
+            connection.enter(Phase.SENDING)
+
+
+def holds(connection: Connection, request: Request) -> bool:
+    """Count what came of a body. Whether there is room for it; at first, for all that its length promises."""
+    held, missing = request.held, 0
+    if held is None:
+        held, missing = Held(connection.shared.bodies), connection.parser.left or 0
+        request.held = held
+    return held.grow(connection.parser.received, missing)
+
+
+def has_room(connection: Connection, spool: Spool) -> bool:
+    """Whether the process has room for more of the body. If not, nothing is read until it has."""
+    request = connection.parser.incoming
+    holds_back = request is not None and request.expects_continue
+    size = request.section.length if request is not None and holds_back else None
+    if spool.room >= (size or READ_SIZE):
+        return True
+    if spool.space.failing:
+        connection.refuse(no_room())
+    elif connection.parked_at is None:
+        connection.parked_at = connection.shared.loop.now
+        spool.space.wait(partial(on_room, connection))
+    return False
+
+
+def on_room(connection: Connection) -> None:
+    """Read on, if there is room by now. The time that this took isn't the client's."""
+    if connection.parked_at is not None and connection.phase is Phase.BODY:
+        connection.guard(leave_park, connection)
+
+
+def leave_park(connection: Connection) -> None:
+    """Read on after a wait for room, if there is some now."""
+    spool, parked_at = connection.parser.spool, connection.parked_at
+    if spool is None or parked_at is None:
+        return
+    if has_room(connection, spool):
+        connection.parked_at = None
+        connection.since += connection.shared.loop.now - parked_at
+        on_body_progress(connection)
+        connection.come_back()
+    elif connection.parked_at is not None:  # it isn't refused
+        spool.space.wait(partial(on_room, connection))
+
+
+def ask_for_body(connection: Connection, request: Request) -> bool:
+    """Ask for the body that the client holds back (RFC 9110, 10.1.1), unless some of it has come.
+
+    False: the asking itself has to wait.
+    """
+    request.expects_continue = False
+    return bool(connection.parser.received) or connection.writer.write(connection.sock, [CONTINUE])
+
+
+def takes_in(connection: Connection) -> bool:
+    """Whether a handler at work takes the body."""
+    return connection.exchange is not None and connection.exchange.intake is not None
+
+
+def take_in(connection: Connection) -> None:
+    """Read for the handler: as much as it wants, and no more than a turn's."""
+    exchange = connection.exchange
+    assert exchange is not None
+    exchange.starve()
+    if exchange.request.expects_continue and exchange.starved and connection.phase is Phase.WAITING:
+        ask_for_body(connection, exchange.request)
+        send_interim(connection)
+    for _ in READS_PER_TURN:
+        intake = exchange.intake
+        if intake is None or not intake.wanting or not (connection.readable or connection.parser.pending):
+            break
+        receive_body(connection, exchange)
+    else:
+        connection.come_back()
+    plan_deadline(connection)
+    if exchange.intake is None and not exchange.broken and connection.half_closed and connection.phase is Phase.WAITING:
+        doubt(connection)
+
+
+def receive_body(connection: Connection, exchange: Exchange) -> None:
+    """One read of a body that its handler takes, or one step through what was read before."""
+    parser = connection.parser
+    try:
+        if parser.pending:
+            request = parser.next()
+        else:
+            data = receive(connection.sock, READ_SIZE)
+            if data is None:
+                connection.readable = False
+                return
+            connection.note_read(data)
+            if not data:
+                exchange.fail(ClientDisconnect("the connection ended before the request did"))
+                return
+            request = parser.feed(data)
+    except HTTPError as error:
+        exchange.fail(error)
+    else:
+        exchange.feed(whole=request is not None)
+
+
+def plan_deadline(connection: Connection) -> None:
+    """A handler is at work: until when the client may keep it waiting."""
+    if connection.phase is Phase.WAITING or (connection.writer.source is not None and not connection.writer.buffers):
+        starved = connection.exchange is not None and connection.exchange.starved
+        connection.deadline = (
+            connection.shared.loop.now + connection.shared.settings.body_timeout if starved else beat_at(connection)
+        )
+
+
+def beat_at(connection: Connection) -> float:
+    """Until when a silent body may be silent."""
+    heartbeat = connection.writer.heartbeat
+    return NEVER if heartbeat is None else connection.shared.loop.now + heartbeat.interval
+
+
+def may_skip(connection: Connection, exchange: Exchange) -> bool:
+    """Whether what is left of a body is little, and will come."""
+    left = connection.parser.left
+    return left is not None and left <= SKIP_LIMIT and not exchange.request.expects_continue
+
+
+def unskipped(connection: Connection, request: Request | None) -> Request | None:
+    """What was parsed, but not the rest of a body whose request was answered."""
+    if connection.phase is not Phase.SKIPPING:
+        return request
+    connection.parser.take()
+    if request is None:
+        return None
+    connection.enter(Phase.IDLE)
+    request = connection.parser.next()
+    if request is None and connection.shared.draining and connection.parser.state is State.START:
+        connection.drain()
+    return request
+
+
+def lacks_body(connection: Connection, exchange: Exchange) -> bool:
+    """Whether so much of the request's body is missing, or all of it ever, that the connection ends instead."""
+    return exchange.broken or (exchange.intake is not None and not may_skip(connection, exchange))
+
+
+def doubt(connection: Connection) -> None:
+    """The peer has ended its side: is it half-closed, or gone? The next tick asks."""
+    waits = connection.phase is Phase.WAITING and connection.exchange is not None and not takes_in(connection)
+    if waits and connection.exchange and connection.exchange.request.minor:
+        connection.deadline = connection.shared.loop.now
+
+
+def probe(connection: Connection) -> None:
+    """Ask whether the peer is still there, by an interim response, which means nothing (RFC 9110, 15.2).
+
+    A FIN doesn't tell a half-close from a close. But a socket that was closed answers data with a reset.
+    """
+    connection.deadline = NEVER
+    connection.guard(connection.writer.write, connection.sock, [CONTINUE])
+
+
+def send_interim(connection: Connection) -> None:
+    """Send what waits while a handler is at work: interim answers only."""
+    connection.writer.write(connection.sock, [])
+
+
+def start(connection: Connection, exchange: Exchange) -> None:
+    """Let a handler begin elsewhere. Until it has answered nothing else is handled."""
+    connection.exchange = exchange
+    exchange.started = True
+    connection.phase = Phase.WAITING
+    connection.deadline = NEVER
+    exchange.start()
+    if connection.half_closed:
+        doubt(connection)
