@@ -78,6 +78,7 @@ class Tasks:
         self._at_end: list[Callable[[], object]] = []
         self._running = False
         self._failure: BaseException | None = None
+        self._begun: set[asyncio.Task[None]] = set()
         self.asyncio.add_reader(loop.fileno(), self._turn)
         loop.on_work = self._plan
         loop.on_abandon(self._abandon)
@@ -105,7 +106,10 @@ class Tasks:
                     self.on_idle()
 
         self.count += 1
-        self.new(counted())
+        task = self.new(counted())
+        # asyncio holds tasks weakly: one that waits for what only it knows of would be collected.
+        self._begun.add(task)
+        task.add_done_callback(self._begun.discard)
 
     async def in_thread(self, lease: Lease, call: Callable[[], T], context: contextvars.Context) -> T:
         """Await a call that is made on a thread of the pool, in a context. Raises what it raises."""

@@ -31,6 +31,7 @@ class Master:
     def __init__(self, directory: Path, command: Sequence[str], prefix: Sequence[str] = (), **popen: object) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HYPOLL_")}
         environment |= {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1"}
+        environment |= {"HYPOLL_DRAIN_KEEP_ALIVE": "0.2"}
         environment.update(popen.pop("env", {}))  # type: ignore[call-overload]
         self.popen = subprocess.Popen(
             [*prefix, sys.executable, *command],

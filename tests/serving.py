@@ -154,7 +154,13 @@ class Running:
 @contextmanager
 def running(routes: Service, *, observers: Sequence[Observer] = (), **settings: Any) -> Iterator[Running]:
     """Serve until the block ends. Nothing may be left of it then."""
-    settings = {"bind": ("127.0.0.1:0",), "slow_callback": 0.0, "graceful_timeout": 1.0, **settings}
+    settings = {
+        "bind": ("127.0.0.1:0",),
+        "slow_callback": 0.0,
+        "graceful_timeout": 1.0,
+        "drain_keep_alive": 0.05,
+        **settings,
+    }
     started = threading.Event()
     served: list[Running] = []
 

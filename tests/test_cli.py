@@ -63,7 +63,8 @@ STARTED = re.compile(r"\S+ \S+ INFO hypoll (\S+) serves (\S+) on (.+), pid (\d+)
 
 def environment(**variables: str) -> dict[str, str]:
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("HYPOLL_", "PYTHON"))}
-    return {**clean, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1", **variables}
+    short = {"HYPOLL_DRAIN_KEEP_ALIVE": "0.2"}
+    return {**clean, **short, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONFAULTHANDLER": "1", **variables}
 
 
 class Process:
@@ -241,7 +242,7 @@ def test_a_signal_ends_it_well_with_a_connection_waiting(start, number):
         process.signal(number)
         assert sock.recv(1) == b""
     assert process.wait() == 0
-    waits = ["draining: 1 idle connection for 2 s at most"] if number == signal.SIGTERM else []
+    waits = ["draining: 1 idle connection for 0.2 s at most"] if number == signal.SIGTERM else []
     assert [line.partition("INFO ")[2] for line in process.rest()] == [*waits, "closed", "stopped"]
     assert process.popen.stdout is not None
     assert process.popen.stdout.read() == ""

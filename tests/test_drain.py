@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import queue
 import signal
@@ -241,6 +242,8 @@ def test_a_hook_without_an_end_is_named(caplog):
 
     @routes.on_drain
     async def wait() -> None:
+        # Nobody else knows of the event, and the garbage collector comes by.
+        asyncio.get_running_loop().call_soon(gc.collect)
         await asyncio.Event().wait()
 
     with running(routes, graceful_timeout=0.1):
@@ -494,7 +497,7 @@ def test_one_worker_accepts_while_it_waits_for_idle_connections(tmp_path):
 
 def test_term_gives_a_pool_its_time_and_then_ends(tmp_path):
     (tmp_path / "app.py").write_text(APP)
-    master = Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0"))
+    master = Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0"), env={"HYPOLL_DRAIN_KEEP_ALIVE": "2"})
     try:
         address = master.says(r"serves app:routes on (http://[0-9.:]+)")[1]
         host, _, port = address.removeprefix("http://").rpartition(":")

@@ -51,7 +51,7 @@ def in_packets(size: int) -> Iterator[bytes]:
         yield chunk(size)
 
 
-SHAPES = [in_reads, in_packets]
+SHAPES = [in_reads, pytest.param(in_packets, marks=pytest.mark.full)]
 
 
 def weight(call: Callable[[], Any], times: int = 3) -> tuple[Any, int, int]:
@@ -203,6 +203,7 @@ def read_in_task(count: int) -> bytes:
     return asyncio.run(go())
 
 
+@pytest.mark.full
 def test_a_task_that_reads_all_collects_it_in_one():
     asyncio.run(asyncio.sleep(0))  # what the first loop of a process leaves behind
     whole, _, most = weight(lambda: read_in_task(32 * KIB))
