@@ -74,7 +74,13 @@ def serves(address: Any, family: int = socket.AF_INET) -> bool:
     return False
 
 
-@pytest.mark.parametrize("mode", MODES | WITH_REUSE_PORT)
+SLOW = ("reload", "workers and reload")
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [pytest.param(mode, marks=pytest.mark.full if mode.startswith(SLOW) else ()) for mode in MODES | WITH_REUSE_PORT],
+)
 def test_an_address_means_the_same_in_every_mode(start, mode):
     """[::] is IPv6 alone, a name with addresses of both families its IPv4 one, no host every IPv4 address."""
     six, name, none = free_port("::"), free_port(), free_port()

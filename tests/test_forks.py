@@ -234,7 +234,9 @@ def test_a_child_of_a_handler_or_hook_is_no_server(start, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ASYNC_KINDS)
-@pytest.mark.parametrize("uvloop", [(), ("--no-uvloop",)], ids=["uvloop", "asyncio"])
+@pytest.mark.parametrize(
+    "uvloop", [(), pytest.param(("--no-uvloop",), marks=pytest.mark.full)], ids=["uvloop", "asyncio"]
+)
 def test_a_child_of_an_async_handler_is_no_server(start, tmp_path, kind, uvloop):
     check(start(*uvloop, app=APP + ASYNC), tmp_path, kind)
 
@@ -283,7 +285,7 @@ def test_a_child_of_a_readiness_check_is_no_server(start, tmp_path):
     assert len({master.get("/pid")[1] for _ in range(20)}) == 1
 
 
-@pytest.mark.parametrize("workers", [(), ("--workers", "1")])
+@pytest.mark.parametrize("workers", [(), pytest.param(("--workers", "1"), marks=pytest.mark.full)])
 @pytest.mark.parametrize("way", ["return", "raise", "exit"])
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_a_child_of_an_on_start_hook_is_no_server(start, tmp_path, workers, way, kind):

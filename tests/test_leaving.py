@@ -91,7 +91,9 @@ def ends(master: Master, signum: int = signal.SIGTERM, code: int = 0) -> float:
 # threads that outlive the drain
 
 
-@pytest.mark.parametrize("how", ["to_thread", "in_executor", "executor", "thread"])
+@pytest.mark.parametrize(
+    "how", ["to_thread", *(pytest.param(how, marks=pytest.mark.full) for how in ("in_executor", "executor", "thread"))]
+)
 def test_threads_do_not_hold_the_exit_beyond_graceful_timeout(start, how):
     master = start("--graceful-timeout", "1")
     if how == "to_thread":
@@ -130,7 +132,9 @@ def test_an_interrupt_leaves_behind_what_holds_the_exit(start):
     assert master.says("left behind: .*the application's in hold, .*app.py line")
 
 
-@pytest.mark.parametrize(("command", "arguments"), [(HYPOLL, ("--workers", "1")), (GUNICORN, ())])
+@pytest.mark.parametrize(
+    ("command", "arguments"), [(HYPOLL, ("--workers", "1")), pytest.param(GUNICORN, (), marks=pytest.mark.full)]
+)
 def test_threads_do_not_hold_a_worker_s_exit(start, command, arguments):
     master = start(*arguments, "--graceful-timeout", "2", command=command)
     master.get("/thread")
