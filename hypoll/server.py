@@ -174,7 +174,11 @@ class Listener:
         except BaseException:
             os.close(fd)
             raise
-        self.server.admit(sock, address, self.name)
+        try:
+            self.server.admit(sock, address, self.name)
+        except BaseException:  # an interrupt: it may have come before anybody had the socket
+            sock.close()
+            raise
         if self.shared and self._full:
             self._starve()  # before the next connection wakes this process and no other
             return False
