@@ -78,14 +78,15 @@ class Proxies:
 
 def origin_of(fields: Fields, trusted: Networks) -> Origin:
     """Who a trusted proxy's request is from, and what scheme and host it was sent to."""
-    values: dict[str, list[str]] = {}
-    for name, value in fields:
-        if name in NAMES:
-            values.setdefault(name, []).append(value)
-    if not values:
+    told = [field for field in fields if field[0] in NAMES]
+    if not told:
         return NOTHING
-    if len(values) == 1 and len(values.get(NAMES[0], ())) == 1 and _PLAIN_IPV4.fullmatch(values[NAMES[0]][0]):
-        return Origin((values[NAMES[0]][0], 0))  # as nearly all of them are
+    plain = _plain(told)
+    if plain is not None:
+        return plain
+    values: dict[str, list[str]] = {}
+    for name, value in told:
+        values.setdefault(name, []).append(value)
     one = _walk(_hops_of_x_forwarded(values), trusted)
     if "forwarded" not in values:
         return one
@@ -93,6 +94,25 @@ def origin_of(fields: Fields, trusted: Networks) -> Origin:
     if len(values) == 1:
         return other
     return _agreed(one, other)
+
+
+def _plain(told: list[tuple[str, str]]) -> Origin | None:
+    """What one proxy tells that names an IPv4 address and writes no list, as nearly all do. None: more is told."""
+    values = dict(told)
+    address = values.pop(NAMES[0], "")
+    if len(values) + 1 != len(told) or "forwarded" in values or _PLAIN_IPV4.fullmatch(address) is None:
+        return None
+    scheme = host = port = None
+    for name, value in values.items():
+        if "," in value or '"' in value:
+            return None
+        if name == NAMES[1]:
+            scheme = _scheme(value)
+        elif name == NAMES[2]:
+            host = _host(value)
+        else:
+            port = _port(value)
+    return Origin((address, 0), scheme, host, port)
 
 
 def _agreed(one: Origin, other: Origin) -> Origin:

@@ -7,7 +7,7 @@ stay as they were received: decoded as latin-1 (RFC 9110, 5.5), never guessed at
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -154,6 +154,9 @@ class Headers(Mapping[str, str]):
         return f"Headers({self.raw!r})"
 
 
+FIRST_NOTED = 16
+"""The first of the numbers in `NOTED`: less are the meanings of names to framing."""
+
 NOTED = {
     name: number
     for number, name in enumerate(
@@ -161,10 +164,12 @@ NOTED = {
             *("user-agent", "referer", "x-request-id", "traceparent", "forwarded"),
             *("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port"),
         ),
-        16,
+        FIRST_NOTED,
     )
 }
 """Fields that logs, ids and the judgement of proxies ask for: for these the others needn't be taken apart."""
+
+_NOTED_NAMES = list(NOTED)
 
 
 class Section:
@@ -210,18 +215,19 @@ class Section:
         """Whether no body comes after it."""
         return not self.chunked and not self.length
 
-    def pick(self, names: Iterable[str]) -> list[tuple[str, str]]:
-        """(name, value) of those of some fields, by their lower-case names, that are there; lines of one in order."""
-        found: list[tuple[str, str]] = []
-        if self._fields is None and not self.noted:
-            return found
-        for name in names:
-            value, single = self.last(name)
-            if value is not None:
-                if not single:
-                    return [field for field in self.fields if field[0] in frozenset(names)]
-                found.append((name, value))
-        return found
+    def pick(self, names: Collection[str]) -> list[tuple[str, str]]:
+        """(name, value) of those of some fields, by their lower-case names, that are there. All are in `NOTED`."""
+        if self._fields is None:
+            found = []
+            for number, line in self.noted.items():
+                name = _NOTED_NAMES[number - FIRST_NOTED]
+                if name in names:
+                    if line is None:
+                        break
+                    found.append((name, line.partition(b":")[2].strip(b" \t").decode("latin-1")))
+            else:
+                return found
+        return [field for field in self.fields if field[0] in names]
 
     def last(self, name: str) -> tuple[str | None, bool]:
         """The last value of a field, by its lower-case name, and whether it is the only one. None: there is none."""
