@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import orjson
 
 from hypoll.answers import failure, settle, to_response
+from hypoll.contracts import Application
 from hypoll.hooks import Complete, Hooks, InThread, Scopes, at_once, call_here, pass_hooks, run_hook
 from hypoll.http import FAILURES, Deferred, HTTPError, Kind, Request, Response, json_response
 from hypoll.routing import (
@@ -42,7 +43,7 @@ _NO_METHODS: Methods = {}
 H = TypeVar("H", bound=Callable[..., Any])
 
 
-class Routes:
+class Routes(Application):
     """The routes and hooks of an application. Calling it with a `Request` gives the `Response`.
 
         routes = Routes()

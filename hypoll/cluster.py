@@ -20,12 +20,12 @@ from gunicorn.glogging import Logger
 from gunicorn.sock import TCP6Socket
 
 from hypoll.affinity import cpu_count, least_used, pin
+from hypoll.contracts import Application
 from hypoll.errorlog import OutletHandler, QuietStreamHandler, make_handler
 from hypoll.gunicorn_config import give_up_after
 from hypoll.gunicorn_worker import Worker
 from hypoll.listen import listen, resolved, unix_paths
 from hypoll.reload import command_of
-from hypoll.server import Service
 from hypoll.settings import Processes, Settings
 from hypoll.tls import context_of
 from hypoll.wsgi import WSGIApplication
@@ -115,7 +115,7 @@ class _Cluster(BaseApplication):
     """What gunicorn's arbiter runs."""
 
     def __init__(
-        self, load: Callable[[], Service | WSGIApplication], options: dict[str, Any], paths: list[str]
+        self, load: Callable[[], Application | WSGIApplication], options: dict[str, Any], paths: list[str]
     ) -> None:
         self._load = load
         self._options = options
@@ -126,7 +126,7 @@ class _Cluster(BaseApplication):
         for name, value in self._options.items():
             self.cfg.set(name, value)
 
-    def load(self) -> Service | WSGIApplication:
+    def load(self) -> Application | WSGIApplication:
         return self._load()
 
     def run(self) -> None:
@@ -142,7 +142,7 @@ class _Cluster(BaseApplication):
 
 def serve(
     name: str,
-    load: Callable[[], Service | WSGIApplication],
+    load: Callable[[], Application | WSGIApplication],
     settings: Settings,
     processes: Processes,
     log_level: str,
@@ -195,10 +195,10 @@ def bound(settings: Settings) -> list[str]:
     return [f"fd://{listen(address, settings).detach()}" for address in settings.bind]
 
 
-def _told(load: Callable[[], Service | WSGIApplication]) -> Callable[[], Service | WSGIApplication]:
+def _told(load: Callable[[], Application | WSGIApplication]) -> Callable[[], Application | WSGIApplication]:
     """`load`, telling gunicorn that it is the application that can't be loaded."""
 
-    def load_or_tell() -> Service | WSGIApplication:
+    def load_or_tell() -> Application | WSGIApplication:
         try:
             return load()
         except Exception as error:

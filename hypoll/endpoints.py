@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from hypoll.answers import failure
+from hypoll.contracts import Answer, Application, adapted
 from hypoll.message import FAILURES, Deferred, HTTPError, Request, Response
-from hypoll.server import Service
-from hypoll.shared import Answer
 
 Endpoint = Callable[[Request], Response]
 
 METHODS = ("GET", "HEAD")
 
 
-class Endpoints:
+class Endpoints(Application):
     """An application with some paths before it, which are answered without its hooks.
 
     endpoints: what answers GET and HEAD of a path; the path must be that of the request to the letter, without query.
     """
 
-    def __init__(self, application: Service, endpoints: Mapping[str, Endpoint]) -> None:
-        self.application = application
+    def __init__(self, application: Application | Callable[[Request], Any], endpoints: Mapping[str, Endpoint]) -> None:
+        self.application = application = adapted(application)
         self.endpoints = dict(endpoints)
         self._endpoints = {path.encode(): endpoint for path, endpoint in endpoints.items()}
-        self.answer = self._before(getattr(application, "answer", application.__call__))
-        """Answers a request as serving does: `hypoll.Routes.answer`."""
-        self.startup = application.startup
-        self.shutdown = application.shutdown
-        self.drain_hooks: Iterable[Callable[[], object]] = getattr(application, "drain_hooks", ())
-        self.asynchronous: bool = getattr(application, "asynchronous", False)
-        self.streams: Callable[[Request], bool] = getattr(application, "streams", lambda request: False)
-        self.spools: Callable[[Request], bool] = getattr(application, "spools", lambda request: False)
-        self._pattern: Callable[[Request], str | None] = getattr(application, "pattern", lambda request: None)
+        self.answer = self._before(application.answer)  # type: ignore[method-assign, assignment]
+        self.startup = application.startup  # type: ignore[method-assign]
+        self.shutdown = application.shutdown  # type: ignore[method-assign]
+        self.streams = application.streams  # type: ignore[method-assign]
+        self.spools = application.spools  # type: ignore[method-assign]
 
-    def __call__(self, request: Request) -> Response:
-        """Answer a request."""
-        endpoint = self._find(request)
-        return self.application(request) if endpoint is None else _ask(endpoint, request)
+    @property
+    def asynchronous(self) -> bool:
+        """The application's."""
+        return self.application.asynchronous
+
+    @property
+    def ready_checks(self) -> Sequence[Callable[[], Any]]:
+        """The application's."""
+        return self.application.ready_checks
+
+    @property
+    def drain_hooks(self) -> Sequence[Callable[[], Any]]:
+        """The application's."""
+        return self.application.drain_hooks
 
     def _before(self, others: Answer) -> Answer:
         endpoints = self._endpoints
@@ -61,7 +67,7 @@ class Endpoints:
 
     def pattern(self, request: Request) -> str | None:
         """The path of a request's route as it was declared; None when there is none."""
-        return self._pattern(request) if self._find(request) is None else request.raw_path
+        return self.application.pattern(request) if self._find(request) is None else request.raw_path
 
     def _find(self, request: Request) -> Endpoint | None:
         return self._endpoints.get(request.target.partition(b"?")[0])

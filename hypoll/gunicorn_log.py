@@ -14,12 +14,12 @@ from gunicorn.glogging import Logger
 
 from hypoll import errorlog
 from hypoll.answers import failure
+from hypoll.contracts import Answer
 from hypoll.environ import Environs, unambiguous
 from hypoll.forks import keep_out
 from hypoll.http import FAILURES, Deferred
 from hypoll.message import JSON, Request, Response, reason
 from hypoll.observe import Observer, Record
-from hypoll.shared import Answer
 from hypoll.version import __version__
 
 log = logging.getLogger("hypoll.error")

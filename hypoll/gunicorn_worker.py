@@ -22,6 +22,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker as BaseWorker
 
 from hypoll import wsgi
+from hypoll.contracts import Answer, Application
 from hypoll.gunicorn_boot import crossing, mark_end, service_ends
 from hypoll.gunicorn_config import check, given_by, tls_context, translate, validate, warn_of_ignored
 from hypoll.gunicorn_log import before, dump_stacks, forward, is_used, observers_of
@@ -33,9 +34,9 @@ from hypoll.loop import IN, TICK, Loop
 from hypoll.observing import rehearse
 from hypoll.outlet import OutletError
 from hypoll.process import Engine
-from hypoll.server import Server, Service, Status
+from hypoll.server import Server, Status
 from hypoll.settings import Settings
-from hypoll.shared import Answer, Shared
+from hypoll.shared import Shared
 from hypoll.tls import TLSError
 from hypoll.watched import failing
 
@@ -276,7 +277,7 @@ class Worker(BaseWorker):
             self._drain()
 
 
-def service_of(application: Any, settings: Settings, multiprocess: bool = False) -> Service:
+def service_of(application: Any, settings: Settings, multiprocess: bool = False) -> Application:
     """What serves an application. Raises `AppImportError`, at which gunicorn's master halts."""
     try:
         return wsgi.service_of(

@@ -8,8 +8,6 @@ Its laws:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from hypoll.message import Deferred, Peer, Request, Response
 from hypoll.observe import End, Hub, Record, Timeout
 from hypoll.phases import Phase
@@ -48,7 +46,7 @@ class Instruments:
         self.naming = self.named or hub.naming
         self.loop = shared.loop
         self.clock = shared.loop.clock
-        self._find: Callable[[Request], str | None] = getattr(shared.application, "pattern", lambda request: None)
+        self._find = shared.application.pattern
         self.answer = shared.answer
         shared.answer = self._timed
         shared.instruments = self

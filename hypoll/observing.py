@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hypoll.accesslog import AccessLog, open_access_log
+from hypoll.contracts import Application
 from hypoll.endpoints import Endpoint, Endpoints
 from hypoll.health import Check, Health
 from hypoll.ledger import Ledger
 from hypoll.metrics import Metrics
 from hypoll.networks import Networks
 from hypoll.observe import Hub, Observer, Soon, combine
-from hypoll.server import Service
 from hypoll.settings import Settings
 from hypoll.statuspage import StatusPage
 
@@ -53,7 +53,7 @@ class Observing:
         if self.hub is None and settings.request_id:
             self.hub = Hub(observers, loop)  # nobody is told, but the connections name the requests
 
-    def around(self, application: Service) -> Service:
+    def around(self, application: Application) -> Application:
         """The application with the endpoints before it; itself when there are none."""
         return Endpoints(application, self.endpoints) if self.endpoints else application
 

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from hypoll import errorlog, patched, watched
+from hypoll.contracts import Application
 from hypoll.leaving import Ended, has_terminal
 from hypoll.loop import Loop
 from hypoll.observe import Observer
 from hypoll.observing import Observing
 from hypoll.outlet import OutletError, occupy_standard_descriptors
-from hypoll.server import Server, Service, Status
+from hypoll.server import Server, Status
 from hypoll.settings import Settings
 from hypoll.tasks import IDLE_CODE, Tasks
 from hypoll.version import __version__
@@ -31,7 +32,7 @@ class SetupError(Exception):
 
 
 def run(
-    routes: Service | WSGIApplication,
+    routes: Application | WSGIApplication,
     bind: str | tuple[str, ...] = "127.0.0.1:8000",
     *,
     on_start: Callable[[Server], Any] | None = None,
@@ -70,7 +71,7 @@ def run(
 
 
 def serve(
-    routes: Service | WSGIApplication, settings: Settings, on_start: Callable[[Server], Any] | None = None
+    routes: Application | WSGIApplication, settings: Settings, on_start: Callable[[Server], Any] | None = None
 ) -> float:
     """`run` for ready `Settings`. Gives the seconds that the process's exit may take: what a drain has left over."""
     engine = Engine(routes, settings)
@@ -148,7 +149,7 @@ class Engine:
 
     def __init__(
         self,
-        application: Service | WSGIApplication,
+        application: Application | WSGIApplication,
         settings: Settings,
         *,
         directory: str | None = None,
@@ -163,14 +164,13 @@ class Engine:
         self.settings = settings
         self.loop = Loop()
         try:
-            checks = getattr(service, "ready_checks", ())
+            checks = service.ready_checks
             self.observing = Observing(settings, self.loop, directory, checks=checks, more=observers)
         except (OutletError, ModuleNotFoundError, ValueError) as error:
             self.loop.close()
             raise SetupError(str(error)) from error
         self.application = self.observing.around(service)
-        asynchronous = getattr(service, "asynchronous", False)
-        self.tasks = Tasks(self.loop, uvloop=settings.uvloop) if asynchronous else None
+        self.tasks = Tasks(self.loop, uvloop=settings.uvloop) if service.asynchronous else None
         self._server: Server | None = None
         self._leaving = False
 
@@ -225,8 +225,7 @@ class Engine:
     def run(self) -> None:
         """Turn until the loop is stopped; what holds it meanwhile is named in the log."""
         limit = self.settings.slow_callback
-        pattern = getattr(self.application, "pattern", lambda request: None)
-        watchdog = Watchdog(self.loop, limit, pattern, IDLE_CODE) if limit else None
+        watchdog = Watchdog(self.loop, limit, self.application.pattern, IDLE_CODE) if limit else None
         if watchdog is not None:
             watchdog.start()
         try:

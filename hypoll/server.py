@@ -14,9 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from hypoll.connection import NEW_GRACE, Connection
+from hypoll.contracts import Application, adapted
 from hypoll.files import FILES, OPEN_FILES
 from hypoll.forwarded import Proxies
 from hypoll.greeting import Greeting
@@ -31,7 +32,7 @@ from hypoll.output import keep_memory
 from hypoll.phases import Phase
 from hypoll.proxyprotocol import Announced
 from hypoll.settings import Settings
-from hypoll.shared import Application, Shared
+from hypoll.shared import Shared
 from hypoll.tasks import Tasks
 from hypoll.tls import TLSSocket, context_of
 
@@ -73,19 +74,6 @@ _GONE = (
 )
 
 log = logging.getLogger("hypoll.error")
-
-
-Complete = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-class Service(Application, Protocol):
-    """An application with a beginning and an end."""
-
-    def startup(self, complete: Complete, /) -> None:
-        """Run once before the first connection is accepted. `complete` runs a coroutine to its end."""
-
-    def shutdown(self, complete: Complete, /) -> None:
-        """Run once after the last connection is closed. `complete` runs a coroutine to its end."""
 
 
 class Status(Enum):
@@ -246,7 +234,7 @@ class Server:
 
     def __init__(
         self,
-        application: Service,
+        application: Application,
         settings: Settings,
         loop: Loop,
         *,
@@ -258,7 +246,7 @@ class Server:
         context: ssl.SSLContext | None = None,
         on_stopped: Callable[[], object] = lambda: None,
     ) -> None:
-        self.application = application
+        self.application = application = adapted(application)
         self.settings = settings
         self.loop = loop
         self.status = Status.STOPPED
@@ -461,7 +449,7 @@ class Server:
 
     def _run_drain_hooks(self) -> None:
         """Tell the application, each hook once; what a hook raises is logged."""
-        for hook in getattr(self.application, "drain_hooks", ()):
+        for hook in self.application.drain_hooks:
             try:
                 result = self.shared.context.copy().run(hook)
                 if isinstance(result, Coroutine):

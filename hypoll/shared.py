@@ -5,12 +5,13 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any, Protocol
+from typing import Any
 
+from hypoll.contracts import Answer, Application, adapted
 from hypoll.held import BodyMemory
-from hypoll.http import Deferred, HTTPError, Known, Request, Response
+from hypoll.http import Known
 from hypoll.loop import Loop, let_go
-from hypoll.message import Drain
+from hypoll.message import Drain, Request
 from hypoll.phases import LINGER_PAUSE, NEVER, RULES, Phase
 from hypoll.settings import Settings
 from hypoll.spool import SpoolSpace
@@ -30,37 +31,25 @@ SCRATCH_SIZE = 1024 * 1024
 """Bytes read away by one read."""
 
 
-class Application(Protocol):
-    """What answers requests."""
-
-    def __call__(self, request: Request, /) -> Response:
-        """Answer a request."""
-        ...
-
-    def refuses(self, request: Request, /) -> HTTPError | None:
-        """Give the refusal of a request whose head alone is known, if it has one."""
-        ...
-
-
-Answer = Callable[[Request], Response | bytes | Deferred]
-"""What makes the answer of a request."""
-
-
 class Shared:
     """What the connections of one server have in common.
 
     tasks: what runs coroutines, where the application has any.
     """
 
-    def __init__(self, loop: Loop, application: Application, settings: Settings, tasks: Tasks | None = None) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        application: Application | Callable[[Request], Any],
+        settings: Settings,
+        tasks: Tasks | None = None,
+    ) -> None:
         self.loop = loop
-        self.application = application
-        # Bound once: calling an object by its class's __call__ costs a look-up. An application may have an `answer`
-        # that is the same, but gives bytes where that saves making a `json_response` of them, and a `Deferred` for
-        # what isn't to run on the loop.
-        self.answer: Answer = getattr(application, "answer", application.__call__)
-        self.streams: Callable[[Request], bool] = getattr(application, "streams", _nothing)
-        self.spools: Callable[[Request], bool] = getattr(application, "spools", _nothing)
+        self.application = application = adapted(application)
+        # Bound once: each look-up would be one more for every request.
+        self.answer: Answer = application.answer
+        self.streams = application.streams
+        self.spools = application.spools
         self.threads = Threads(
             loop, settings.threads or default_size(), settings.queue, streams=settings.stream_threads
         )
@@ -101,8 +90,3 @@ class Shared:
         let_go(*[connection.sock.fileno() for connection in self.connections if not connection.watched])
         if self.instruments is not None:
             self.instruments.answer = ended
-
-
-def _nothing(request: Request) -> bool:
-    """An application that takes no body as it comes, and wants none in a spool."""
-    return False

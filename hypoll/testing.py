@@ -11,8 +11,8 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("hypoll.testing needs requests: pip install 'hypoll[test]'", name=error.name) from None
 
+from hypoll.contracts import Application
 from hypoll.process import Engine
-from hypoll.server import Service
 from hypoll.settings import Settings
 from hypoll.wsgi import WSGIApplication, service_of
 
@@ -33,7 +33,7 @@ class TestClient(requests.Session):
 
     __test__ = False  # not a test of pytest's
 
-    def __init__(self, routes: Service | WSGIApplication, **settings: Any) -> None:
+    def __init__(self, routes: Application | WSGIApplication, **settings: Any) -> None:
         super().__init__()
         self.trust_env = False  # a proxy of the environment has no business here
         self._settings = Settings(**{"access_log": "off", **settings, "bind": ("127.0.0.1:0",)})

@@ -20,9 +20,9 @@ from typing import Any, cast
 from wsgiref.util import FileWrapper
 
 from hypoll.answers import failure
+from hypoll.contracts import Application, adapted
 from hypoll.environ import Environ, Environs
 from hypoll.message import ClientDisconnect, Deferred, HandlerCall, HTTPError, Kind, Request, Response
-from hypoll.server import Service
 from hypoll.spool import SpoolReader
 from hypoll.version import __version__
 from hypoll.wsgi_answer import Start, respond
@@ -36,7 +36,7 @@ WSGIApplication = Callable[[Environ, Any], Iterable[bytes]]
 log = logging.getLogger("hypoll.error")
 
 
-class WSGI:
+class WSGI(Application):
     """A WSGI application as what a server serves.
 
     application: called with `environ` and `start_response`.
@@ -96,20 +96,6 @@ class WSGI:
         """Whether the body is received before the application is called: a slow client holds no thread."""
         return not self._stream
 
-    def refuses(self, request: Request) -> HTTPError | None:
-        """Refuse nothing unasked: only the application knows."""
-        return None
-
-    def pattern(self, request: Request) -> str | None:
-        """Name no route: only the application knows."""
-        return None
-
-    def startup(self, complete: Any) -> None:
-        """Do nothing: WSGI has no such hook."""
-
-    def shutdown(self, complete: Any) -> None:
-        """Do nothing: WSGI has no such hook."""
-
     def _answer(self, request: Request, call: HandlerCall | None = None) -> Response | None:
         start = Start(request, call)
         try:
@@ -127,8 +113,12 @@ class WSGI:
 
 
 def service_of(
-    application: Service | WSGIApplication, *, script_name: str = "", multiprocess: bool = False, stream: bool = False
-) -> Service:
+    application: Application | WSGIApplication,
+    *,
+    script_name: str = "",
+    multiprocess: bool = False,
+    stream: bool = False,
+) -> Application:
     """What serves an application: itself, when it is `Routes` or another service; a `WSGI` for any other callable.
 
     script_name, multiprocess, stream: of the WSGI application. Without the first the environment's SCRIPT_NAME is
@@ -137,7 +127,7 @@ def service_of(
     if isinstance(application, Face):
         return application.routes
     if hasattr(application, "startup") and hasattr(application, "refuses"):
-        return cast(Service, application)
+        return adapted(cast(Application, application))
     script_name = script_name or os.environ.get("SCRIPT_NAME", "")
     return WSGI(application, script_name=script_name, multiprocess=multiprocess, stream=stream)
 

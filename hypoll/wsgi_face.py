@@ -13,10 +13,11 @@ import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from urllib.parse import quote, unquote_to_bytes
 
 from hypoll.answers import failure
+from hypoll.contracts import Application
 from hypoll.encode import BODILESS, CONTENTLESS, check_piece, content_of, inspect_fields
 from hypoll.files import Slice
 from hypoll.hooks import call_here
@@ -54,32 +55,6 @@ StartResponse = Callable[[str, list[tuple[str, str]]], object]
 log = logging.getLogger("hypoll.error")
 
 
-class Application(Protocol):
-    """What `Routes` are to it."""
-
-    def __call__(self, request: Request, /) -> Response:
-        """Answer a request."""
-        ...
-
-    def answer(self, request: Request, /) -> Response | bytes | Deferred:
-        """Answer a request, or say how it is answered."""
-        ...
-
-    def streams(self, request: Request, /) -> bool:
-        """Whether its handler takes the body as it comes."""
-        ...
-
-    def refuses(self, request: Request, /) -> HTTPError | None:
-        """Give the refusal of a request whose head alone is known, if it has one."""
-        ...
-
-    def startup(self, complete: Callable[..., Any] = ..., /) -> None:
-        """Run once before the first request."""
-
-    def shutdown(self, complete: Callable[..., Any] = ..., /) -> None:
-        """Run once at the end."""
-
-
 class Face:
     """What `Routes.wsgi` is: called with `environ` and `start_response`.
 
@@ -111,14 +86,14 @@ class Face:
     def _start(self) -> None:
         with self._starting:
             if not self._started:
-                self.routes.startup()
+                self.routes.startup(asyncio.run)
                 atexit.register(self._stop, os.getpid())
                 self._started = True
 
     def _stop(self, process: int) -> None:
         """The interpreter ends; not a child's that it has forked."""
         if os.getpid() == process:
-            self.routes.shutdown()
+            self.routes.shutdown(asyncio.run)
 
 
 class _Call:

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 from unittest import mock
 
+from hypoll.contracts import Application
 from hypoll.observe import Observer
 from hypoll.process import Engine
-from hypoll.server import Service
 from hypoll.settings import Settings
 
 PATIENCE = 5.0
@@ -152,7 +152,7 @@ class Running:
 
 
 @contextmanager
-def running(routes: Service, *, observers: Sequence[Observer] = (), **settings: Any) -> Iterator[Running]:
+def running(routes: Application, *, observers: Sequence[Observer] = (), **settings: Any) -> Iterator[Running]:
     """Serve until the block ends. Nothing may be left of it then."""
     settings = {
         "bind": ("127.0.0.1:0",),

@@ -14,8 +14,8 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 
 from hypoll import File, HTTPError, Response, Routes
+from hypoll.contracts import Application
 from hypoll.gunicorn_log import before, observers_of
-from hypoll.server import Service
 from hypoll.wsgi import service_of
 
 from .masters import GUNICORN, Master
@@ -136,7 +136,7 @@ def wsgi_of(environ: Any, start_response: Any) -> list[bytes]:
 
 
 @contextmanager
-def serving(application: Callable[[Hooked], Service], **settings: Any) -> Iterator[Hooked]:
+def serving(application: Callable[[Hooked], Application], **settings: Any) -> Iterator[Hooked]:
     hooked = Hooked()
     cfg = Config()
     cfg.set("pre_request", hooked.pre_request)

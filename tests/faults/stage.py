@@ -6,8 +6,9 @@ import socket
 import time
 from collections.abc import Callable
 
+from hypoll.contracts import Application
 from hypoll.loop import Loop
-from hypoll.server import Server, Service
+from hypoll.server import Server
 from hypoll.settings import Settings
 
 
@@ -17,7 +18,7 @@ class Stage:
     settings: the fields of `Settings`.
     """
 
-    def __init__(self, routes: Service, **settings: float) -> None:
+    def __init__(self, routes: Application, **settings: float) -> None:
         self.calls = 0
         self.loop = Loop()
         chosen = Settings(bind=("127.0.0.1:0",), **settings)  # type: ignore[arg-type]
