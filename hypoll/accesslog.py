@@ -109,10 +109,12 @@ def json_render(clock: Callable[[], float] = time.time) -> Render:
 
 
 def _members(record: Record, moment: str) -> dict[str, object]:
-    request, name = record.request, record.id
+    request = record.request
     method = path = agent = None
-    if request is not None:
-        method = request.method
+    if request is None:
+        name, client = record.id, record.client
+    else:
+        method, name, client = request.method, record.name.decode() or request.id, request.client[0]
         path = printable(_cut(request.target.partition(b"?")[0].decode("latin-1"), MAX_TARGET))
         agent = request.section.last("user-agent")[0]
     return {
@@ -121,7 +123,7 @@ def _members(record: Record, moment: str) -> dict[str, object]:
         "path": path,
         "route": record.route or None,
         "status": record.status,
-        "client": record.client or None,
+        "client": client or None,
         "user_agent": printable(_cut(agent, MAX_FIELD)) if agent else None,
         "received": record.received,
         "sent": record.sent,

@@ -57,7 +57,7 @@ from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, has_forked
 from hypoll.message import json_response
 from hypoll.observe import End
 from hypoll.output import PeerGone, receive, reset
-from hypoll.phases import PHASES, RULES, Phase
+from hypoll.phases import NEVER, PHASES, RULES, Phase
 from hypoll.receiving import (
     begin_body,
     doubt,
@@ -77,7 +77,7 @@ from hypoll.sending import send_file, send_last, source_of
 from hypoll.shared import BODY_READ_SIZE, READ_SIZE, READS_PER_TURN, Shared
 from hypoll.tls import TLSSocket, reason_of
 from hypoll.tracing import new_id
-from hypoll.waiting import begin_elsewhere, respond_with_care, shake
+from hypoll.waiting import respond_with_care, shake
 from hypoll.writer import BodyError, Heartbeat, Outcome, Writer
 
 PIECES_PER_SEND = 64
@@ -129,6 +129,9 @@ class Connection:
         self.since = shared.loop.now
         self.deadline = self.since + shared.keep_alive
         self.writer = Writer()
+        # What each request looks at, though the class has it: an attribute of an instance is found sooner.
+        self.exchange = self.instrument = self.tls = None
+        self.readable = False
         if watched:
             self.watch()
         shared.connections.add(self)
@@ -469,12 +472,19 @@ class Connection:
                         head = _heads.get(len(body)) or json_head(len(body))
                     elif type(answer) is Response:
                         head, body = plain_head(answer), answer.body  # type: ignore[assignment]
+                    elif type(answer) is Deferred and not (out or parser.pending or self.half_closed):
+                        # What `start` does, without its calls.
+                        self.exchange = exchange = PlainExchange()
+                        exchange.connection, exchange.means, exchange.context = self, shared, context
+                        exchange.request, exchange.deferred = request, answer
+                        self.phase, self.deadline = _WAITING, NEVER
+                        exchange.start()
+                        return
                 if head is not None:
                     out.append(head + body if instrument is None else instrument.plain(request, answer, head, body))  # type: ignore[arg-type]
                 elif isinstance(answer, Deferred):
-                    if begin_elsewhere(self, request, answer, context, bool(out)):
-                        return
-                    break
+                    self.exchange = Exchange(self, shared, request, answer, context)
+                    break  # it begins when the answers before its are sent
                 elif request.plain and not out and not parser.pending and send_file(self, request, answer, context):
                     return
                 else:

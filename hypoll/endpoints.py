@@ -51,11 +51,8 @@ class Endpoints(Application):
         def answer(request: Request) -> Response | bytes | Deferred:
             # Before every request: names of its own are found sooner than attributes, ? sooner as a number.
             target = request.target
-            if target in endpoints or 63 in target:
-                endpoint = self._find(request)
-                if endpoint is not None:
-                    return _ask(endpoint, request)
-            return others(request)
+            endpoint = endpoints.get(target.partition(b"?")[0] if 63 in target else target)
+            return others(request) if endpoint is None else _ask(endpoint, request)
 
         return answer
 

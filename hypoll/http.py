@@ -153,6 +153,11 @@ class RequestParser:
         self.peer = peer
         self._settings = settings
         self._known = Known(settings) if known is None else known
+        # What each request looks at, though the class has it: an attribute of an instance is found sooner.
+        self.state = State.START
+        self.pending = b""
+        self._at = 0
+        self._section = None
 
     def next(self) -> Request | None:
         """The next request that is complete in what was fed."""
@@ -182,7 +187,7 @@ class RequestParser:
         method = METHODS.get(name)
         # Bytes as numbers: `in` is faster so. Those that no target may have httptools looks for.
         if (
-            method is None or version != b"HTTP/1.1" or target[:1] != b"/" or 35 in target
+            method is None or version != b"HTTP/1.1" or not target or target[0] != 47 or 35 in target
             or (37 in target and BAD_ENCODING.search(target))
             or (end - at > known.short_head and not known.passes(pending[at:end]))
         ):  # fmt: skip
@@ -196,9 +201,10 @@ class RequestParser:
                 return self._feed_with_care(pending, at)
         length = section.length
         stop = end + 4
-        whole = not length or (length <= WHOLE_BODY and stop + length <= len(pending))
-        if whole and length:
-            stop += length
+        whole = True
+        if length:
+            whole = length <= WHOLE_BODY and stop + length <= len(pending)
+            stop += length if whole else 0
         try:
             known.execute(pending if not at and stop == len(pending) else pending[at:stop])
         except BaseException as error:
@@ -215,10 +221,10 @@ class RequestParser:
             self.state = State.DONE
         else:
             request.plain = name != b"HEAD"
-        if length is not None:
-            if not whole:
-                known.renew()
-                return self._feed_body(request, pending, stop, stop - at)
+        if not whole:
+            known.renew()
+            return self._feed_body(request, pending, stop, stop - at)
+        if length:
             request.body = pending[end + 4 : stop]
         if stop < len(pending):
             self.pending, self._at = pending, stop
@@ -226,7 +232,7 @@ class RequestParser:
             self._forget()
         return request
 
-    def _read_section(self, block: bytes) -> Section | None:  # noqa: C901 - one path, without calls on it
+    def _read_section(self, block: bytes) -> Section | None:
         """Judge the field lines of a head. None: with care. It is kept to be compared with the next."""
         known = self._known
         names = known.names
@@ -251,10 +257,7 @@ class RequestParser:
             return None
         section = HeadSection()
         section.block, section.host, section.noted = block, host, noted
-        if length is not None:
-            section.length = length
-        if close:
-            section.close = True
+        section.length, section.close = length, bool(close)
         if len(block) <= KEPT_SECTION:
             self._section = section
         return section

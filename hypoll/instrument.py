@@ -148,7 +148,7 @@ class Instrument:
                 record.peer = self._peer
             else:
                 record.peer = request.peer
-                record.route = common.pattern(request)
+                record.route = request.route or common.pattern(request)
                 record.called, record.returned = request.called, request.returned
             record.sent = record.size
             record.ended = now

@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from contextvars import Context
 from typing import TYPE_CHECKING
 
-from hypoll.exchange import Exchange, PlainExchange
-from hypoll.http import Deferred, Request, Response, Rest
+from hypoll.exchange import Exchange
+from hypoll.http import Response, Rest
 from hypoll.loop import ERR, HUP, RDHUP
 from hypoll.output import PeerGone
-from hypoll.phases import NEVER, Phase
+from hypoll.phases import Phase
 from hypoll.receiving import lacks_body
 
 if TYPE_CHECKING:
     from hypoll.connection import Connection
-
-
-def begin_elsewhere(connection: Connection, request: Request, deferred: Deferred, context: Context, owed: bool) -> bool:
-    """Have a handler work elsewhere. False: it begins when the answers before its are sent."""
-    if owed or connection.half_closed or not request.plain or connection.parser.pending:
-        connection.exchange = Exchange(connection, connection.shared, request, deferred, context)
-        return False
-    # What `_start` does, without its calls.
-    connection.exchange = exchange = PlainExchange()
-    exchange.connection, exchange.means = connection, connection.shared
-    exchange.request, exchange.deferred, exchange.context = request, deferred, context
-    connection.phase = Phase.WAITING
-    connection.deadline = NEVER
-    exchange.start()
-    return True
 
 
 def respond_with_care(connection: Connection, exchange: Exchange, answer: Response | bytes) -> None:
