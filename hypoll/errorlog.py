@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 import traceback
@@ -160,7 +161,10 @@ def make_handler(form: str, pids: bool = False) -> logging.Handler:
             record = logging.LogRecord("hypoll.error", logging.WARNING, "", 0, "%d messages were lost", (count,), None)
             return (formatter.format(record) + "\n").encode()
 
-        handler = OutletHandler(Outlet(open_standard(2), notice, size=BUFFER_SIZE), lambda: open_standard(2))
+        sink = open_standard(2)
+        # Not by its number, which may be another's by then.
+        spare = type(sink)(os.dup(sink.fd))
+        handler = OutletHandler(Outlet(sink, notice, size=BUFFER_SIZE), lambda: type(spare)(os.dup(spare.fd)))
     handler.setFormatter(formatter)
     return handler
 

@@ -419,3 +419,22 @@ def test_the_access_logger_goes_on_when_a_later_configuration_disables_it():
         access.removeHandler(handler)
         access.setLevel(logging.NOTSET)
     assert said == ["a line"]
+
+
+@pytest.mark.parametrize("how", CONFIGURE)
+def test_a_log_that_is_opened_again_has_what_it_had_whatever_has_its_number_by_then(tmp_path, how):
+    """The application has closed standard error, and a file of its own got the number."""
+    taken = "os.close(2); taken = open('taken', 'w+'); assert taken.fileno() == 2; "
+    steps = {"at_import": taken + CONFIGURE[how] % True, "at_start": "pass", "serving": "pass"}
+    (tmp_path / "app.py").write_text(APP.format(**steps))
+    (tmp_path / "log.ini").write_text(INI)
+    master = Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0"))
+    try:
+        address = master.says(r"serves app:routes on (http://[0-9.:]+)")[1]
+        assert requests.get(f"{address}/fail", timeout=PATIENCE).status_code == 500
+        master.says("GET /fail failed, request")
+        master.popen.send_signal(signal.SIGTERM)
+        master.says("stopped")
+    finally:
+        master.end()
+    assert (tmp_path / "taken").read_text() == ""
