@@ -335,23 +335,25 @@ class Connection:
             # Where something of an answer is missing there is no goodbye: that tells the peer.
             with contextlib.suppress(OSError):
                 self.tls.notify_close()
-        self.phase = Phase.CLOSED
-        shared, exchange = self.shared, self.exchange
-        if self.instrument is not None:
-            given_up = exchange.request if exchange is not None and exchange.started else None
-            busy = phase not in (Phase.NEW, Phase.IDLE)
-            self.instrument.close(busy, shared.draining, given_up, self.writer)
-        shared.lingering.pop(self, None)
-        shared.connections.discard(self)  # first: who sees the close may ask how many there are
-        if self.watched:
-            shared.loop.forget(self.sock.fileno())
-        if self.writer.until_close and self.writer.unfinished:
-            # The connection's end is the body's: a part of it must not look whole.
-            reset(self.sock)
-        if has_forked():
-            with contextlib.suppress(OSError):  # the peer may have ended it
-                self.sock.shutdown(socket.SHUT_RDWR)
-        self.sock.close()
+        try:
+            self.phase = Phase.CLOSED
+            shared, exchange = self.shared, self.exchange
+            if self.instrument is not None:
+                given_up = exchange.request if exchange is not None and exchange.started else None
+                busy = phase not in (Phase.NEW, Phase.IDLE)
+                self.instrument.close(busy, shared.draining, given_up, self.writer)
+            shared.lingering.pop(self, None)
+            shared.connections.discard(self)  # first: who sees the close may ask how many there are
+            if self.watched:
+                shared.loop.forget(self.sock.fileno())
+            if self.writer.until_close and self.writer.unfinished:
+                # The connection's end is the body's: a part of it must not look whole.
+                reset(self.sock)
+            if has_forked():
+                with contextlib.suppress(OSError):  # the peer may have ended it
+                    self.sock.shutdown(socket.SHUT_RDWR)
+        finally:
+            self.sock.close()  # also when an interrupt comes in between: nobody would come back to it
         self.exchange = None
         if exchange is not None:
             exchange.abandon()
