@@ -31,8 +31,8 @@ CONTENT_SIZE = 16 * 1024
 RECORD_SIZE = 5 + CONTENT_SIZE + 2048
 """The longest record (RFC 5246, 6.2.3). TLS is given no more at once: its buffers never shrink."""
 
-RECORDS_PER_SEND = 4
-"""Records made for one call of the kernel. Those it doesn't take wait in memory."""
+ENCRYPT_SIZE = 256 * 1024
+"""Content encrypted for one call of the kernel. What that doesn't take waits in memory."""
 
 FRUITLESS_SIZE = 256 * 1024
 """Encrypted bytes in a row without content, after which a peer is cut off; and bytes of TLS's answers that may wait.
@@ -331,15 +331,11 @@ class TLSSocket(socket.socket):
 
     def _encrypt(self, data: Any, at: int) -> int:
         """Make records of content from `at` on, as many as one call of the kernel is given. Gives where they end."""
-        view = memoryview(data)
-        for _ in range(RECORDS_PER_SEND):
-            if at == len(view):
-                break
-            size = self._tls.write(view[at : at + CONTENT_SIZE])
-            self._unsent.append(self._outgoing.read())
-            self._contents.append(size)
-            at += size
-        return at
+        with memoryview(data)[at : at + ENCRYPT_SIZE] as view:
+            size = self._tls.write(view)
+        self._unsent.append(self._outgoing.read())
+        self._contents.append(size)
+        return at + size
 
     def _push(self) -> bool:
         """Give the kernel what is encrypted. False: it is full, and some waits."""
@@ -355,6 +351,9 @@ class TLSSocket(socket.socket):
                 return False
             drop(unsent, taken)
             del self._contents[: len(self._contents) - len(unsent)]
+            if unsent:
+                # A part was taken, and counts: a slow peer must be seen to read.
+                self._contents[0] = min(self._contents[0], len(unsent[0]))
             if taken < sum(map(len, offered)):
                 return False
         return True
