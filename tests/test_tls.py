@@ -842,7 +842,8 @@ def test_what_the_kernel_does_not_take_counts_as_not_sent(ends):
     sent = sock.send(data)
     assert 0 < sent < len(data)
     with pytest.raises(BlockingIOError):
-        sock.send(data[sent:])
+        for _ in range(8):  # the kernel may have found room for a little more
+            sent += sock.send(data[sent:])
     while sent < len(data):
         peer.collect(64 * KIB)
         with contextlib.suppress(BlockingIOError):
