@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from hypoll import Routes
+from hypoll.held import BodyMemory, Held
 
 from .serving import PATIENCE, Running, running
 
@@ -108,3 +109,25 @@ def test_a_handler_that_is_at_work_still_has_its_body():
         first.close()
         second.close()
         server.until(lambda: used_here(server) == 0)
+
+
+def test_a_collection_in_the_middle_of_counting_gives_back_what_is_gone(monkeypatch):
+    """The collector runs wherever it likes, on the thread that counts, too: nothing may wait for that thread."""
+    memory = BodyMemory(LIMIT)
+    first, second = Held(memory), Held(memory)
+    assert first.grow(100)
+    take = memory.take
+
+    def collect(size: int) -> None:
+        nonlocal first
+        take(size)
+        del first
+
+    monkeypatch.setattr(memory, "take", collect)
+    assert second.grow(50)
+    assert memory.used == 50
+    thread = threading.Thread(target=second.__del__)
+    thread.start()
+    thread.join(PATIENCE)
+    assert memory.used == 0
+    second.size = 0
