@@ -144,6 +144,8 @@ class Listener:
         if self._full:
             self._starve()
             return False
+        if self.sock.fileno() < 0:
+            return False  # a handler of what was accepted before has stopped the server
         try:
             fd, address = self.sock._accept()  # type: ignore[attr-defined]
         except BlockingIOError:

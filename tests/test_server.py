@@ -690,6 +690,18 @@ def test_a_stop_overtakes_a_drain(server, clients, turner, log):
     assert log == ["start", "stop", "stopped"]
 
 
+def test_a_handler_that_stops_the_server_ends_the_accepting(start, clients, turner, caplog):
+    """It may be called where its connection was accepted: the next one is not asked for from a closed listener."""
+    routes = Routes()
+    server = start(routes)
+    routes.get("/")(lambda request: server.stop() or "last")
+    first, _ = clients.connect(server, GET, 2)
+    turner.settle()
+    assert has_stopped(server)
+    assert clients.to_end(first) == b""
+    assert caplog.text == ""
+
+
 def test_graceful_timeout_bounds_the_drain(start, clients, turner, log, caplog):
     server = start(graceful_timeout=5.0, header_timeout=100.0)
     (client,) = clients.connect(server, GET[:10])
