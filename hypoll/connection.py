@@ -3,7 +3,7 @@
 Its laws:
 
 - An edge is told once. `readable` remembers it until a read comes back short, which for a stream socket means drained
-  (epoll(7)); whoever stops before that comes back by `_come_back`, once a turn however many edges are told meanwhile.
+  (epoll(7)); whoever stops before that comes back by `come_back`, once a turn however many edges are told meanwhile.
 - Registered once for IN, OUT and RDHUP, edge-triggered; that is the one `epoll_ctl` of a connection's life, unless its
   peer goes on sending while a handler is at work elsewhere.
 - All output goes through `writer`, in order. Its deadline is `write_timeout` after the kernel last took something, or
@@ -12,7 +12,7 @@ Its laws:
   and logged where it is called.
 - While output waits for the peer, or a request for its handler, nothing is read and no request handled: the peer's own
   pace is the limit. Only what a `stream=True` handler asks for is read.
-- One phase at a time; its deadline, status and reason stand in `RULES`. `_enter` is the one place that changes it.
+- One phase at a time; its deadline, status and reason stand in `RULES`. `enter` is the one place that changes it.
 - Every refusal goes through `refuse`; every end through `close`, and nothing leads out of CLOSED.
 """
 
@@ -26,13 +26,7 @@ from contextvars import Context
 
 from hypoll.answers import failure, unsendable
 from hypoll.bodies import log_cut
-from hypoll.encode import (
-    CLOSE,
-    HEADS,
-    UNPARSED,
-    json_head,
-    plain_head,
-)
+from hypoll.encode import CLOSE, HEADS, UNPARSED, json_head, plain_head
 from hypoll.ending import LINGER_IN_DRAIN, begin_to_linger, cut, end_idle, end_stream, finish, on_rule, read_away
 from hypoll.exchange import Exchange, PlainExchange
 from hypoll.forks import keep_out
@@ -136,7 +130,7 @@ class Connection:
             self.watch()
         shared.connections.add(self)
         if shared.instruments is not None:
-            self.instrument = Instrument(shared.instruments, peer)
+            self.instrument = Instrument(shared.instruments, self.parser)
         if isinstance(sock, TLSSocket):
             self.tls = sock
             self.enter(Phase.HANDSHAKE)
@@ -294,9 +288,10 @@ class Connection:
         try:
             out = list(owed)
             begin = len(out)
-            encode(out, problem(error, name), request or UNPARSED, True)
+            response = problem(error, name)
+            encode(out, response, request or UNPARSED, True)
             if self.instrument is not None:
-                self.instrument.note(request, problem(error, name), out, begin, self.parser.size, name.encode())
+                self.instrument.note(request, response, out, begin, name.encode())
             self.enter(Phase.FINISHING)
             # More may come, and must be read away before closing, or the kernel resets the connection under the answer.
             self.readable = True
@@ -544,7 +539,7 @@ class Connection:
             rest = encode(out, unsendable(request, response, error), request, closing)
         if self.instrument is not None:
             self.writer.pulled = 0
-            self.instrument.note(request, response, out, begin, request.size, b"")
+            self.instrument.note(request, response, out, begin)
         return rest
 
     def _await_more(self) -> None:
@@ -655,7 +650,7 @@ class Connection:
                 self.come_back()
 
     def _drive_on(self) -> None:
-        """`_drive` where no edge is the reason; requests behind this answer have their turn."""
+        """`drive` where no edge is the reason; requests behind this answer have their turn."""
         self.guard(self.drive)
         if self.phase < _WAITING and (self.readable or self.parser.pending):
             self.come_back()

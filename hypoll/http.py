@@ -8,7 +8,7 @@ The laws of the parser:
 - It is fed one message at a time and never runs ahead: a head can only end at CRLF CRLF, a body with a length needs no
   parser, and the end of a chunked one is found by us. So that httptools can't pause is never felt, no pipelined
   request is parsed before its turn, and after a refusal no byte is parsed at all.
-- A head that is whole and has nothing odd goes the straight way, `RequestParser.next`: no callback, no memory of what
+- A head that is whole and has nothing odd goes the straight way, `RequestParser.feed`: no callback, no memory of what
   clients say but for field names and hosts. All else is taken with care, for as long as it is odd.
 - Limits count bytes fed, and what comes of a stream is the same however it was cut when it was received.
 """
@@ -223,7 +223,7 @@ class RequestParser:
             request.plain = name != b"HEAD"
         if not whole:
             known.renew()
-            return self._feed_body(request, pending, stop, stop - at)
+            return self._feed_body(request, pending, stop)
         if length:
             request.body = pending[end + 4 : stop]
         if stop < len(pending):
@@ -262,9 +262,9 @@ class RequestParser:
             self._section = section
         return section
 
-    def _feed_body(self, request: Request, pending: bytes, at: int, size: int) -> Request | None:
+    def _feed_body(self, request: Request, pending: bytes, at: int) -> Request | None:
         """Go on with a body of known length, which needs no parser."""
-        self.size = size
+        self.size, request.size = request.size, 0
         self._receive(request, None)
         return self._feed_with_care(pending, at)
 

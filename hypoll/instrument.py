@@ -8,7 +8,8 @@ Its laws:
 
 from __future__ import annotations
 
-from hypoll.message import Deferred, Peer, Request, Response
+from hypoll.http import RequestParser
+from hypoll.message import Deferred, Request, Response
 from hypoll.observe import End, Hub, Record, Timeout
 from hypoll.phases import Phase
 from hypoll.shared import Shared
@@ -70,11 +71,11 @@ class Instruments:
 class Instrument:
     """See the module. records: the answers that are encoded and not sent as a whole."""
 
-    __slots__ = ("_began", "_common", "_end", "_peer", "records")
+    __slots__ = ("_began", "_common", "_end", "_parser", "records")
 
-    def __init__(self, common: Instruments, peer: Peer) -> None:
+    def __init__(self, common: Instruments, parser: RequestParser) -> None:
         self._common = common
-        self._peer = peer
+        self._parser = parser
         self._began: float | None = None
         self._end: End | None = None
         self.records: list[Record] = []
@@ -103,7 +104,6 @@ class Instrument:
         if type(answer) is not bytes:
             record.response = answer  # type: ignore[assignment]
             record.status = answer.status  # type: ignore[union-attr]
-        record.received = request.size
         record.size = len(piece)
         record.head = len(head)
         record.began = request.arrived if self._began is None else self._begun()
@@ -111,11 +111,11 @@ class Instrument:
         return piece
 
     def note(
-        self, request: Request | None, response: Response | bytes, out: list[bytes], begin: int, size: int, name: bytes
+        self, request: Request | None, response: Response | bytes, out: list[bytes], begin: int, name: bytes = b""
     ) -> None:
         """Note an answer whose head and, maybe, whose body are in `out` from `begin` on.
 
-        size: bytes of the request. name: of a refusal; empty: the request has it.
+        name: of a refusal; empty: the request has it.
         """
         common, record = self._common, Record()
         if common.named:
@@ -123,7 +123,6 @@ class Instrument:
         record.request = request
         record.response = response if isinstance(response, Response) else None
         record.status = int(out[begin][9:12])  # what is sent: a response that can't be is another's
-        record.received = size
         record.size = sum(map(len, out[begin:]))
         record.head = out[begin].index(_END) + 4
         arrived = 0.0 if request is None else request.arrived
@@ -139,14 +138,15 @@ class Instrument:
     def tell(self, end: End, writer: Writer) -> None:
         """All that was encoded is sent, or will never be; the connection ends with the last of it, unless `KEPT`."""
         records, self.records = self.records, []
-        common = self._common
+        common, parser = self._common, self._parser
         now = common.clock()
         waiting = sum(map(len, writer.buffers)) if writer.buffers else 0
         for record in records:
             request = record.request
             if request is None:
-                record.peer = self._peer
+                record.peer, record.received = parser.peer, parser.size
             else:
+                record.received = request.size or parser.size  # of one that isn't whole: what came of it
                 record.peer = request.peer
                 record.route = request.route or common.pattern(request)
                 record.called, record.returned = request.called, request.returned
@@ -182,7 +182,6 @@ class Instrument:
             record = Record()
             record.request = given_up
             record.status = GIVEN_UP
-            record.received = given_up.size
             record.began = given_up.called
             given_up.returned = self._common.clock()
             self.records.append(record)

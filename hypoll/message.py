@@ -327,7 +327,7 @@ class Request:
     body: the content, decoded from chunks. Empty when there was none.
     keep_alive: whether the connection may serve another request after this one (RFC 9112, 9.3).
     minor: the minor version: 1 of HTTP/1.1, 0 of HTTP/1.0.
-    size: bytes on the wire, head and body.
+    size: bytes on the wire, head and body; 0: it isn't whole yet.
     expects_continue: whether the client waits for 100 (Continue) before it sends the content (RFC 9110, 10.1.1).
     authority: host and port of an absolute-form target, else None.
     route: the path of its route as it was declared, where that is known already.

@@ -279,6 +279,68 @@ def test_a_client_that_leaves_before_there_is_an_answer_is_told_as_499():
         holding.set()
 
 
+UPLOAD = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + b"x" * 1000
+
+
+@pytest.mark.parametrize("target", ["/threaded", "/async", "/inline"])
+def test_of_a_body_that_is_not_whole_what_came_is_told(target):
+    """Its handler answers by what came of it, and the client sends no more."""
+    own = Routes()
+    own.post("/threaded", stream=True, threaded=True)(lambda request: "enough")
+    own.post("/inline")(lambda request: "never")
+
+    @own.post("/async", stream=True)
+    async def asynchronous(request):
+        return "enough"
+
+    data = UPLOAD % target.encode()
+    with watched(own, body_timeout=TICK) as told:
+        client = told.connect()
+        client.send(data)
+        told.server.until(lambda: told.keeper.records or told.keeper.timeouts)
+        (record,) = told.records(1)
+        assert (record.status, record.received) == (408 if target == "/inline" else 200, len(data))
+        client.close()
+
+
+def test_of_a_body_in_the_middle_of_which_the_client_leaves_what_came_is_told():
+    own = Routes()
+    taken = threading.Event()
+
+    @own.post("/", stream=True, threaded=True)
+    def take(request):
+        for _ in request.stream:
+            taken.set()
+
+    data = UPLOAD % b"/"
+    with watched(own) as told:
+        client = told.connect()
+        client.send(data)
+        assert taken.wait(5)
+        client.reset()
+        (record,) = told.records(1)
+        assert (record.status, record.received) == (499, len(data))
+
+
+def test_what_comes_of_a_body_behind_the_head_of_its_answer_is_told():
+    own = Routes()
+
+    @own.post("/", stream=True, threaded=True)
+    def echo(request):
+        return Response(request.stream)
+
+    data = UPLOAD % b"/"
+    with watched(own) as told:
+        client = told.connect()
+        client.send(data)
+        client.line(b"\r\n\r\n")
+        client.send(bytes(99_000))
+        client.take(99_000)
+        (record,) = told.records(1)
+        assert (record.status, record.received) == (200, len(data) + 99_000)
+        client.close()
+
+
 TIMEOUTS: dict[str, tuple[dict[str, object], bytes, Timeout, int | None]] = {
     "idle": ({"keep_alive": TICK}, b"", Timeout.IDLE, None),
     "head": ({"header_timeout": TICK}, b"GET / HT", Timeout.HEAD, 408),
