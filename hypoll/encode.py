@@ -230,7 +230,7 @@ def _is_bare(response: Response) -> bool:
 
 
 def _encode_file(out: list[bytes], file: OpenFile) -> Rest | None:
-    """Rule 7 of the hot path: the head of a whole file is prebuilt."""
+    """The head of a whole file, which is prebuilt."""
     out.append(file_head(file))
     part = _sliced(out, Slice(file, 0, file.size))
     return None if part is None else Rest(None, close=False, part=part)

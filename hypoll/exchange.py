@@ -61,7 +61,7 @@ log = logging.getLogger("hypoll.error")
 
 
 class Means(Protocol):
-    """What there is to work with; see `hypoll.connection.Shared`."""
+    """What there is to work with; see `hypoll.shared.Shared`."""
 
     loop: Loop
     threads: Threads

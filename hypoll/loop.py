@@ -154,7 +154,7 @@ class Loop:
         self._cpu = cpu
         self._epoll = select.epoll()
         # The list stands for the `epoll_data` pointer of C: the kernel gives back the descriptor, and one index finds
-        # who waits for it (rule 4 of the hot path).
+        # who waits for it.
         self._callbacks: list[EventCallback | None] = [None] * 64
         self._freed: list[int] = []
         self._late: dict[int, EventCallback] = {}

@@ -200,7 +200,7 @@ class Table:
     """The routes of an application by path."""
 
     def __init__(self) -> None:
-        # Rule 6 of the hot path: by the target as it is received, so a static route is found with one look-up.
+        # By the target as it is received, so a static route is found with one look-up.
         self.static: dict[bytes, Methods] = {}
         self._root = _Node()
 
