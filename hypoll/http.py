@@ -277,7 +277,12 @@ class RequestParser:
             if self.state in (State.START, State.BLANK):
                 self.size = 0
             at = self._at
-            request = self._step_body() if self.state == State.BODY else self._step_head()
+            came = len(self.pending) - at
+            try:
+                request = self._step_body() if self.state == State.BODY else self._step_head()
+            except (HTTPError, PeerError):
+                self.size += came  # nothing behind it will be read as another
+                raise
             self.size += self._at - at
             if request is not None:
                 request.size = self.size

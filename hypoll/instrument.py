@@ -170,6 +170,7 @@ class Instrument:
     def on_starved(self) -> None:
         """A handler has waited too long for its request's body."""
         self._common.hub.on_timeout(Timeout.BODY)
+        self.mark(End.TIMEOUT)
 
     def on_returned(self, request: Request) -> None:
         """A handler that worked elsewhere has come back."""

@@ -303,6 +303,28 @@ def test_of_a_body_that_is_not_whole_what_came_is_told(target):
         client.close()
 
 
+@pytest.mark.parametrize("threaded", [True, False])
+def test_a_handler_that_its_body_kept_waiting_is_told_as_a_timeout(threaded):
+    own = Routes()
+    if threaded:
+        own.post("/", stream=True, threaded=True)(lambda request: str(len(b"".join(request.stream))))
+    else:
+
+        @own.post("/", stream=True)
+        async def take(request):
+            return str(len(await request.stream.read()))
+
+    with watched(own, body_timeout=TICK) as told:
+        client = told.connect()
+        client.send(UPLOAD % b"/")
+        assert client.answer().status == 408
+        (record,) = told.records(1)
+        assert (record.status, record.end) == (408, End.TIMEOUT)
+        assert told.keeper.timeouts == [Timeout.BODY]
+        client.close()
+        assert told.ends() == [End.TIMEOUT]
+
+
 def test_of_a_body_in_the_middle_of_which_the_client_leaves_what_came_is_told():
     own = Routes()
     taken = threading.Event()
@@ -425,11 +447,13 @@ def test_a_refusal_is_told_with_its_request(routes, name, named):
     data, status, line, identity = REFUSED[name]
     with watched(routes, max_body=1000, request_id=named) as told:
         client = told.connect()
-        client.send(data % (ID + AGENT))
+        sent = data % (ID + AGENT)
+        client.send(sent)
         answer = client.rest()
         client.close()
         (record,) = told.records(1)
     assert (record.status, record.end, record.sent) == (status, End.REFUSED, len(answer))
+    assert record.received == len(sent) or 64 * 1024 <= record.received < len(sent), "it may be refused before all came"
     request = record.request
     assert request is not None
     assert f"{request.method} {request.target.decode()}" == line
@@ -446,6 +470,7 @@ def test_of_what_is_no_request_nothing_is_told_but_its_end(routes):
         client.close()
         (record,) = told.records(1)
     assert (record.request, record.status, record.sent) == (None, 400, len(answer))
+    assert record.received == len(b"hello\r\n\r\n")
 
 
 def test_a_head_that_does_not_come_is_told_by_what_came(routes):
