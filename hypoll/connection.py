@@ -87,6 +87,7 @@ log = logging.getLogger("hypoll.error")
 # attribute holds, is looked up anew with each call (CPython 3.11 and 3.12).
 _heads = HEADS
 _IDLE = Phase.IDLE
+_KEPT = End.KEPT
 _WAITING = Phase.WAITING
 
 _GONE = ERR | HUP
@@ -458,29 +459,24 @@ class Connection:
                 if context is None:
                     context = shared.context.copy()
                 if answer is None:
+                    if instrument is not None:
+                        instrument.on_call(request)
                     try:
                         answer = context.run(shared.answer, request)
                     except FAILURES as error:
                         answer = failure(request, error)
-                head = None
+                head, begin = None, len(out)
                 if request.plain and not shared.draining:
                     if type(answer) is bytes:
                         body = answer
                         head = _heads.get(len(body)) or json_head(len(body))
                     elif type(answer) is Response:
                         head, body = plain_head(answer), answer.body  # type: ignore[assignment]
-                    elif type(answer) is Deferred and not (out or parser.pending or self.half_closed):
-                        # What `start` does, without its calls.
-                        self.exchange = exchange = PlainExchange()
-                        exchange.connection, exchange.means, exchange.context = self, shared, context
-                        exchange.request, exchange.deferred = request, answer
-                        self.phase, self.deadline = _WAITING, NEVER
-                        exchange.start()
-                        return
                 if head is not None:
                     out.append(head + body if instrument is None else instrument.plain(request, answer, head, body))  # type: ignore[arg-type]
                 elif isinstance(answer, Deferred):
-                    self.exchange = Exchange(self, shared, request, answer, context)
+                    if self._hand_over(request, answer, context, alone=not out):
+                        return
                     break  # it begins when the answers before its are sent
                 elif request.plain and not out and not parser.pending and send_file(self, request, answer, context):
                     return
@@ -490,7 +486,7 @@ class Connection:
                         break
                 if not parser.pending:
                     break
-                room -= len(out[-1])
+                room -= sum(map(len, out[begin:]))
                 if room <= 0 or len(out) >= PIECES_PER_SEND:
                     break
                 answer = context = None
@@ -500,27 +496,43 @@ class Connection:
             return
         except PeerError:
             rest = Rest(None, close=True)
-        if rest is CLOSE and len(out) == 1 and send_last(self, out[0]):
-            return
         if len(out) != 1 or rest is not None or self.exchange is not None or self.writer.buffers:
-            self.deliver(out, rest, context)
-            return
+            if rest is not CLOSE or len(out) != 1 or not send_last(self, out[0]):
+                self.deliver(out, rest, context)
+        elif self._send(out[0]) and (parser.state or self.writer.end or self.writer.heartbeat):
+            self._go_on()
+
+    def _hand_over(self, request: Request, deferred: Deferred, context: Context, *, alone: bool) -> bool:
+        """Have a request handled elsewhere. Whether it has begun: nothing is to be done before it, or `alone`."""
+        shared = self.shared
+        if not (alone and request.plain) or shared.draining or self.parser.pending or self.half_closed:
+            self.exchange = Exchange(self, shared, request, deferred, context)
+            return False
+        # What `start` does, without its calls.
+        self.exchange = exchange = PlainExchange()
+        exchange.connection, exchange.means, exchange.context = self, shared, context
+        exchange.request, exchange.deferred = request, deferred
+        self.phase, self.deadline = _WAITING, NEVER
+        exchange.start()
+        return True
+
+    def _send(self, answer: bytes) -> bool:
+        """Send a whole answer to a connection that then is idle. False: the kernel is full, what is left waits."""
         try:
-            sent = self.sock.send(out[0])
+            sent = self.sock.send(answer)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             raise PeerGone from error
-        if sent < len(out[0]):
-            self.writer.buffers.append(memoryview(out[0])[sent:])
+        if sent < len(answer):
+            self.writer.buffers.append(memoryview(answer)[sent:])
             self.enter(Phase.SENDING)
-        elif parser.state or self.writer.end or self.writer.heartbeat:
-            self._go_on()
-        else:
-            if instrument is not None:
-                instrument.tell(End.KEPT, self.writer)
-            self.phase = _IDLE
-            self.deadline = shared.loop.now + shared.keep_alive
+            return False
+        if self.instrument is not None:
+            self.instrument.tell(_KEPT, self.writer)
+        self.phase = _IDLE
+        self.deadline = self.shared.loop.now + self.shared.keep_alive
+        return True
 
     def encode(self, out: list[bytes], request: Request, response: Response | bytes, kind: Kind) -> Rest | None:
         """Encode a response; one that can't be sent becomes 500 to the client, its reason goes to the log."""
@@ -567,8 +579,6 @@ class Connection:
         exchange, instrument = self.exchange, self.instrument
         try:
             assert exchange is not None
-            if instrument is not None:
-                instrument.on_returned(exchange.request)
             head = None
             if type(exchange) is PlainExchange and not (self.readable or self.writer.buffers or self.shared.draining):
                 if type(answer) is bytes:
@@ -580,20 +590,7 @@ class Connection:
                 return
             payload = head + body if instrument is None else instrument.plain(exchange.request, answer, head, body)
             exchange.connection = self.exchange = None
-            try:
-                sent = self.sock.send(payload)
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                raise PeerGone from error
-            if sent == len(payload):
-                if instrument is not None:
-                    instrument.tell(End.KEPT, self.writer)
-                self.phase = _IDLE
-                self.deadline = self.shared.loop.now + self.shared.keep_alive
-            else:
-                self.writer.buffers.append(memoryview(payload)[sent:])
-                self.enter(Phase.SENDING)
+            self._send(payload)
         except Exception as error:
             self._on_failure(error)
 

@@ -15,10 +15,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from socket import AF_INET, inet_pton
 from typing import NamedTuple
 
 from hypoll.head import check_host
-from hypoll.message import NO_DRAIN, NO_SERVER, NOTHING, Drain, HTTPError, Origin, Peer, Section
+from hypoll.message import (
+    FORWARDED,
+    FORWARDED_FOR,
+    FORWARDED_HOST,
+    FORWARDED_PORT,
+    FORWARDED_PROTO,
+    NO_DRAIN,
+    NO_SERVER,
+    NOTHING,
+    Drain,
+    HTTPError,
+    Origin,
+    Peer,
+    Section,
+    value_of,
+)
 from hypoll.networks import UNKNOWN_CLIENT, Client, Networks, parse_node
 
 MAX_HOPS = 32
@@ -28,10 +44,10 @@ NAMES = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarde
 
 SCHEMES = ("http", "https")
 
+_SCHEMES: dict[bytes | None, str | None] = {b"http": "http", b"https": "https", b"": None}
+
 Fields = Iterable[tuple[str, str]]
 """(lower-case name, value) of each field line, in the order received."""
-
-_PLAIN_IPV4 = re.compile(r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!\Z)|\Z)){4}")
 
 # RFC 7239, 4 without commas and semicolons in quoted strings, which no address, scheme or host has.
 _PAIR = re.compile(
@@ -71,9 +87,15 @@ class Proxies:
         return Peer(client, scheme, self._believe if client[0] in self._trusted else None, server, drain)
 
     def _judge(self, section: Section) -> Origin:
+        noted = section.noted
+        line = noted.get(FORWARDED_FOR)
+        if line and not (self._secure or FORWARDED in noted or FORWARDED_HOST in noted or FORWARDED_PORT in noted):
+            plain = _plain(value_of(line), noted.get(FORWARDED_PROTO, b""))
+            if plain is not None:
+                return plain
         origin = origin_of(section.pick(NAMES), self._trusted)
-        scheme = secure_scheme(section.fields, self._secure) if self._secure else None
-        return origin if scheme is None else origin._replace(client=origin.client or UNKNOWN_CLIENT, scheme=scheme)
+        secure = secure_scheme(section.fields, self._secure) if self._secure else None
+        return origin if secure is None else origin._replace(client=origin.client or UNKNOWN_CLIENT, scheme=secure)
 
 
 def origin_of(fields: Fields, trusted: Networks) -> Origin:
@@ -81,9 +103,6 @@ def origin_of(fields: Fields, trusted: Networks) -> Origin:
     told = [field for field in fields if field[0] in NAMES]
     if not told:
         return NOTHING
-    plain = _plain(told)
-    if plain is not None:
-        return plain
     values: dict[str, list[str]] = {}
     for name, value in told:
         values.setdefault(name, []).append(value)
@@ -96,23 +115,21 @@ def origin_of(fields: Fields, trusted: Networks) -> Origin:
     return _agreed(one, other)
 
 
-def _plain(told: list[tuple[str, str]]) -> Origin | None:
-    """What one proxy tells that names an IPv4 address and writes no list, as nearly all do. None: more is told."""
-    values = dict(told)
-    address = values.pop(NAMES[0], "")
-    if len(values) + 1 != len(told) or "forwarded" in values or _PLAIN_IPV4.fullmatch(address) is None:
+def _plain(address: bytes, line: bytes | None) -> Origin | None:
+    """What one proxy tells that names an IPv4 address and maybe a scheme, as nearly all do. None: it tells more.
+
+    line: X-Forwarded-Proto; empty: there is none, None: there are several.
+    """
+    scheme = None if line is None else value_of(line)
+    if scheme not in _SCHEMES:
         return None
-    scheme = host = port = None
-    for name, value in values.items():
-        if "," in value or '"' in value:
-            return None
-        if name == NAMES[1]:
-            scheme = _scheme(value)
-        elif name == NAMES[2]:
-            host = _host(value)
-        else:
-            port = _port(value)
-    return Origin((address, 0), scheme, host, port)
+    text = address.decode("latin-1")
+    try:
+        inet_pton(AF_INET, text)  # which takes the one form that an address is written in
+    except (OSError, ValueError):
+        return None
+    # Without the named tuple's own constructor, which is Python code.
+    return tuple.__new__(Origin, ((text, 0), _SCHEMES[scheme], None, None))
 
 
 def _agreed(one: Origin, other: Origin) -> Origin:

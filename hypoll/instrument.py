@@ -9,7 +9,7 @@ Its laws:
 from __future__ import annotations
 
 from hypoll.http import RequestParser
-from hypoll.message import Deferred, Request, Response
+from hypoll.message import Request, Response
 from hypoll.observe import End, Hub, Record, Timeout
 from hypoll.phases import Phase
 from hypoll.shared import Shared
@@ -32,24 +32,21 @@ TIMEOUTS = {
 
 _END = b"\r\n\r\n"
 
+_KEPT = End.KEPT
+
 
 class Instruments:
     """What the instruments of one server have in common.
 
-    Has the times of each handler's call noted on its request.
-
-    named: whether each answer tells its request's id. naming: whether the id is wanted at all.
+    named: whether each answer tells its request's id.
     """
 
     def __init__(self, shared: Shared, hub: Hub) -> None:
         self.hub = hub
         self.named = shared.settings.request_id
-        self.naming = self.named or hub.naming
         self.loop = shared.loop
         self.clock = shared.loop.clock
         self._find = shared.application.pattern
-        self.answer = shared.answer
-        shared.answer = self._timed
         shared.instruments = self
 
     def pattern(self, request: Request) -> str:
@@ -58,14 +55,6 @@ class Instruments:
         if found is None and request.target:  # a refused one may have none
             found = self._find(request)
         return found or ""
-
-    def _timed(self, request: Request) -> Response | bytes | Deferred:
-        request.arrived = self.loop.now
-        request.called = self.clock()
-        try:
-            return self.answer(request)
-        finally:
-            request.returned = self.clock()
 
 
 class Instrument:
@@ -91,20 +80,27 @@ class Instrument:
         if self._end is None:
             self._end = end
 
+    def on_call(self, request: Request) -> None:
+        """A request's handler is about to be called."""
+        common = self._common
+        request.arrived = common.loop.now
+        request.called = common.clock()
+
     def plain(self, request: Request, answer: Response | bytes, head: bytes, body: bytes) -> bytes:
         """Note an answer that is whole; give what is to be sent of it."""
         common = self._common
-        record = Record()
-        if common.naming:
-            name = request._name or request.give_name()
-            if common.named:
-                head = b"%bX-Request-Id: %b\r\n\r\n" % (head[:-2], name)
+        request.returned = common.clock()
+        if common.named:
+            head = b"%bX-Request-Id: %b\r\n\r\n" % (head[:-2], request._name or request.give_name())
         piece = head + body
-        record.request = request
+        record = Record()
+        record.request, record.peer = request, request.peer
         if type(answer) is not bytes:
             record.response = answer  # type: ignore[assignment]
             record.status = answer.status  # type: ignore[union-attr]
-        record.size = len(piece)
+        record.route = request.route or common.pattern(request)
+        record.received = request.size
+        record.sent = len(piece)
         record.head = len(head)
         record.began = request.arrived if self._began is None else self._begun()
         self.records.append(record)
@@ -120,12 +116,16 @@ class Instrument:
         common, record = self._common, Record()
         if common.named:
             out[begin] = named(out[begin], name or (b"" if request is None else request.id.encode()))
-        record.request = request
+        arrived = 0.0
+        record.peer = self._parser.peer
+        if request is not None:
+            request.returned = common.clock()
+            record.request, record.received, arrived = request, request.size, request.arrived
+            record.route = request.route or common.pattern(request)
         record.response = response if isinstance(response, Response) else None
         record.status = int(out[begin][9:12])  # what is sent: a response that can't be is another's
-        record.size = sum(map(len, out[begin:]))
+        record.sent = sum(map(len, out[begin:]))
         record.head = out[begin].index(_END) + 4
-        arrived = 0.0 if request is None else request.arrived
         record.began = arrived or common.loop.now if self._began is None else self._begun()
         record.name = name
         self.records.append(record)
@@ -138,24 +138,18 @@ class Instrument:
     def tell(self, end: End, writer: Writer) -> None:
         """All that was encoded is sent, or will never be; the connection ends with the last of it, unless `KEPT`."""
         records, self.records = self.records, []
-        common, parser = self._common, self._parser
+        common = self._common
         now = common.clock()
-        waiting = sum(map(len, writer.buffers)) if writer.buffers else 0
         for record in records:
-            request = record.request
-            if request is None:
-                record.peer, record.received = parser.peer, parser.size
-            else:
-                record.received = request.size or parser.size  # of one that isn't whole: what came of it
-                record.peer = request.peer
-                record.route = request.route or common.pattern(request)
-                record.called, record.returned = request.called, request.returned
-            record.sent = record.size
             record.ended = now
-        last = records[-1]
-        last.sent = max(0, last.size + writer.pulled - waiting)
-        last.end = end
-        writer.pulled = 0
+            if not record.received:  # of a request that isn't whole: what came of it
+                request = record.request
+                record.received = (request is not None and request.size) or self._parser.size
+        if end is not _KEPT:
+            record.end = end
+        if writer.pulled or writer.buffers:
+            record.sent = max(0, record.sent + writer.pulled - sum(map(len, writer.buffers)))
+            writer.pulled = 0
         common.hub.on_exchanges(records)
 
     def tell_end(self, default: End, writer: Writer) -> None:
@@ -172,16 +166,14 @@ class Instrument:
         self._common.hub.on_timeout(Timeout.BODY)
         self.mark(End.TIMEOUT)
 
-    def on_returned(self, request: Request) -> None:
-        """A handler that worked elsewhere has come back."""
-        request.returned = self._common.clock()
-
     def close(self, busy: bool, draining: bool, given_up: Request | None, writer: Writer) -> None:
         """The connection is closed. given_up: the request whose answer nobody waits for any more."""
         end = self._end or (End.DRAIN if draining else End.ABORTED if busy else End.CLIENT)
         if given_up is not None and not self.records:
             record = Record()
-            record.request = given_up
+            record.request, record.peer = given_up, given_up.peer
+            record.route = given_up.route or self._common.pattern(given_up)
+            record.received = given_up.size
             record.status = GIVEN_UP
             record.began = given_up.called
             given_up.returned = self._common.clock()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 from hypoll import tracing
 from hypoll.networks import UNIX_CLIENT, Client
-from hypoll.tracing import given_id
+from hypoll.tracing import given_id, trace_id
 
 JSON = "application/json"
 
@@ -154,22 +154,24 @@ class Headers(Mapping[str, str]):
         return f"Headers({self.raw!r})"
 
 
-FIRST_NOTED = 16
-"""The first of the numbers in `NOTED`: less are the meanings of names to framing."""
+USER_AGENT, REFERER, REQUEST_ID, TRACEPARENT = 16, 17, 18, 19
+FORWARDED, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED_PORT = 20, 21, 22, 23, 24
 
 NOTED = {
-    name: number
-    for number, name in enumerate(
-        (
-            *("user-agent", "referer", "x-request-id", "traceparent", "forwarded"),
-            *("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port"),
-        ),
-        FIRST_NOTED,
-    )
+    "user-agent": USER_AGENT,
+    "referer": REFERER,
+    "x-request-id": REQUEST_ID,
+    "traceparent": TRACEPARENT,
+    "forwarded": FORWARDED,
+    "x-forwarded-for": FORWARDED_FOR,
+    "x-forwarded-proto": FORWARDED_PROTO,
+    "x-forwarded-host": FORWARDED_HOST,
+    "x-forwarded-port": FORWARDED_PORT,
 }
-"""Fields that logs, ids and the judgement of proxies ask for: for these the others needn't be taken apart."""
+"""The numbers of fields that logs, ids and the judgement of proxies ask for: for these the others needn't be taken
+apart. Less than 16 are the meanings of names to framing."""
 
-_NOTED_NAMES = list(NOTED)
+_NOTED_NAMES = {number: name for name, number in NOTED.items()}
 
 
 class Section:
@@ -194,13 +196,18 @@ class Section:
     origin: Origin | None = None
     """What proxies tell in it, once a trusted one's was asked for: see `hypoll.forwarded`."""
     _fields: tuple[tuple[str, str], ...] | None = None
-    noted: Mapping[int, bytes | None] = {}
-    """Lines of fields that the server itself asks for, by their number in `NOTED`; None: there are several."""
+    noted: dict[int, bytes | None]
+    """Lines of the fields of `NOTED` that are there, by their number, latin-1; None: there are several."""
     block = b""
     """The field lines as they came, each behind its CR LF, from which the fields are made when they are asked for."""
 
     def __init__(self, fields: tuple[tuple[str, str], ...] = ()) -> None:
         self._fields = fields
+        self.noted = {}
+        for name, value in fields:
+            number = NOTED.get(name)
+            if number is not None:
+                self.noted[number] = None if number in self.noted else f"{name}:{value}".encode("latin-1", "replace")
 
     @property
     def fields(self) -> tuple[tuple[str, str], ...]:
@@ -217,29 +224,26 @@ class Section:
 
     def pick(self, names: Collection[str]) -> list[tuple[str, str]]:
         """(name, value) of those of some fields, by their lower-case names, that are there. All are in `NOTED`."""
-        if self._fields is None:
-            found = []
-            for number, line in self.noted.items():
-                name = _NOTED_NAMES[number - FIRST_NOTED]
-                if name in names:
-                    if line is None:
-                        break
-                    found.append((name, line.partition(b":")[2].strip(b" \t").decode("latin-1")))
-            else:
-                return found
-        return [field for field in self.fields if field[0] in names]
+        found = []
+        for number, line in self.noted.items():
+            name = _NOTED_NAMES[number]
+            if name in names:
+                if line is None:
+                    return [field for field in self.fields if field[0] in names]
+                found.append((name, value_of(line).decode("latin-1")))
+        return found
 
-    def last(self, name: str) -> tuple[str | None, bool]:
-        """The last value of a field, by its lower-case name, and whether it is the only one. None: there is none."""
-        number = NOTED.get(name)
-        if self._fields is None and number is not None:
-            line = self.noted.get(number, b"")
-            if line:
-                return line.partition(b":")[2].strip(b" \t").decode("latin-1"), True
-            if line is not None:
-                return None, False
-        values = [value for key, value in self.fields if key == name]
-        return (values[-1] if values else None), len(values) == 1
+    def last(self, number: int) -> str | None:
+        """The last value of a field of `NOTED`, by its number; None: there is none."""
+        line = self.noted.get(number, b"")
+        if line:
+            return line.partition(b":")[2].strip(b" \t").decode("latin-1")
+        return [value for name, value in self.fields if name == _NOTED_NAMES[number]][-1] if line is None else None
+
+
+def value_of(line: bytes) -> bytes:
+    """The value of a field line."""
+    return line.partition(b":")[2].strip(b" \t")
 
 
 class HeadSection(Section):
@@ -450,7 +454,7 @@ class Request:
         The port is 0 where a proxy doesn't tell it. ("", 0) over a unix socket. ("unknown", 0) when trusted proxies
         name no address, hide it, or contradict each other: that is no client of this machine, and none of a network.
         """
-        return self._origin.client or self.peer.client
+        return (self.section.origin or self._origin).client or self.peer.client
 
     @property
     def scheme(self) -> str:
@@ -483,8 +487,14 @@ class Request:
 
     def give_name(self) -> bytes:
         """Find the id, as bytes, or make one. To be asked once, before it is known."""
-        given = given_id(self.section.last)
-        self._name = name = next(tracing.names) if given is None else given.encode()
+        noted = self.section.noted
+        name = None
+        if noted:
+            request_id, traceparent = noted.get(REQUEST_ID), noted.get(TRACEPARENT)
+            name = request_id and given_id(value_of(request_id))
+            if name is None and traceparent is not None:
+                name = trace_id(value_of(traceparent))
+        self._name = name = name or next(tracing.names)
         return name
 
     def __repr__(self) -> str:

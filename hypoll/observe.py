@@ -57,13 +57,11 @@ class Record:
     received: bytes of the request on the wire, head and body.
     sent: bytes of the answer on the wire, head and body, as far as they were sent.
     began: when its first byte came (of an idle connection: when the loop learnt of it).
-    called: when the handler was called; 0: it wasn't.
-    returned: when it returned.
-    ended: when the last byte was given to the kernel. All four are readings of the loop's clock, in seconds.
+    ended: when the last byte was given to the kernel. Both are readings of the loop's clock, in seconds, as
+    `called` and `returned`.
     end: why the connection ends with it.
     head: bytes of the answer's head; the rest of `sent` is its content, with the framing of chunks.
     name: the id of a refusal; empty: the request has it.
-    size: bytes of the answer that were encoded, all in all or but for its body in pieces.
     """
 
     request: Request | None = None
@@ -74,13 +72,20 @@ class Record:
     received = 0
     sent = 0
     began = 0.0
-    called = 0.0
-    returned = 0.0
     ended = 0.0
     end = End.KEPT
     head = 0
     name = b""
-    size = 0
+
+    @property
+    def called(self) -> float:
+        """When the handler was called; 0: it wasn't."""
+        return 0.0 if self.request is None else self.request.called
+
+    @property
+    def returned(self) -> float:
+        """When it returned."""
+        return 0.0 if self.request is None else self.request.returned
 
     @property
     def id(self) -> str:
@@ -111,12 +116,7 @@ class Gauges(NamedTuple):
 
 
 class Observer:
-    """Is told what happens. A subclass has those methods it wants; these do nothing.
-
-    naming: whether it asks for the id of each request.
-    """
-
-    naming = False
+    """Is told what happens. A subclass has those methods it wants; these do nothing."""
 
     def on_open(self) -> None:
         """Note that a connection was accepted."""
@@ -170,7 +170,6 @@ class Hub:
         self._on_exchanges = _telling(found, "on_exchanges")
         self._on_stop = _telling(found, "on_stop")
         self._call_soon = loop.call_soon
-        self.naming = any(observer.naming for observer in found)
         self._pending: list[Record] = []
 
     def on_exchanges(self, records: list[Record]) -> None:

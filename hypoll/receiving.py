@@ -36,6 +36,8 @@ def begin_body(connection: Connection) -> None:
     request, shared = connection.parser.incoming, connection.shared
     if request is not None and shared.streams(request):
         context = shared.context.copy()
+        if connection.instrument is not None:
+            connection.instrument.on_call(request)
         try:
             answer = context.run(shared.answer, request)
         except FAILURES as error:

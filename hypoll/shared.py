@@ -79,14 +79,11 @@ class Shared:
         """What `hypoll.instrument` keeps here, when the connections are observed."""
 
     def wrap(self, wrapper: Callable[[Answer], Answer]) -> None:
-        """Have each request answered by what `wrapper` makes of what answered it until now."""
-        where = self.instruments or self
-        where.answer = wrapper(where.answer)
+        """Wrap what answers requests: `answer = wrapper(answer)`."""
+        self.answer = wrapper(self.answer)
 
     def _abandon(self, ended: Any) -> None:
         """In a forked child: begin no further request of those that were received."""
         self.context = self.answer = ended
         # Those that the loop doesn't know of yet.
         let_go(*[connection.sock.fileno() for connection in self.connections if not connection.watched])
-        if self.instruments is not None:
-            self.instruments.answer = ended

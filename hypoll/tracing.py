@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import string
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 
 MAX_ID = 128
 """The most characters of a name that is taken over."""
 
-_ID = re.compile(rf"[A-Za-z0-9._~+/=:@-]{{1,{MAX_ID}}}")
-_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+_CHARACTERS = (string.ascii_letters + string.digits + "._~+/=:@-").encode()
+_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 
 _BLOCKS = 0x10000
 _DIGITS = [b"%02x" % number for number in range(0x100)]
@@ -64,28 +65,19 @@ def new_id() -> str:
     return next(names).decode()
 
 
-def given_id(last: Callable[[str], tuple[str | None, bool]]) -> str | None:
-    """The name a request's header fields give it; None when there is none.
-
-    last: `Section.last` of them.
-
-    X-Request-Id: up to 128 characters of letters, digits and `._~+/=:@-`. Else the trace-id of a `traceparent` (W3C
-    Trace Context, 3.2). A field that is malformed, or is there twice, names nothing.
-    """
-    identity, single = last("x-request-id")
-    if identity is not None and single and _ID.fullmatch(identity):
-        return identity
-    traceparent, single = last("traceparent")
-    return trace_id(traceparent) if traceparent is not None and single else None
+def given_id(value: bytes) -> bytes | None:
+    """The name that X-Request-Id gives: up to 128 letters, digits and `._~+/=:@-`; None when it is something else."""
+    # Nothing is left when what may be in it is taken out: half the time of a regular expression.
+    return value if 0 < len(value) <= MAX_ID and not value.translate(None, _CHARACTERS) else None
 
 
-def trace_id(traceparent: str) -> str | None:
-    """The trace-id of a `traceparent` field; None when the field isn't valid."""
+def trace_id(traceparent: bytes) -> bytes | None:
+    """The trace-id of a `traceparent` field (W3C Trace Context, 3.2); None when the field isn't valid."""
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None:
         return None
     version, trace, parent, more = match.groups()
     # ff is no version, 00 has nothing behind the flags, and zeros name nothing.
-    if version == "ff" or (version == "00" and more is not None) or not trace.strip("0") or not parent.strip("0"):
+    if version == b"ff" or (version == b"00" and more is not None) or not trace.strip(b"0") or not parent.strip(b"0"):
         return None
-    return trace
+    return bytes(trace)

@@ -13,8 +13,11 @@ NAMES = (
 
 
 def a_record(*values: Any, **named: Any) -> Record:
-    """A record with these fields, in the order of `NAMES` or by name."""
+    """A record with these fields, in the order of `NAMES` or by name. The request has the times of its handler."""
     record = Record()
     for name, value in (dict(zip(NAMES, values, strict=False)) | named).items():
-        setattr(record, name, value)
+        if name not in ("called", "returned"):
+            setattr(record, name, value)
+        elif record.request is not None:
+            setattr(record.request, name, value)
     return record

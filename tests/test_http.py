@@ -13,7 +13,7 @@ from hypoll import http
 from hypoll.chunked import CHUNKS_PER_STEP
 from hypoll.http import HTTPError, Known, Peer, PeerError, Request, RequestParser, State
 from hypoll.known import WORD_SIZE, WORDS
-from hypoll.message import HeadSection
+from hypoll.message import NOTED, HeadSection
 from hypoll.settings import Settings
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -137,6 +137,8 @@ STRAIGHT = {
     "tabs": b"GET / HTTP/1.1\r\nHost:\th\t\r\nA:\tb\t\r\nB:\r\n\r\n",
     "repeated": b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\na: c\r\nCookie: d\r\n\r\n",
     "latin-1": b"GET / HTTP/1.1\r\nHost: h\r\nA: \xe4\xff\r\n\r\n",
+    "noted": b"GET / HTTP/1.1\r\nHost: h\r\nUSER-AGENT:\t\xe4 b \r\nReferer:\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n",
+    "noted twice": b"GET / HTTP/1.1\r\nHost: h\r\nUser-Agent: a\r\nuser-agent: b\r\nTraceparent: c\r\n\r\n",
 }
 ODD = {
     "1.0": b"GET / HTTP/1.0\r\nHost: h\r\n\r\n",
@@ -198,8 +200,9 @@ def test_byte_by_byte_it_is_the_same(parser: RequestParser, name: str) -> None:
     assert slow.headers.raw == straight.headers.raw
     for what in ("host", "length", "close", "bodiless", "chunked"):
         assert getattr(slow.section, what) == getattr(straight.section, what), what
-    for field in ("host", "a", "cookie", "nothing"):
-        assert slow.section.last(field) == straight.section.last(field)
+    assert slow.section.noted.keys() == straight.section.noted.keys()
+    for number in NOTED.values():
+        assert slow.section.last(number) == straight.section.last(number)
 
 
 def test_a_section_is_compared_with_the_connection_s_last_one(parser: RequestParser) -> None:
