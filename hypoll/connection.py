@@ -12,7 +12,7 @@ Its laws:
   and logged where it is called.
 - While output waits for the peer, or a request for its handler, nothing is read and no request handled: the peer's own
   pace is the limit. Only what a `stream=True` handler asks for is read.
-- One phase at a time; its deadline, status and reason stand in `RULES`. `enter` is the one place that changes it.
+- One phase at a time; its deadline, status and reason stand in `Phase`. `enter` is the one place that changes it.
 - Every refusal goes through `refuse`; every end through `close`, and nothing leads out of CLOSED.
 """
 
@@ -24,17 +24,15 @@ import socket
 from collections.abc import Callable, Iterable
 from contextvars import Context
 
-from hypoll.answers import failure, unsendable
-from hypoll.bodies import log_cut
+from hypoll.answers import failure
 from hypoll.encode import CLOSE, HEADS, UNPARSED, json_head, plain_head
-from hypoll.ending import LINGER_IN_DRAIN, begin_to_linger, cut, end_idle, end_stream, finish, on_rule, read_away
+from hypoll.ending import LINGER_IN_DRAIN, begin_to_linger, cut, end_idle, end_stream, finish, read_away, time_out
 from hypoll.exchange import Exchange, PlainExchange
 from hypoll.forks import keep_out
 from hypoll.http import (
     FAILURES,
     Deferred,
     HTTPError,
-    Kind,
     Peer,
     PeerError,
     Request,
@@ -48,10 +46,9 @@ from hypoll.http import (
 )
 from hypoll.instrument import Instrument
 from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, has_forked
-from hypoll.message import json_response
 from hypoll.observe import End
 from hypoll.output import PeerGone, receive, reset
-from hypoll.phases import NEVER, PHASES, RULES, Phase
+from hypoll.phases import PHASES, Phase
 from hypoll.receiving import (
     begin_body,
     doubt,
@@ -67,7 +64,7 @@ from hypoll.receiving import (
     takes_in,
     unskipped,
 )
-from hypoll.sending import send_file, send_last, source_of
+from hypoll.sending import put, send_last, source_of
 from hypoll.shared import BODY_READ_SIZE, READ_SIZE, READS_PER_TURN, Shared
 from hypoll.tls import TLSSocket, reason_of
 from hypoll.tracing import new_id
@@ -193,7 +190,7 @@ class Connection:
         if isinstance(error, HTTPError):
             self.refuse(error)
         elif isinstance(error, BodyError):
-            self._on_body_error(error)
+            cut(self, error)
         elif isinstance(error, PeerError):
             self.guard(begin_to_linger, self)  # it speaks something else; what was answered before that is still its
         elif gone:
@@ -202,24 +199,12 @@ class Connection:
             self.close()
             log.error("a connection failed", exc_info=error)
 
-    def _on_body_error(self, error: BodyError) -> None:
-        """A body has failed: only the missing end can tell the client."""
-        if error.__cause__ is not None:
-            log_cut(error.__cause__)
-        error.__traceback__ = error.__cause__ = None
-        cut(self)
-
     def guard(self, step: Callable[..., object], *args: object) -> None:
         """Take a step that no edge is the reason of, and close when it fails, as `on_events` does."""
         try:
             step(*args)
         except Exception as error:
             self._on_failure(error)
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a request is being received, handled or answered."""
-        return Phase.HEAD <= self.phase <= Phase.FINISHING
 
     # turns and phases
 
@@ -256,7 +241,7 @@ class Connection:
             writer.beat()
             self._drive_on()
         else:
-            on_rule(self, RULES.get(self.phase))
+            time_out(self)
 
     def extend(self, seconds: float) -> None:
         """Let the peer have so many seconds more, in which the server didn't run."""
@@ -376,7 +361,7 @@ class Connection:
         if self.planned and events and not half_closes:
             # It had its turn: a peer that makes edges must not get one more for each. A half-close comes only once.
             return
-        if self.phase < _WAITING:
+        if self.phase.takes_input:
             self.pump()
         elif self.phase is Phase.LINGERING:
             read_away(self)
@@ -403,7 +388,7 @@ class Connection:
         """Receive, handle and answer until drained, blocked on output, or out of turn."""
         parser = self.parser
         for _ in READS_PER_TURN:
-            if self.phase >= _WAITING:
+            if not self.phase.takes_input:
                 return
             if parser.pending:
                 self.answer(unskipped(self, parser.next()))
@@ -437,7 +422,7 @@ class Connection:
         # A short read has drained the socket (epoll(7)). But an end that was told already brings no further edge.
         self.readable = len(data) == size or self.half_closed
 
-    def answer(  # noqa: C901 - the straight way
+    def answer(  # noqa: C901 - a request's way, as one page
         self,
         request: Request | None,
         answer: Response | bytes | Deferred | None = None,
@@ -450,7 +435,7 @@ class Connection:
         if request is None:
             self._await_more()
             return
-        shared, parser, instrument = self.shared, self.parser, self.instrument
+        shared, parser = self.shared, self.parser
         out: list[bytes] = []
         rest = None
         room = shared.settings.max_output
@@ -459,35 +444,18 @@ class Connection:
                 if context is None:
                     context = shared.context.copy()
                 if answer is None:
-                    if instrument is not None:
-                        instrument.on_call(request)
-                    try:
-                        answer = context.run(shared.answer, request)
-                    except FAILURES as error:
-                        answer = failure(request, error)
-                head, begin = None, len(out)
-                if request.plain and not shared.draining:
-                    if type(answer) is bytes:
-                        body = answer
-                        head = _heads.get(len(body)) or json_head(len(body))
-                    elif type(answer) is Response:
-                        head, body = plain_head(answer), answer.body  # type: ignore[assignment]
-                if head is not None:
-                    out.append(head + body if instrument is None else instrument.plain(request, answer, head, body))  # type: ignore[arg-type]
-                elif isinstance(answer, Deferred):
-                    if self._hand_over(request, answer, context, alone=not out):
-                        return
-                    break  # it begins when the answers before its are sent
-                elif request.plain and not out and not parser.pending and send_file(self, request, answer, context):
-                    return
+                    answer = self.ask(request, context)
+                piece = self._whole(request, answer) if request.plain and not shared.draining else None
+                if piece is not None:
+                    out.append(piece)
+                    room -= len(piece)
                 else:
-                    rest = context.run(self.encode, out, request, answer, Kind.INLINE)
-                    if rest is not None:
-                        break
-                if not parser.pending:
-                    break
-                room -= sum(map(len, out[begin:]))
-                if room <= 0 or len(out) >= PIECES_PER_SEND:
+                    begin = len(out)
+                    rest = put(self, out, request, answer, context)
+                    if rest is not None or len(out) == begin:
+                        break  # more of it comes, and nothing behind it before that
+                    room -= sum(map(len, out[begin:]))
+                if not parser.pending or room <= 0 or len(out) >= PIECES_PER_SEND:
                     break
                 answer = context = None
                 request = parser.next()
@@ -496,25 +464,35 @@ class Connection:
             return
         except PeerError:
             rest = Rest(None, close=True)
-        if len(out) != 1 or rest is not None or self.exchange is not None or self.writer.buffers:
-            if rest is not CLOSE or len(out) != 1 or not send_last(self, out[0]):
-                self.deliver(out, rest, context)
-        elif self._send(out[0]) and (parser.state or self.writer.end or self.writer.heartbeat):
-            self._go_on()
+        if len(out) == 1 and rest is None and self.exchange is None and not self.writer.buffers:
+            if self._send(out[0]) and (parser.state or self.writer.end or self.writer.heartbeat):
+                self._go_on()
+        elif rest is CLOSE and len(out) == 1 and send_last(self, out[0]):
+            pass
+        elif out or rest is not None or (self.exchange is not None and not self.exchange.started):
+            self.deliver(out, rest, context)
 
-    def _hand_over(self, request: Request, deferred: Deferred, context: Context, *, alone: bool) -> bool:
-        """Have a request handled elsewhere. Whether it has begun: nothing is to be done before it, or `alone`."""
-        shared = self.shared
-        if not (alone and request.plain) or shared.draining or self.parser.pending or self.half_closed:
-            self.exchange = Exchange(self, shared, request, deferred, context)
-            return False
-        # What `start` does, without its calls.
-        self.exchange = exchange = PlainExchange()
-        exchange.connection, exchange.means, exchange.context = self, shared, context
-        exchange.request, exchange.deferred = request, deferred
-        self.phase, self.deadline = _WAITING, NEVER
-        exchange.start()
-        return True
+    def ask(self, request: Request, context: Context) -> Response | bytes | Deferred:
+        """What the application answers."""
+        if self.instrument is not None:
+            self.instrument.on_call(request)
+        try:
+            return context.run(self.shared.answer, request)
+        except FAILURES as error:
+            return failure(request, error)
+
+    def _whole(self, request: Request, answer: Response | bytes | Deferred) -> bytes | None:
+        """All of an answer, head and body, if nothing is special about it but maybe its status."""
+        if type(answer) is bytes:
+            head: bytes | None = _heads.get(len(answer)) or json_head(len(answer))
+            body = answer
+        elif type(answer) is Response:
+            head, body = plain_head(answer), answer.body  # type: ignore[assignment]
+        else:
+            return None
+        if head is None:
+            return None
+        return head + body if self.instrument is None else self.instrument.plain(request, answer, head, body)
 
     def _send(self, answer: bytes) -> bool:
         """Send a whole answer to a connection that then is idle. False: the kernel is full, what is left waits."""
@@ -533,26 +511,6 @@ class Connection:
         self.phase = _IDLE
         self.deadline = self.shared.loop.now + self.shared.keep_alive
         return True
-
-    def encode(self, out: list[bytes], request: Request, response: Response | bytes, kind: Kind) -> Rest | None:
-        """Encode a response; one that can't be sent becomes 500 to the client, its reason goes to the log."""
-        begin, closing = len(out), self.shared.draining
-        if isinstance(response, bytes):
-            response = json_response(response)
-        try:
-            rest = encode(out, response, request, closing)
-            if rest is not None and rest.async_stream is not None and kind is not Kind.ASYNC:
-                raise TypeError("a body that is an async iterator needs an async def handler")
-        except KeyboardInterrupt:
-            raise
-        except FAILURES as error:
-            # ValueError and TypeError are encode's; a body's or a mapping's own code may raise anything.
-            del out[begin:]
-            rest = encode(out, unsendable(request, response, error), request, closing)
-        if self.instrument is not None:
-            self.writer.pulled = 0
-            self.instrument.note(request, response, out, begin)
-        return rest
 
     def _await_more(self) -> None:
         """A request is incomplete: its phase runs."""
@@ -576,21 +534,17 @@ class Connection:
 
     def respond(self, answer: Response | bytes) -> None:
         """Send the answer of a handler that worked elsewhere. A connection that fails at it is closed."""
-        exchange, instrument = self.exchange, self.instrument
+        exchange = self.exchange
         try:
             assert exchange is not None
-            head = None
+            piece = None
             if type(exchange) is PlainExchange and not (self.readable or self.writer.buffers or self.shared.draining):
-                if type(answer) is bytes:
-                    head, body = _heads.get(len(answer)) or json_head(len(answer)), answer
-                else:
-                    head, body = plain_head(answer), answer.body  # type: ignore[arg-type, union-attr, assignment]
-            if head is None:
+                piece = self._whole(exchange.request, answer)
+            if piece is None:
                 respond_with_care(self, exchange, answer)
-                return
-            payload = head + body if instrument is None else instrument.plain(exchange.request, answer, head, body)
-            exchange.connection = self.exchange = None
-            self._send(payload)
+            else:
+                exchange.connection = self.exchange = None
+                self._send(piece)
         except Exception as error:
             self._on_failure(error)
 
@@ -649,7 +603,7 @@ class Connection:
     def _drive_on(self) -> None:
         """`drive` where no edge is the reason; requests behind this answer have their turn."""
         self.guard(self.drive)
-        if self.phase < _WAITING and (self.readable or self.parser.pending):
+        if self.phase.takes_input and (self.readable or self.parser.pending):
             self.come_back()
 
     def _on_sent(self) -> None:

@@ -8,12 +8,14 @@ import struct
 import termios
 from typing import TYPE_CHECKING
 
+from hypoll.bodies import log_cut
 from hypoll.encode import COPY_LIMIT
 from hypoll.http import State
 from hypoll.observe import End
 from hypoll.output import PeerGone, reset
-from hypoll.phases import LINGER_PAUSE, Phase, Rule
+from hypoll.phases import LINGER_PAUSE, Phase
 from hypoll.shared import READS_PER_TURN
+from hypoll.writer import BodyError
 
 if TYPE_CHECKING:
     from hypoll.connection import Connection
@@ -28,8 +30,11 @@ MAX_LINGERING = 256
 """Connections whose input is read away at once; then the oldest is closed."""
 
 
-def cut(connection: Connection) -> None:
-    """End the connection where the answer under way has no end."""
+def cut(connection: Connection, error: BodyError) -> None:
+    """A body has failed: end the connection where its answer has no end, which alone can tell the client."""
+    if error.__cause__ is not None:
+        log_cut(error.__cause__)
+    error.__traceback__ = error.__cause__ = None
     if connection.instrument is not None and connection.instrument.records:
         connection.instrument.tell_end(End.FAILED, connection.writer)
     exchange, connection.exchange = connection.exchange, None
@@ -43,12 +48,12 @@ def cut(connection: Connection) -> None:
     connection.guard(begin_to_linger, connection)
 
 
-def on_rule(connection: Connection, rule: Rule | None) -> None:
+def time_out(connection: Connection) -> None:
     """A phase has lasted too long: refuse, or close."""
     if connection.instrument is not None:
         connection.instrument.on_deadline(connection.phase)
-    if rule is not None and rule.refusal is not None:
-        connection.refuse(rule.refusal)
+    if connection.phase.refusal is not None:
+        connection.refuse(connection.phase.refusal)
         return
     if connection.writer.unfinished:
         # After a FIN the kernel would keep what the peer doesn't take, megabytes, and probe for minutes.

@@ -147,6 +147,24 @@ class Loop:
     `now` is the clock's reading at the start of the present turn: coarse time that costs an attribute read.
     """
 
+    lag = 0.0
+    """Seconds by which the last tick came late."""
+    stopping = False
+    """Whether `stop` was asked for and `run` has not returned."""
+    on_work: Callable[[], object] | None = None
+    """Called outside of a turn when one has become due sooner: who drives the loop by `poll_once` plans by it."""
+    on_busy: Callable[[], object] | None = None
+    """Called before the events of a turn are: who watches the loop sets it to be woken, and takes it back then."""
+    _paused = 0.0
+    """Seconds that were lost since the last tick."""
+    _dispatching = False
+    _has_dispatched = False
+    _turning = False
+    _closed = False
+    _wakeup_sent = False
+    _ended: Any = None
+    """Called for whatever comes back to a loop that a forked child has abandoned."""
+
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, cpu: Callable[[], float] = time.thread_time
     ) -> None:
@@ -158,7 +176,6 @@ class Loop:
         self._callbacks: list[EventCallback | None] = [None] * 64
         self._freed: list[int] = []
         self._late: dict[int, EventCallback] = {}
-        self._dispatching = False
         self._ready: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self._timers: list[Timer] = []
         self._order = itertools.count()
@@ -170,24 +187,10 @@ class Loop:
         self._timed_at = self.now
         """When the timers were last run, by the clock, and what the thread had computed by then."""
         self._computed = cpu()
-        self._has_dispatched = False
-        self._paused = 0.0
-        """Seconds that were lost since the last tick."""
         self._next_tick = self.now + TICK
-        self.lag = 0.0
-        """Seconds by which the last tick came late."""
         self.wake_at = self.now
         """When a timer or a tick is due, by `time`; infinity when none is planned."""
-        self.stopping = False
-        """Whether `stop` was asked for and `run` has not returned."""
-        self.on_work: Callable[[], object] | None = None
-        """Called outside of a turn when one has become due sooner: who drives the loop by `poll_once` plans by it."""
-        self.on_busy: Callable[[], object] | None = None
-        """Called before the events of a turn are: who watches the loop sets it to be woken, and takes it back then."""
-        self._turning = False
-        self._closed = False
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._wakeup_sent = False
         # Held by who writes to the eventfd, so that none writes to a stranger's descriptor of its number after close.
         # Reentrant: a signal handler may call while its own thread is in there.
         self._wakeup_lock = threading.RLock()
@@ -195,8 +198,6 @@ class Loop:
         self.register(self._wakeup, self._on_wakeup, IN)
         self._signals = _Signals(self)
         self._abandon_callbacks: list[Callable[[Any], object]] = []
-        self._ended: Any = None
-        """Called for whatever comes back to a loop that a forked child has abandoned."""
         _loops.add(self)
         self._plan_wake()
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hypoll.answers import failure
 from hypoll.encode import CONTINUE
 from hypoll.exchange import Exchange, too_slow
 from hypoll.held import Held
-from hypoll.http import FAILURES, ClientDisconnect, Deferred, HTTPError, Request, State, no_room
+from hypoll.http import ClientDisconnect, Deferred, HTTPError, Request, State, no_room
 from hypoll.output import receive
 from hypoll.phases import NEVER, Phase
 from hypoll.shared import READ_SIZE, READS_PER_TURN
@@ -36,12 +35,7 @@ def begin_body(connection: Connection) -> None:
     request, shared = connection.parser.incoming, connection.shared
     if request is not None and shared.streams(request):
         context = shared.context.copy()
-        if connection.instrument is not None:
-            connection.instrument.on_call(request)
-        try:
-            answer = context.run(shared.answer, request)
-        except FAILURES as error:
-            answer = failure(request, error)
+        answer = connection.ask(request, context)
         if isinstance(answer, Deferred):
             start(connection, Exchange(connection, shared, request, answer, context))
             return

@@ -1,4 +1,4 @@
-"""Ways out of their own: a file in two system calls, and where the pieces of a body come from."""
+"""Answers about which something is special: what is sent of them at once, and where the rest will come from."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import socket
 from contextvars import Context
 from typing import TYPE_CHECKING
 
+from hypoll.answers import unsendable
 from hypoll.bodies import FileSource, InlineSource, Source, TaskSource
 from hypoll.encode import COPY_LIMIT, encode_file, file_head
+from hypoll.exchange import Exchange, PlainExchange
 from hypoll.files import File, OpenFile, Slice
-from hypoll.http import Deferred, Request, Response, Rest, State
+from hypoll.http import FAILURES, Deferred, Kind, Request, Response, Rest, State, encode
+from hypoll.message import json_response
 from hypoll.observe import End
 from hypoll.output import SEND_SIZE, PeerGone
-from hypoll.phases import Phase
+from hypoll.phases import NEVER, Phase
 
 if TYPE_CHECKING:
     from hypoll.connection import Connection
@@ -99,3 +102,51 @@ def send_file(
     else:
         connection.drive()
     return True
+
+
+def put(
+    connection: Connection, out: list[bytes], request: Request, answer: Response | bytes | Deferred, context: Context
+) -> Rest | None:
+    """Put what is to be sent of an answer that is special; give what remains of it.
+
+    Nothing is put where the request is handled elsewhere, or a file was sent.
+    """
+    alone = request.plain and not out and not connection.parser.pending
+    if not isinstance(answer, Deferred):
+        if alone and send_file(connection, request, answer, context):
+            return None
+        return context.run(encode_or_fail, connection, out, request, answer, Kind.INLINE)
+    shared = connection.shared
+    if not alone or shared.draining or connection.half_closed:
+        connection.exchange = Exchange(connection, shared, request, answer, context)
+        return None  # it begins when the answers before its are sent
+    # What `start` does, without its calls.
+    connection.exchange = exchange = PlainExchange()
+    exchange.connection, exchange.means, exchange.context = connection, shared, context
+    exchange.request, exchange.deferred = request, answer
+    connection.phase, connection.deadline = Phase.WAITING, NEVER
+    exchange.start()
+    return None
+
+
+def encode_or_fail(
+    connection: Connection, out: list[bytes], request: Request, response: Response | bytes, kind: Kind
+) -> Rest | None:
+    """Encode a response; one that can't be sent becomes 500 to the client, its reason goes to the log."""
+    begin, closing = len(out), connection.shared.draining
+    if isinstance(response, bytes):
+        response = json_response(response)
+    try:
+        rest = encode(out, response, request, closing)
+        if rest is not None and rest.async_stream is not None and kind is not Kind.ASYNC:
+            raise TypeError("a body that is an async iterator needs an async def handler")
+    except KeyboardInterrupt:
+        raise
+    except FAILURES as error:
+        # ValueError and TypeError are encode's; a body's or a mapping's own code may raise anything.
+        del out[begin:]
+        rest = encode(out, unsendable(request, response, error), request, closing)
+    if connection.instrument is not None:
+        connection.writer.pulled = 0
+        connection.instrument.note(request, response, out, begin)
+    return rest

@@ -234,6 +234,16 @@ class Server:
     on_stopped: called once when the last connection of a drain is gone, or on `stop`.
     """
 
+    status = Status.STOPPED
+    _giving_up: Timer | None = None
+    _idle_time = 0.0
+    _accepts_on = False
+    """Whether a drain goes on accepting, as long as it waits for idle connections."""
+    _hooks = 0
+    """`on_drain` hooks under way."""
+    _limit = 0
+    _refusals = 0
+
     def __init__(
         self,
         application: Application,
@@ -251,7 +261,6 @@ class Server:
         self.application = application = adapted(application)
         self.settings = settings
         self.loop = loop
-        self.status = Status.STOPPED
         self.tasks = tasks
         self.shared = Shared(loop, application, settings, tasks)
         self.shared.on_close = self._on_close
@@ -276,14 +285,6 @@ class Server:
         self._owned = own
         self._on_stopped = on_stopped
         self._paths: list[str] = []
-        self._giving_up: Timer | None = None
-        self._idle_time = 0.0
-        self._accepts_on = False
-        """Whether a drain goes on accepting, as long as it waits for idle connections."""
-        self._hooks = 0
-        """`on_drain` hooks under way."""
-        self._limit = 0
-        self._refusals = 0
         # Refused as one too many, and not gone yet: they take no place from those that come when others have left.
         self._refused: set[Connection] = set()
 
@@ -436,7 +437,7 @@ class Server:
     def _describe_work(self) -> str:
         """What is under way, in words; empty: nothing."""
         streams = sum(connection.writer.source is not None for connection in self.connections)
-        requests = sum(connection.is_busy for connection in self.connections) - streams
+        requests = sum(connection.phase.busy for connection in self.connections) - streams
         tasks = 0 if self.tasks is None else len(self.tasks)
         # What runs on threads and in tasks for connections is counted with them.
         exchanges = sum(connection.exchange is not None for connection in self.connections)

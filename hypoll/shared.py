@@ -12,7 +12,7 @@ from hypoll.held import BodyMemory
 from hypoll.http import Known
 from hypoll.loop import Loop, let_go
 from hypoll.message import Drain, Request
-from hypoll.phases import LINGER_PAUSE, NEVER, RULES, Phase
+from hypoll.phases import LINGER_PAUSE, NEVER, Phase
 from hypoll.settings import Settings
 from hypoll.spool import SpoolSpace
 from hypoll.tasks import Tasks
@@ -64,7 +64,7 @@ class Shared:
         self.drain = Drain()
         """What requests are told of `draining`, which is also set where no connection is kept."""
         self.keep_alive = settings.keep_alive or settings.header_timeout
-        self.seconds = {phase: getattr(settings, rule.setting) for phase, rule in RULES.items()}
+        self.seconds = {phase: getattr(settings, phase.setting) for phase in Phase if phase.setting is not None}
         self.seconds[Phase.NEW] = self.seconds[Phase.IDLE] = self.keep_alive
         self.seconds |= {Phase.LINGERING: LINGER_PAUSE, Phase.WAITING: NEVER}
         self.known = Known(settings)

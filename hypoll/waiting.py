@@ -10,6 +10,7 @@ from hypoll.loop import ERR, HUP, RDHUP
 from hypoll.output import PeerGone
 from hypoll.phases import Phase
 from hypoll.receiving import lacks_body
+from hypoll.sending import encode_or_fail
 
 if TYPE_CHECKING:
     from hypoll.connection import Connection
@@ -25,7 +26,7 @@ def respond_with_care(connection: Connection, exchange: Exchange, answer: Respon
     out: list[bytes] = []
     # A copy: the handler's thread, or the step of its task that sends this, may still be in the context itself.
     context = exchange.context.copy()
-    rest = context.run(connection.encode, out, exchange.request, answer, exchange.deferred.kind)
+    rest = context.run(encode_or_fail, connection, out, exchange.request, answer, exchange.deferred.kind)
     if rest is None and lacks_body(connection, exchange):
         rest = Rest(None, close=True)
     connection.deliver(out, rest, context)

@@ -44,6 +44,8 @@ BIG = 900_000
 PIECE = 10_000
 WALKS, STEPS = 60, 30
 
+ENDING = (Phase.FINISHING, Phase.LINGERING, Phase.CLOSED)
+
 TURNS = 3_000
 """Turns a step may take: more is spinning."""
 
@@ -245,8 +247,8 @@ class ConnectionMachine(RuleBasedStateMachine):
         else:
             raise AssertionError("the loop spins")
         phase = self.connection.phase
-        situation = ("ending", 0) if phase > Phase.SENDING else ("blocked", 0)
-        if phase < Phase.SENDING:
+        situation = ("ending", 0) if phase in ENDING else ("blocked", 0)
+        if phase is not Phase.SENDING and phase not in ENDING:
             situation = self.place()
         if situation != self.situation:
             self.situation = situation
@@ -263,9 +265,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         self.settle()
         if phase is Phase.CLOSED:
             return
-        ended = (
-            self.connection.phase > Phase.SENDING if kind in ("head", "body") else self.connection.phase is Phase.CLOSED
-        )
+        ended = self.connection.phase in ENDING if kind in ("head", "body") else self.connection.phase is Phase.CLOSED
         assert not (ended and early and kind != "ending"), f"{kind} was cut before its time"
         assert ended or not late, f"{kind} was not cut in time"
         if ended and not self.over:
