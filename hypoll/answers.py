@@ -33,27 +33,29 @@ def failure(request: Request, error: BaseException) -> Response:
         return problem(HTTPError(400, "the connection ended before the request did"), request.id)
     if isinstance(error, KeyboardInterrupt):
         raise error
-    where, name = f"{request.method} {request.raw_path}", request.id
-    log.error("%s failed, request %s", where, name, exc_info=error, extra={"request_id": name})
-    error.__traceback__ = None  # as above
-    return problem(_fault(error, "the server failed to answer; the log has the reason under this id"), name)
+    return server_error(request, error)
 
 
 def unsendable(request: Request, response: Response | bytes, error: BaseException) -> Response:
     """What the client is told where an answer can't be sent as it is: 503 where that will pass, else 500. Logged."""
     if isinstance(response, Response):
         close_body(response.body)
+    return server_error(request, error, ": the response can't be sent", "the response could not be sent")
+
+
+def server_error(
+    request: Request, error: BaseException, what: str = " failed", detail: str = "the server failed to answer"
+) -> Response:
+    """Log what has gone wrong with a request, and give what the client is told: the one place that makes a 500.
+
+    503 of an error that says that the system has too little of something, which will pass.
+    """
     where, name = f"{request.method} {request.raw_path}", request.id
-    log.error("%s: the response can't be sent, request %s", where, name, exc_info=error, extra={"request_id": name})
+    log.error("%s%s, request %s", where, what, name, exc_info=error, extra={"request_id": name})
     error.__traceback__ = None  # an application's constant would keep what it was raised in
-    return problem(_fault(error, "the response could not be sent; the log has the reason under this id"), name)
-
-
-def _fault(error: BaseException, detail: str) -> HTTPError:
-    """What the client is told of an error that the log has: 503 where it will pass."""
     if isinstance(error, OSError) and error.errno in EXHAUSTED:
-        return HTTPError(503, "the server is out of resources: try again later", {"Retry-After": "1"})
-    return HTTPError(500, detail)
+        return problem(HTTPError(503, "the server is out of resources: try again later", {"Retry-After": "1"}), name)
+    return problem(HTTPError(500, detail + "; the log has the reason under this id"), name)
 
 
 def close_body(body: Any) -> None:
@@ -99,11 +101,16 @@ def to_response(result: Any) -> Response:
 
 
 def _opened(response: Response) -> Response:
-    """The response with its file open. A new one: the handler's may be a constant of its application."""
+    """The response with its file open."""
     file: Any = response.body
-    opened = Response(file.open(), response.status, response.headers, response.content_type)
-    opened.reason = response.reason
-    return opened
+    return with_body(response, file.open())
+
+
+def with_body(response: Response, body: Any) -> Response:
+    """The response with another body. A new one: the handler's may be a constant of its application."""
+    other = Response(body, response.status, response.headers, response.content_type)
+    other.reason = response.reason
+    return other
 
 
 def _from_tuple(result: tuple[Any, ...]) -> Response:

@@ -15,14 +15,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import logging
 from collections.abc import AsyncIterable, Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orjson import dumps
 
-from hypoll.answers import close_body
+from hypoll.answers import close_body, server_error, with_body
 from hypoll.bodies import TaskSource, log_cut
 from hypoll.encode import CONTENTLESS, framer_of
 from hypoll.files import File, OpenFile, Slice
@@ -56,8 +55,6 @@ _LIFELESS = (bytes, str, bytearray, memoryview, File, OpenFile, Slice)
 
 # A plain name: an Enum's attribute costs the hot path two look-ups more.
 _THREADED = Kind.THREADED
-
-log = logging.getLogger("hypoll.error")
 
 
 class Means(Protocol):
@@ -224,7 +221,7 @@ class Exchange(Job):
         Raises `HTTPError` 503 when too many threads stream, `ValueError` or `TypeError` for a head that can't be sent.
         """
         means, job = self.means, self._lease or self
-        response = _with_body(response, response.body)
+        response = with_body(response, response.body)
         response.headers = [*pairs(response.headers)]  # once: a mapping may be of the application's own making
         framer = framer_of(response, self.request)
         stream = ThreadStream(job, means.threads, means.spool, framer)
@@ -234,7 +231,7 @@ class Exchange(Job):
         if not means.threads.begin_stream(job):
             raise busy()
         self._stream = stream
-        self.send(_with_body(response, stream))
+        self.send(with_body(response, stream))
         return stream
 
     @contextlib.contextmanager
@@ -255,7 +252,7 @@ class Exchange(Job):
             return response  # which can't be sent: told where the others are
         if self.connection is None or self.request.method == "HEAD" or response.status in CONTENTLESS:
             close_body(body)
-            return _with_body(response, iter(()))
+            return with_body(response, iter(()))
         try:
             stream = self.start_stream(response)
         except BaseException:
@@ -392,10 +389,7 @@ class Exchange(Job):
     def _escaped(self, error: BaseException) -> Response:
         """Answer what came out of a handler and is no failure that its application answers."""
         keep_out(error)
-        request = self.request
-        where, name = f"{request.method} {request.raw_path}", request.id
-        log.error("%s failed, request %s", where, name, exc_info=error, extra={"request_id": name})
-        return problem(HTTPError(500, "the server failed to answer; the log has the reason under this id"), name)
+        return server_error(self.request, error)
 
     # the body, as it comes
 
@@ -506,10 +500,3 @@ def busy() -> HTTPError:
 def _has_code(answer: Response | bytes) -> bool:
     """Whether the body runs code of the application."""
     return not isinstance(answer, bytes) and not isinstance(answer.body, _LIFELESS)
-
-
-def _with_body(response: Response, body: Any) -> Response:
-    """The response with another body. A new one: the handler's may be a constant of its application."""
-    other = Response(body, response.status, response.headers, response.content_type)
-    other.reason = response.reason
-    return other

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import httptools
 
+from hypoll.bounded import Bounded
 from hypoll.head import check_host
 from hypoll.message import NOTED, HTTPError
 from hypoll.settings import Settings
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-WORDS = 1024
-"""Words of one vocabulary, of at most `WORD_SIZE` bytes each."""
-
-WORD_SIZE = 128
 
 HOST, LENGTH, CONNECTION, OTHER = 1, 2, 3, 4
 """What a field's name means to framing; 0: nothing. `OTHER`: so much that the head is to be judged with care. What is
@@ -33,25 +23,6 @@ _MEANINGS = {
     b"upgrade": OTHER,
     **{name.encode(): number for name, number in NOTED.items()},
 }
-
-
-class Bounded(dict[K, V]):
-    """What `make` gives of each key, remembered. With `limit` keys all are forgotten; longer ones aren't kept."""
-
-    __slots__ = ("_limit", "_make", "_size")
-
-    def __init__(self, make: Callable[[K], V], limit: int = WORDS, size: int = WORD_SIZE) -> None:
-        self._make = make
-        self._limit = limit
-        self._size = size
-
-    def __missing__(self, key: K) -> V:
-        value = self._make(key)
-        if len(key) <= self._size:  # type: ignore[arg-type]
-            if len(self) >= self._limit:
-                self.clear()
-            self[key] = value
-        return value
 
 
 def meaning(name: bytes) -> int:

@@ -14,6 +14,8 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
+from hypoll.bounded import Bounded
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -30,9 +32,6 @@ UNIX = "unix"
 """Stands for the peers of unix sockets."""
 
 EVERYBODY = "*"
-
-REMEMBERED = 1024
-"""Addresses whose answer is remembered; then all are forgotten."""
 
 MAPPED = 96
 """Bits before the IPv4 address in an IPv6 one that holds it (RFC 4291, 2.5.5.2)."""
@@ -94,7 +93,7 @@ class Networks:
     def __init__(self, names: Iterable[str]) -> None:
         networks = []
         self._everybody = False
-        self._known: dict[str, bool] = {}
+        self._known: Bounded[str, bool] = Bounded(self._find)
         self._unix = False
         for name in names:
             if name == EVERYBODY:
@@ -106,12 +105,7 @@ class Networks:
         self._networks = tuple(networks)
 
     def __contains__(self, host: str) -> bool:
-        known = self._known.get(host)
-        if known is None:
-            if len(self._known) >= REMEMBERED:
-                self._known.clear()
-            known = self._known[host] = self._find(host)
-        return known
+        return self._known[host]
 
     def _find(self, host: str) -> bool:
         if host == UNIX_CLIENT[0]:

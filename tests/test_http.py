@@ -10,9 +10,9 @@ import httptools
 import pytest
 
 from hypoll import http
+from hypoll.bounded import WORD_SIZE, WORDS
 from hypoll.chunked import CHUNKS_PER_STEP
 from hypoll.http import HTTPError, Known, Peer, PeerError, Request, RequestParser, State
-from hypoll.known import WORD_SIZE, WORDS
 from hypoll.message import NOTED, HeadSection
 from hypoll.settings import Settings
 

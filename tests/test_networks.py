@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hypoll.networks import REMEMBERED, UNIX_CLIENT, Networks, parse_address, peer_client
+from hypoll.bounded import WORDS
+from hypoll.networks import UNIX_CLIENT, Networks, parse_address, peer_client
 
 KNOWN = ["127.0.0.1", "10.1.2.3", "::1", "2001:db8::5", "::ffff:10.1.2.3", "fe80::1%a", ""]
 HOSTS = [*KNOWN, "unix", "unknown", "me", "10.1.2.3 ", "_hidden"]
@@ -44,9 +45,9 @@ def test_a_name_that_is_none_is_refused(name):
 
 def test_what_is_remembered_is_bounded():
     networks = Networks(["10.0.0.0/8"])
-    for number in range(3 * REMEMBERED):
+    for number in range(3 * WORDS):
         assert f"10.0.{number >> 8}.{number & 255}" in networks
-    assert len(networks._known) <= REMEMBERED
+    assert len(networks._known) <= WORDS
 
 
 def test_an_address_of_ipv4_mapped_into_ipv6_is_one_of_ipv4():
