@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from hypoll import Request, Response, Routes
@@ -80,6 +81,18 @@ def order_back(request: Request) -> Any:
 def upload(request: Request) -> dict[str, int]:
     """Take a body."""
     return {"bytes": len(request.body)}
+
+
+@cache
+def content(size: int) -> bytes:
+    """As many bytes, made once."""
+    return (b"0123456789abcdef" * (size // 16 + 1))[:size]
+
+
+@rows.get("/download/{size:int}")
+def download(request: Request, size: int) -> Response:
+    """Answer with as many bytes."""
+    return Response(content(size), content_type="application/octet-stream")
 
 
 tasks = Routes()

@@ -10,10 +10,12 @@ import random
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from benchmarks import measure
 from benchmarks.contestants import Contestant, choose
+from benchmarks.environment import install
 from benchmarks.measure import BenchmarkError, Cpu, Load
 
 WARM_UP = 1
@@ -77,16 +79,48 @@ def ratios(contestant: Contestant, costs: Mapping[str, Sequence[Cost]]) -> list[
     return [(mine.total - other.total) / base.total for mine, other, base in zip(own, less, bases, strict=True)]
 
 
-def table(contestants: Sequence[Contestant], costs: Mapping[str, Sequence[Cost]]) -> str:
-    """What is printed: a row for each contestant, with the median of its runs, and all of them."""
+def unmeasurable(contestants: Sequence[Contestant], missing: Sequence[str]) -> dict[str, str]:
+    """Why contestants can't be measured, by their keys: they or their bases need a package that is missing."""
+    known = {contestant.key: contestant for contestant in contestants}
+    found = {}
+    for contestant in contestants:
+        lacking = [name for name in (*contestant.packages, *known[contestant.base].packages) if name in missing]
+        if lacking:
+            found[contestant.key] = f"not measured: {', '.join(dict.fromkeys(lacking))} can't be installed here"
+    return found
+
+
+def aim_of(
+    contestant: Contestant, contestants: Sequence[Contestant], costs: Mapping[str, Sequence[Cost]]
+) -> float | None:
+    """What a contestant is meant to cost: a figure, or the median of another's multiples in the same runs."""
+    for other in contestants:
+        if other.key == contestant.aims_at and other.key in costs:
+            return statistics.median(ratios(other, costs))
+    return contestant.aim
+
+
+def table(
+    contestants: Sequence[Contestant],
+    costs: Mapping[str, Sequence[Cost]],
+    reasons: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """What is printed: a row for each contestant, with the median of its runs, and all of them.
+
+    reasons: why contestants weren't measured.
+    """
     width = max(len(contestant.title) for contestant in contestants)
     key = max(len(contestant.key) for contestant in contestants)
     lines = [f"{'':{key}}  {'':{width}}  requests/s  µs/request  / base  must   aim  busy  waited   / base in each run"]
     for contestant in contestants:
+        if contestant.key in reasons:
+            lines.append(f"{contestant.key:{key}}  {contestant.title:{width}}  {reasons[contestant.key]}")
+            continue
         runs = costs[contestant.key]
         middle = sorted(runs, key=lambda run: run.total)[len(runs) // 2]
         found = ratios(contestant, costs)
-        must, aim = (f"{limit:5.2f}" if limit else "     " for limit in (contestant.must, contestant.aim))
+        limits = (contestant.must, aim_of(contestant, contestants, costs))
+        must, aim = (f"{limit:5.2f}" if limit else "     " for limit in limits)
         lines.append(
             f"{contestant.key:{key}}  {contestant.title:{width}}  {middle.rate:10,.0f}  {middle.total:10.2f}"
             f"  {statistics.median(found):6.2f} {must} {aim}  {middle.busy:4.0%}  {middle.waited:6.1%}   "
@@ -112,7 +146,7 @@ def excesses(contestants: Sequence[Contestant], costs: Mapping[str, Sequence[Cos
 
 
 def main() -> int:
-    """Measure and print. 1: a limit is exceeded. 2: nothing can be said."""
+    """Measure and print. 1: a limit is exceeded. 2: nothing can be said, or not of each row that has a limit."""
     arguments = measure.parser(__doc__, seconds=2)
     arguments.add_argument("--runs", type=int, default=5, help="runs of each (default 5)")
     arguments.add_argument("--check", action="store_true", help="exit 1 when a row costs more than its limit")
@@ -121,18 +155,24 @@ def main() -> int:
     measure.end_on_term()
     seed = random.SystemRandom().randrange(1, 1 << 31) if chosen.seed is None else chosen.seed
     print(f"{measure.machine()}\n{measure.describe(chosen.python)}\n--seed {seed}\n", flush=True)
+    packages = sorted({name for contestant in contestants for name in contestant.packages})
+    reasons = unmeasurable(contestants, install(chosen.python, packages) if packages else [])
+    measured = [contestant for contestant in contestants if contestant.key not in reasons]
     try:
-        costs = compare(contestants, chosen.python, chosen.runs, chosen.seconds, chosen.connections, seed)
+        costs = compare(measured, chosen.python, chosen.runs, chosen.seconds, chosen.connections, seed)
     except BenchmarkError as error:
         print(error, file=sys.stderr)
         return 2
-    print(table(contestants, costs))
-    shaken = disturbed(contestants, costs)
+    print(table(contestants, costs, reasons))
+    shaken = disturbed(measured, costs)
     if shaken:
         print(f"the machine wasn't quiet, these don't count for much: {', '.join(shaken)}")
-    found = excesses(contestants, costs)
+    found = excesses(measured, costs)
     print("\n".join(found), end="\n" if found else "")
-    return 1 if found and chosen.check else 0
+    if not chosen.check:
+        return 0
+    unjudged = any(contestant.must is not None and contestant.key in reasons for contestant in contestants)
+    return 1 if found else 2 if unjudged else 0
 
 
 if __name__ == "__main__":

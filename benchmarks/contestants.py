@@ -10,6 +10,11 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 FLOOR = HERE / "floor"
 
+ENVIRONMENT = HERE / "peers-env"
+"""Where the peers are installed, apart from hypoll."""
+
+PEERS_PYTHON = str(ENVIRONMENT / "bin" / "python")
+
 PYTHON = "{python}"
 """Stands in a command for the interpreter to be measured."""
 
@@ -33,18 +38,26 @@ LOG = "{log}"
 
 ACCESS_LOG = ("--access-log", "json", "--access-log-file", LOG)
 
+CERTFILE = "{certfile}"
+"""Stands in a command for a certificate that is made for the run."""
+
+KEYFILE = "{keyfile}"
+"""Stands in a command for the key of that certificate."""
+
 
 @dataclass(frozen=True)
 class Contestant:
     """A server and the requests it gets.
 
-    command: starts the server, which must print its URL, `http://127.0.0.1:PORT`.
+    command: starts the server, which must print its URL, `http://127.0.0.1:PORT`; `https` if it names `CERTFILE`.
     path: the target that is asked for, where the traffic doesn't say.
     traffic: the kind of `traffic.lua`.
     connections: of the client, when other than asked for.
     base: the key of the contestant that its CPU is compared with.
     beyond: the key of a contestant whose CPU isn't counted: what this one costs more, in multiples of the base's.
     must, aim: the most its CPU a request may be, and is meant to be, as a multiple of the base's.
+    aims_at: the key of a contestant whose multiple in the same runs is the aim.
+    packages: those of the peers' environment that the server needs. Where one can't be installed it isn't measured.
     threads: several threads share the processor. That they wait for each other says nothing of the machine.
     """
 
@@ -58,7 +71,14 @@ class Contestant:
     beyond: str | None = None
     must: float | None = None
     aim: float | None = None
+    aims_at: str | None = None
+    packages: tuple[str, ...] = ()
     threads: bool = False
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of its URL."""
+        return "https" if CERTFILE in self.command else "http"
 
 
 OBSERVED = (*ACCESS_LOG, "--metrics", "/metrics", "--request-id")
@@ -76,6 +96,19 @@ def row(
     """A row of the table: hypoll, compared with the floor that does the same."""
     command = hypoll(app, *options)
     return Contestant(key, title, command, "/", traffic, base=f"floor-{traffic}", must=must, aim=aim, **more)
+
+
+def peer(name: str, interface: str, *options: str) -> tuple[str, ...]:
+    """The command that serves the rows' application by a peer, of `benchmarks.peer_apps`."""
+    return (PEERS_PYTHON, str(HERE / "peer_apps.py"), name, interface, *options)
+
+
+def tls_peer(name: str, title: str, *packages: str, **more: Any) -> Contestant:
+    """A peer that speaks TLS: what hypoll is compared with there, as a bare responder would need a TLS library, too."""
+    command = peer(name, "asgi", CERTFILE, KEYFILE)
+    return Contestant(
+        f"tls-{name}", title, command, "/", "download1m", FEW, base="tls-uvicorn", packages=packages, **more
+    )
 
 
 FEW = 32
@@ -111,6 +144,19 @@ CONTESTANTS = (
     row("threaded", "JSON, from a thread", "json", 1.8, 1.6, "threads", threads=True),
     row("async", "JSON, async on asyncio", "json", 2.1, 1.9, "tasks", "--no-uvloop"),
     row("async-uvloop", "JSON, async on uvloop", "json", 1.9, 1.7, "tasks"),
+    tls_peer("uvicorn", "1 MiB down over TLS, by uvicorn", "uvicorn", "uvloop", "httptools"),
+    tls_peer("granian", "1 MiB down over TLS, by granian", "granian", threads=True),
+    Contestant(
+        "tls",
+        "1 MiB down over TLS",
+        hypoll("rows", "--certfile", CERTFILE, "--keyfile", KEYFILE),
+        "/",
+        "download1m",
+        FEW,
+        base="tls-uvicorn",
+        must=1.0,
+        aims_at="tls-granian",
+    ),
     Contestant("floor", "bare epoll in C", (str(FLOOR),)),
     Contestant("floor-level", "bare epoll in C, level-triggered", (str(FLOOR), "level")),
     Contestant("inline", "JSON", hypoll("hello")),
@@ -141,5 +187,5 @@ def choose(keys: list[str]) -> list[Contestant]:
     known = {contestant.key: contestant for contestant in CONTESTANTS}
     wanted = set(keys) or {contestant.key for contestant in CONTESTANTS if contestant.must is not None}
     for key in list(wanted):
-        wanted |= {known[key].base, known[key].beyond or key}
+        wanted |= {known[key].base, known[key].beyond or key, known[key].aims_at or key}
     return [contestant for contestant in CONTESTANTS if contestant.key in wanted]

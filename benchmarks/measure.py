@@ -15,14 +15,14 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from benchmarks.contestants import CONTESTANTS, FLOOR, HERE, LOG, PYTHON, ROOT, Contestant
+from benchmarks.contestants import CERTFILE, CONTESTANTS, FLOOR, HERE, KEYFILE, LOG, PYTHON, ROOT, Contestant
 
 STOP_TIMEOUT = 5.0
 """Seconds a server may take to end after TERM."""
 
 WRK_THREADS = 1
 
-_URL = re.compile(r"http://127\.0\.0\.1:([0-9]+)")
+_URL = re.compile(r"https?://127\.0\.0\.1:([0-9]+)")
 _REQUESTS = re.compile(r"([0-9]+) requests in ")
 _RATE = re.compile(r"Requests/sec: +([0-9.]+)")
 _WRK_FAILURES = re.compile(r"Socket errors: .*|Non-2xx or 3xx responses: .*")
@@ -77,21 +77,55 @@ def running(contestant: Contestant, python: str, prefix: Sequence[str] = ()) -> 
 
     Raises `BenchmarkError` when it doesn't come up.
     """
-    fd, log = tempfile.mkstemp(prefix="hypoll-benchmark-")
-    os.close(fd)
-    meaning = {PYTHON: python, LOG: log}
-    command = [*prefix, *(meaning.get(word, word) for word in contestant.command)]
     if contestant.command[0] == str(FLOOR) and not FLOOR.exists():
         raise BenchmarkError(f"{FLOOR} isn't there: scripts/bench compiles it")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HYPOLL_")}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        yield process.pid, _port(process)
-    finally:
-        _end(process)
-        os.unlink(log)
+    with tempfile.TemporaryDirectory(prefix="hypoll-benchmark-") as directory:
+        meaning = {PYTHON: python, LOG: f"{directory}/log"}
+        if contestant.scheme == "https":
+            meaning[CERTFILE], meaning[KEYFILE] = make_certificate(Path(directory))
+        command = [*prefix, *(meaning.get(word, word) for word in contestant.command)]
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            yield process.pid, _port(process)
+        finally:
+            _end(process)
+
+
+def make_certificate(directory: Path) -> tuple[str, str]:
+    """Make a certificate of 127.0.0.1 that is valid for two days, and its key: ECDSA with P-256, in PEM form.
+
+    Returns the paths of both. Raises `BenchmarkError`.
+    """
+    certfile, keyfile = str(directory / "cert.pem"), str(directory / "key.pem")
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    command += [
+        "-subj",
+        "/CN=127.0.0.1",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-out",
+        certfile,
+        "-keyout",
+        keyfile,
+    ]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise BenchmarkError(f"openssl failed: {done.stdout}")
+    return certfile, keyfile
 
 
 def _port(process: subprocess.Popen[str]) -> int:
@@ -127,7 +161,7 @@ def end_on_term() -> None:
 
 def load(contestant: Contestant, port: int, core: int, seconds: int, connections: int, seed: int) -> Load:
     """Let wrk ask for `seconds`. Raises `BenchmarkError` when a request fails."""
-    url = f"http://127.0.0.1:{port}{contestant.path}"
+    url = f"{contestant.scheme}://127.0.0.1:{port}{contestant.path}"
     count = contestant.connections or connections
     command = ["wrk", f"-t{WRK_THREADS}", f"-c{count}", f"-d{seconds}s", url]
     if contestant.traffic is not None:

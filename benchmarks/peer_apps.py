@@ -1,21 +1,30 @@
 """The rows' application for other servers, by WSGI and by ASGI, and how each of them is started.
 
-`python peer_apps.py SERVER INTERFACE` serves on a free port and prints its URL. It imports nothing of hypoll.
+`python peer_apps.py SERVER INTERFACE [CERTFILE KEYFILE]` serves on a free port and prints its URL. It imports nothing
+of hypoll.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 JSON = ("Content-Type", "application/json")
+
+
+@cache
+def content(size: int) -> bytes:
+    """As many bytes, made once."""
+    return (b"0123456789abcdef" * (size // 16 + 1))[:size]
 
 
 def answer(method: str, path: str, body: bytes) -> bytes:
@@ -24,6 +33,8 @@ def answer(method: str, path: str, body: bytes) -> bytes:
         return json.dumps({"message": "Hello, World!"}, separators=(",", ":")).encode()
     if path.startswith("/users/"):
         return json.dumps({"user": int(path[7:]), "name": "Ada"}, separators=(",", ":")).encode()
+    if path.startswith("/download/"):
+        return content(int(path[10:]))
     if path == "/upload":
         return b'{"bytes":%d}' % len(body)
     return json.dumps(json.loads(body), separators=(",", ":")).encode()
@@ -33,9 +44,9 @@ def wsgi(environ: dict[str, Any], start_response: Callable[[str, list[tuple[str,
     """A WSGI application without a framework."""
     length = int(environ.get("CONTENT_LENGTH") or 0)
     body = environ["wsgi.input"].read(length) if length else b""
-    content = answer(environ["REQUEST_METHOD"], environ["PATH_INFO"], body)
-    start_response("200 OK", [JSON, ("Content-Length", str(len(content)))])
-    return [content]
+    found = answer(environ["REQUEST_METHOD"], environ["PATH_INFO"], body)
+    start_response("200 OK", [JSON, ("Content-Length", str(len(found)))])
+    return [found]
 
 
 async def asgi(
@@ -57,10 +68,10 @@ async def asgi(
             pieces.append(message.get("body", b""))
             if not message.get("more_body"):
                 break
-    content = answer(scope["method"], scope["path"], b"".join(pieces))
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+    found = answer(scope["method"], scope["path"], b"".join(pieces))
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(found))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    await send({"type": "http.response.body", "body": found})
 
 
 def free_port() -> int:
@@ -89,6 +100,10 @@ def command(server: str, interface: str, port: int) -> list[str]:
     }[server]
 
 
+TLS_OPTIONS = {"uvicorn": ("--ssl-certfile", "--ssl-keyfile"), "granian": ("--ssl-certificate", "--ssl-keyfile")}
+"""The options of a server that name the certificate and its key."""
+
+
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     """Wait until the server listens, and goes on: some do so for a moment to try. Raises `RuntimeError` if it ends."""
     count = 0
@@ -104,11 +119,15 @@ def main() -> int:
     """Run a server until TERM."""
     port = free_port()
     quiet = subprocess.DEVNULL  # some tell their URL before they accept
-    started = command(sys.argv[1], sys.argv[2], port)
-    process = subprocess.Popen(started, cwd=Path(__file__).parent, stdout=quiet, stderr=quiet)
-    signal.signal(signal.SIGTERM, lambda signum, frame: process.kill())
+    server, interface, *files = sys.argv[1:]
+    started = command(server, interface, port)
+    for option, file in zip(TLS_OPTIONS[server] if files else (), files, strict=True):
+        started += [option, file]
+    # A group of its own, to be killed as a whole: the workers of a master that is killed alone would go on.
+    process = subprocess.Popen(started, cwd=Path(__file__).parent, stdout=quiet, stderr=quiet, process_group=0)
+    signal.signal(signal.SIGTERM, lambda signum, frame: os.killpg(process.pid, signal.SIGKILL))
     wait_for(port, process)
-    print(f"http://127.0.0.1:{port}", flush=True)
+    print(f"{'https' if files else 'http'}://127.0.0.1:{port}", flush=True)
     process.wait()
     return 0
 

@@ -8,27 +8,12 @@ told as a multiple of the bare responder in C in the same turn; the median of th
 from __future__ import annotations
 
 import random
-import subprocess
 import sys
 
 from benchmarks import compare, measure
-from benchmarks.contestants import HERE, Contestant, floor, hypoll
+from benchmarks.contestants import Contestant, floor, hypoll, peer
+from benchmarks.environment import install
 from benchmarks.measure import BenchmarkError
-
-ENVIRONMENT = HERE / "peers-env"
-
-PACKAGES = (
-    "uvicorn",
-    "uvloop",
-    "httptools",
-    "granian",
-    "bjoern",
-    "fastpysgi",
-    "freastal",
-    "peregrine-server",
-    "h2corn",
-    "gunicorn",
-)
 
 TRAFFIC = ("unique", "json", "close", "upload64k")
 """Kinds of traffic, the one that services get first."""
@@ -37,10 +22,9 @@ TRAFFIC = ("unique", "json", "close", "upload64k")
 def peers(traffic: str) -> list[Contestant]:
     """Hypoll and its peers, given some traffic."""
     few = 32 if traffic in ("close", "upload64k") else None
-    here = str(HERE / "peer_apps.py")
 
-    def peer(name: str, interface: str) -> Contestant:
-        command = (str(ENVIRONMENT / "bin" / "python"), here, name, interface)
+    def served(name: str, interface: str) -> Contestant:
+        command = peer(name, interface)
         return Contestant(f"{name} {interface}", name, command, "/", traffic, few, base=f"floor-{traffic}")
 
     own = Contestant("hypoll", "hypoll", hypoll("rows"), "/", traffic, few, base=f"floor-{traffic}")
@@ -58,24 +42,16 @@ def peers(traffic: str) -> list[Contestant]:
         floor(traffic, few),
         own,
         wsgi,
-        peer("uvicorn", "asgi"),
-        peer("granian", "asgi"),
-        peer("granian", "wsgi"),
-        peer("bjoern", "wsgi"),
-        peer("fastpysgi", "wsgi"),
-        peer("freastal", "wsgi"),
-        peer("peregrine", "wsgi"),
-        peer("h2corn", "asgi"),
-        peer("gthread", "wsgi"),
+        served("uvicorn", "asgi"),
+        served("granian", "asgi"),
+        served("granian", "wsgi"),
+        served("bjoern", "wsgi"),
+        served("fastpysgi", "wsgi"),
+        served("freastal", "wsgi"),
+        served("peregrine", "wsgi"),
+        served("h2corn", "asgi"),
+        served("gthread", "wsgi"),
     ]
-
-
-def install(python: str) -> list[str]:
-    """Make the environment; gives the packages that can't be had here."""
-    if not ENVIRONMENT.exists():
-        subprocess.run([python, "-m", "venv", ENVIRONMENT], check=True)
-    pip = [str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    return [name for name in PACKAGES if subprocess.run([*pip, name], capture_output=True, check=False).returncode]
 
 
 def measured(

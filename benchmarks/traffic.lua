@@ -75,6 +75,8 @@ function init(arguments)
   elseif kind == "upload64k" or kind == "upload1m" then
     local size = (kind == "upload64k" and 65536 or 1048576) + math.random(0, 255)
     fixed = post("/upload", "", string.rep(word(61), math.ceil(size / 61)):sub(1, size))
+  elseif kind == "download1m" then
+    fixed = "GET /download/" .. 1048576 + math.random(0, 255) .. " HTTP/1.1\r\nHost: " .. host .. "\r\n\r\n"
   elseif kind == "post" then
     template = order(1200 + math.random(0, 200))
   else

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import compare, idle, measure, syscalls
+from benchmarks import compare, idle, measure, peer_apps, syscalls
 from benchmarks.compare import Cost
-from benchmarks.contestants import CONTESTANTS, FLOOR, HERE, Contestant, choose
+from benchmarks.contestants import CONTESTANTS, ENVIRONMENT, FLOOR, HERE, Contestant, choose
 from benchmarks.measure import BenchmarkError, Cpu, Load
 
 BY_KEY = {contestant.key: contestant for contestant in CONTESTANTS}
 REQUEST = b"GET %b HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
-def receive(port: int, path: str = "/json") -> bytes:
-    """One answer, as long as its Content-Length says."""
-    with socket.create_connection(("127.0.0.1", port), 5) as sock, sock.makefile("rb") as answer:
+def receive(port: int, path: str = "/json", context: ssl.SSLContext | None = None) -> bytes:
+    """One answer, as long as its Content-Length says. context: for TLS."""
+    with contextlib.ExitStack() as stack:
+        sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+        if context is not None:
+            sock = stack.enter_context(context.wrap_socket(sock, server_hostname="127.0.0.1"))
+        answer = stack.enter_context(sock.makefile("rb"))
         sock.sendall(REQUEST % path.encode())
         head = b"".join(iter(answer.readline, b"\r\n")) + b"\r\n"
         length = re.search(rb"Content-Length: ([0-9]+)", head)
@@ -68,6 +74,29 @@ def test_nginx_sends_a_file_as_long_as_hypolls():
             members = measure.family(pid)
         assert not any(Path(f"/proc/{member}").exists() for member in members)
     assert sizes == [64 * 1024] * 2
+
+
+def test_over_tls_the_certificate_is_made_for_the_run(monkeypatch):
+    made: list[str] = []
+
+    def make(directory: Path) -> tuple[str, str]:
+        files = make_certificate(directory)
+        made.extend(files)
+        return files
+
+    make_certificate = measure.make_certificate
+    monkeypatch.setattr(measure, "make_certificate", make)
+    assert (BY_KEY["tls"].scheme, BY_KEY["json"].scheme) == ("https", "http")
+    with measure.running(BY_KEY["tls"], sys.executable) as (_, port):
+        answer = receive(port, "/download/100000", ssl.create_default_context(cafile=made[0]))
+    assert answer.partition(b"\r\n\r\n")[2] == peer_apps.answer("GET", "/download/100000", b"")
+    assert len(peer_apps.content(100_000)) == 100_000
+    assert not any(Path(path).exists() for path in made)
+
+
+def test_what_openssl_says_is_told(tmp_path):
+    with pytest.raises(BenchmarkError, match=r"openssl failed: .*No such file"):
+        measure.make_certificate(tmp_path / "missing")
 
 
 def test_a_server_that_does_not_start_is_told_with_what_it_said():
@@ -195,6 +224,44 @@ def test_check_decides_the_exit_status(monkeypatch, capsys, total, arguments, st
     assert "--seed 7" in printed
 
 
+def test_over_tls_a_peer_is_the_base_and_another_s_cost_the_aim():
+    rows = choose(["tls"])
+    assert [row.key for row in rows] == ["tls-uvicorn", "tls-granian", "tls"]
+    measured = by_key(tls_uvicorn=[800.0, 600.0], tls_granian=[400.0, 600.0], tls=[880.0, 690.0])
+    assert compare.aim_of(BY_KEY["tls"], rows, measured) == pytest.approx(0.75)
+    assert compare.aim_of(BY_KEY["json"], rows, measured) == BY_KEY["json"].aim
+    row = compare.table(rows, measured).splitlines()[-1]
+    assert re.search(r" 1\.12 +1\.00 +0\.75 .* 1\.10 1\.15$", row)
+    assert compare.excesses(rows, measured) == ["tls costs 1.12 times tls-uvicorn: more than 1.0"]
+    del measured["tls-granian"]
+    assert compare.aim_of(BY_KEY["tls"], rows, measured) is None
+
+
+@pytest.mark.parametrize(
+    ("missing", "unmeasured", "total", "arguments", "status"),
+    [
+        ([], [], 8.0, ["--check"], 0),
+        (["granian"], ["tls-granian"], 8.0, ["--check"], 0),
+        (["uvicorn"], ["tls-uvicorn", "tls-granian", "tls"], 8.0, ["--check"], 2),
+        (["uvicorn"], ["tls-uvicorn", "tls-granian", "tls"], 9.0, ["--check"], 1),
+        (["httptools", "uvicorn"], ["tls-uvicorn", "tls-granian", "tls"], 8.0, [], 0),
+    ],
+)
+def test_a_row_whose_peer_can_not_be_installed_is_told_and_has_not_passed(
+    monkeypatch, capsys, missing, unmeasured, total, arguments, status
+):
+    costs = by_key(floor_json=[5.0], json=[total], tls_uvicorn=[700.0], tls_granian=[600.0], tls=[650.0])
+    monkeypatch.setattr(sys, "argv", ["compare", "--only", "json", "--only", "tls", "--seed", "7", *arguments])
+    monkeypatch.setattr(measure, "end_on_term", lambda: None)
+    monkeypatch.setattr(compare, "install", lambda python, packages: [name for name in packages if name in missing])
+    monkeypatch.setattr(compare, "compare", lambda rows, *_: {row.key: costs[row.key] for row in rows})
+    assert compare.main() == status
+    printed = capsys.readouterr().out
+    told = [line.split()[0] for line in printed.splitlines() if "can't be installed here" in line]
+    assert told == unmeasured
+    assert printed.count("more than 1.7") == (total == 9.0)
+
+
 def test_every_contestant_has_a_key_of_its_own():
     assert len(BY_KEY) == len(CONTESTANTS)
     assert {row.base for row in CONTESTANTS} | {row.beyond for row in CONTESTANTS} <= {*BY_KEY, None}
@@ -208,6 +275,8 @@ def test_every_contestant_has_a_key_of_its_own():
 def test_each_row_is_answered(key, floor, monkeypatch):
     """With the traffic it is measured by: wrk tells of what isn't 2xx."""
     row = BY_KEY[key]
+    if row.packages and not ENVIRONMENT.exists():
+        pytest.skip("`scripts/bench` installs the peers")
     command = tuple(str(floor) if word == str(FLOOR) else word for word in row.command)
     monkeypatch.setattr(measure, "FLOOR", floor)
     with measure.running(dataclasses.replace(row, command=command), sys.executable) as (_, port):

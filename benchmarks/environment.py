@@ -1,0 +1,34 @@
+"""Makes the Python environment that the peers are installed in, benchmarks/peers-env."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+
+from benchmarks.contestants import ENVIRONMENT, PEERS_PYTHON
+
+PACKAGES = (
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "granian",
+    "bjoern",
+    "fastpysgi",
+    "freastal",
+    "peregrine-server",
+    "h2corn",
+    "gunicorn",
+)
+
+
+def install(python: str, packages: Sequence[str] = PACKAGES) -> list[str]:
+    """Install packages into the environment, which is made if it isn't there.
+
+    python: the interpreter that it is made with.
+
+    Returns the packages that can't be installed here.
+    """
+    if not ENVIRONMENT.exists():
+        subprocess.run([python, "-m", "venv", ENVIRONMENT], check=True)
+    pip = [PEERS_PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    return [name for name in packages if subprocess.run([*pip, name], capture_output=True, check=False).returncode]
