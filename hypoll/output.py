@@ -13,6 +13,9 @@ SEND_SIZE = 256 * 1024
 """Bytes of the waiting output sent before the other connections have their turn. The kernel would take megabytes of a
 large answer at once, and copies them while everybody waits."""
 
+TAIL_SIZE = 16 * 1024
+"""What goes along where no more than that would be left for another turn."""
+
 SENDMSG_BUFFERS = 64
 """Buffers given to one sendmsg; the kernel takes up to IOV_MAX, 1024."""
 
@@ -81,14 +84,17 @@ def send_one(sock: socket.socket, output: Buffers, data: bytes) -> bool:
     return False
 
 
-def flush(sock: socket.socket, output: Buffers, flags: int = 0) -> int:
-    """Send what waits until the kernel is full, all is sent, or it was `SEND_SIZE`. Gives the bytes sent.
+def flush(sock: socket.socket, output: Buffers, size: int, flags: int = 0) -> int:
+    """Send what waits until the kernel is full, all is sent, or it was `size`. Gives the bytes sent.
 
-    flags: of sendmsg(2). Raises `PeerGone`.
+    size: up to `TAIL_SIZE` more are sent where that is all. flags: of sendmsg(2). Raises `PeerGone`.
     """
     total = 0
-    while output and total < SEND_SIZE:
-        offered = _up_to(SEND_SIZE - total, output)
+    waiting = sum(map(len, output))
+    if waiting <= size + TAIL_SIZE:
+        size = waiting
+    while output and total < size:
+        offered = _up_to(size - total, output)
         try:
             sent = sock.sendmsg(offered, (), flags)
         except BlockingIOError:

@@ -50,11 +50,12 @@ class Writer:
     buffers: what the kernel didn't take yet. source: where the rest of a body comes from. heartbeat: for a silent one.
     until_close: whether the end of the body is told by the connection's end, so that a part would look whole.
     end: what ends the source's body, where that may be ended when the server goes away.
+    send_size: bytes sent before the other connections have their turn.
     stalled: whether the kernel took nothing more when it was asked last.
     pulled: bytes that sources have given. To be set back by who wants to know.
     """
 
-    __slots__ = ("buffers", "end", "heartbeat", "pulled", "source", "stalled", "until_close")
+    __slots__ = ("buffers", "end", "heartbeat", "pulled", "send_size", "source", "stalled", "until_close")
 
     def __init__(self) -> None:
         self.buffers: Buffers = []
@@ -62,6 +63,7 @@ class Writer:
         self.heartbeat: Heartbeat | None = None
         self.end: bytes | None = None
         self.until_close = False
+        self.send_size = SEND_SIZE
         self.stalled = False
         self.pulled = 0
 
@@ -82,8 +84,8 @@ class Writer:
             if sum(map(len, pieces)) <= JOIN_LIMIT:
                 return not pieces or send_one(sock, buffers, b"".join(pieces))
         buffers += pieces
-        sent = flush(sock, buffers)
-        self.stalled = sent < SEND_SIZE
+        sent = flush(sock, buffers, self.send_size)
+        self.stalled = sent < self.send_size
         return not buffers
 
     def drive(self, sock: socket.socket) -> tuple[Outcome, bool]:
@@ -94,10 +96,11 @@ class Writer:
         progress = False
         for _ in PULLS_PER_TURN:
             # The head of a file goes with its beginning.
-            sent = flush(sock, self.buffers, socket.MSG_MORE if type(self.source) is FileSource else 0)
+            more = socket.MSG_MORE if type(self.source) is FileSource else 0
+            sent = flush(sock, self.buffers, self.send_size, more)
             progress = progress or bool(sent)
             if self.buffers:
-                return (Outcome.TURN if sent >= SEND_SIZE else Outcome.FULL), progress
+                return (Outcome.TURN if sent >= self.send_size else Outcome.FULL), progress
             if self.source is None:
                 return Outcome.DONE, progress
             match self._pull(sock, self.source):

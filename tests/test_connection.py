@@ -775,10 +775,9 @@ def test_while_output_waits_nothing_is_read_or_handled(serve, app):
     assert app.seen == ["/big", "/1", "/2", "/3"]
 
 
-def test_a_large_answer_is_sent_in_shares(wire, loop, app, monkeypatch):
+def test_a_large_answer_is_sent_in_shares(wire, app):
     """The kernel would take megabytes at once, and copy them while everybody waits."""
-    monkeypatch.setattr("hypoll.output.SEND_SIZE", 64 * KIB)
-    monkeypatch.setattr("hypoll.writer.SEND_SIZE", 64 * KIB)
+    wire.connection.writer.send_size = 64 * KIB
     wire.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 * MIB)
     content = bytes(300 * KIB)
     app.answers["/"] = lambda request: Response(content)

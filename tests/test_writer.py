@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hypoll.bodies import FileSource, InlineSource, Pull, TaskSource
 from hypoll.files import File, Slice
-from hypoll.output import SEND_SIZE, PeerGone
+from hypoll.output import SEND_SIZE, TAIL_SIZE, PeerGone
 from hypoll.writer import BodyError, Heartbeat, Outcome, Writer
 
 HEARTBEAT = b"<beat>"
@@ -126,6 +126,31 @@ def test_an_interim_answer_that_waits_is_before_the_final_one():
     while writer.drive(mouth)[0] is not Outcome.DONE:
         pass
     assert mouth.taken == b"interim final"
+
+
+@pytest.mark.parametrize(
+    ("size", "sent"),
+    [
+        (SEND_SIZE, [SEND_SIZE]),
+        (SEND_SIZE + TAIL_SIZE, [SEND_SIZE + TAIL_SIZE]),
+        (SEND_SIZE + TAIL_SIZE + 1, [SEND_SIZE, TAIL_SIZE + 1]),
+        (3 * SEND_SIZE + 5, [SEND_SIZE, SEND_SIZE, SEND_SIZE + 5]),
+    ],
+)
+def test_a_turn_has_its_size_and_a_small_tail_goes_along(size, sent):
+    mouth: Any = Mouth([])
+    writer = Writer()
+    content, shares = bytes(range(256)) * (size // 256 + 1), []
+    writer.buffers = [content[:100], content[100:size]]
+    outcome = Outcome.TURN
+    while outcome is Outcome.TURN:
+        before = len(mouth.taken)
+        outcome, progress = writer.drive(mouth)
+        assert progress
+        shares.append(len(mouth.taken) - before)
+    assert outcome is Outcome.DONE
+    assert shares == sent
+    assert mouth.taken == content[:size]
 
 
 def test_a_source_is_pulled_only_when_nothing_waits():
