@@ -66,7 +66,7 @@ from hypoll.receiving import (
 )
 from hypoll.sending import put, send_last, source_of
 from hypoll.shared import BODY_READ_SIZE, READ_SIZE, READS_PER_TURN, Shared
-from hypoll.tls import TLSSocket, reason_of
+from hypoll.tls import AHEAD_SIZE, TLSSocket, reason_of
 from hypoll.tracing import new_id
 from hypoll.waiting import respond_with_care, shake
 from hypoll.writer import BodyError, Heartbeat, Outcome, Writer
@@ -131,6 +131,7 @@ class Connection:
             self.instrument = Instrument(shared.instruments, self.parser)
         if isinstance(sock, TLSSocket):
             self.tls = sock
+            self.writer.send_size = AHEAD_SIZE
             self.enter(Phase.HANDSHAKE)
 
     # edges

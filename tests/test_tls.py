@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import itertools
 import logging
 import socket
 import ssl
@@ -31,7 +32,7 @@ from hypoll.server import Server
 from hypoll.settings import Settings
 from hypoll.shared import READ_SIZE
 from hypoll.testing import TestClient
-from hypoll.tls import CONTENT_SIZE, TLSError, TLSSocket, context_of, make_context
+from hypoll.tls import AHEAD_SIZE, CONTENT_SIZE, ENCRYPT_SIZE, TLSError, TLSSocket, context_of, make_context, steps
 from tests.conftest import PATIENCE, Turner
 from tests.masters import GUNICORN, HYPOLL, Master
 
@@ -856,6 +857,56 @@ def test_what_the_kernel_does_not_take_counts_as_not_sent(ends):
     while len(peer.received) < len(data):
         peer.collect()
     assert peer.received == data
+
+
+@pytest.mark.parametrize(
+    ("sizes", "skipped", "wanted"),
+    [
+        ([], 0, []),
+        ([300], 0, [300]),
+        ([100, 200], 0, [300]),
+        ([100, 200], 150, [150]),
+        ([100, 200], 300, []),
+        ([300, 200_000], 0, [CONTENT_SIZE, ENCRYPT_SIZE, ENCRYPT_SIZE, 200_300 - CONTENT_SIZE - 2 * ENCRYPT_SIZE]),
+        ([300, 200_000], 300, [ENCRYPT_SIZE, ENCRYPT_SIZE, ENCRYPT_SIZE, 200_000 - 3 * ENCRYPT_SIZE]),
+        ([20_000, 300, 20_000], 0, [20_000, CONTENT_SIZE, 20_300 - CONTENT_SIZE]),
+        ([1000] * 40, 0, [CONTENT_SIZE, CONTENT_SIZE, 40_000 - 2 * CONTENT_SIZE]),
+    ],
+)
+def test_content_is_encrypted_in_steps_and_small_buffers_share_a_record(sizes, skipped, wanted):
+    data = pattern(sum(sizes))
+    starts = itertools.accumulate(sizes, initial=0)
+    buffers: list[bytes | memoryview] = [data[at : at + size] for at, size in zip(starts, sizes, strict=False)]
+    pieces = list(steps(buffers, skipped))
+    assert b"".join(pieces) == data[skipped:]
+    assert [len(piece) for piece in pieces] == wanted
+    copied = [piece for piece in pieces if isinstance(piece, bytes)]
+    assert all(len(piece) <= CONTENT_SIZE for piece in copied), "large buffers are not copied"
+
+
+def test_what_is_encrypted_ahead_of_the_kernel_is_bounded_and_goes_in_one_call(ends, monkeypatch):
+    sock, peer = ends
+    offered: list[int] = []
+    plain = socket.socket.sendmsg
+
+    def sendmsg(self: socket.socket, buffers: list[Any], *arguments: Any) -> int:
+        if self is sock:
+            offered.append(sum(map(len, buffers)))
+        return plain(self, buffers, *arguments)
+
+    monkeypatch.setattr(socket.socket, "sendmsg", sendmsg)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * KIB)
+    data = pattern(4 * MIB)
+    sent = sock.send(data)
+    assert AHEAD_SIZE < max(offered) < 1.01 * (AHEAD_SIZE + ENCRYPT_SIZE)
+    while sent < len(data):
+        peer.collect(64 * KIB)
+        with contextlib.suppress(BlockingIOError):
+            sent += sock.send(memoryview(data)[sent:])
+    while len(peer.received) < len(data):
+        peer.collect()
+    assert peer.received == data
+    assert max(offered) < 1.01 * (AHEAD_SIZE + ENCRYPT_SIZE)
 
 
 def test_who_sends_records_without_content_is_cut_off(ends, monkeypatch):
