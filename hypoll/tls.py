@@ -17,20 +17,17 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, overload
 
 from hypoll.listen import BindError
 from hypoll.output import SENDMSG_BUFFERS, Buffers, drop
 from hypoll.settings import CERT_REQS, Settings
 
 READ_SIZE = 64 * 1024
-"""Encrypted bytes asked for by one read."""
+"""Encrypted bytes asked for by one read, and given to TLS at once: its buffers never shrink."""
 
 CONTENT_SIZE = 16 * 1024
 """The most content of one record (RFC 8446, 5.1)."""
-
-RECORD_SIZE = 5 + CONTENT_SIZE + 2048
-"""The longest record (RFC 5246, 6.2.3). TLS is given no more at once: its buffers never shrink."""
 
 ENCRYPT_SIZE = 64 * 1024
 """Content encrypted in one step. More gains nothing, and TLS's buffers, which never shrink, would grow with it."""
@@ -168,7 +165,6 @@ class TLSSocket(socket.socket):
     __slots__ = (
         "_contents",
         "_drained",
-        "_encrypted",
         "_fruitless",
         "_goodbye",
         "_incoming",
@@ -191,8 +187,6 @@ class TLSSocket(socket.socket):
         except BaseException:
             self.close()
             raise
-        # Received, and not yet given to TLS.
-        self._encrypted: bytes | memoryview = b""
         # The kernel had less than was asked for: there is no more (epoll(7)), and what comes later makes an edge.
         self._drained = False
         # Records on their way to the kernel, and how much content each has.
@@ -232,63 +226,64 @@ class TLSSocket(socket.socket):
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Content, `size` bytes of it at most. Fewer: nothing more is here. b"": nor will there ever be."""
-        content: bytes | bytearray = b""  # never a list: of records of two bytes it would weigh many times its content
-        room = size
+        content, count = b"", 0
+        more: memoryview | None = None
         self._drained = False
-        while room:
-            if not (self._left or self._incoming.pending) and not self._feed():
-                break
-            piece = self._decrypt(min(room, CONTENT_SIZE))
-            if piece:
-                if not content:
-                    content = piece
-                else:
-                    content = content if type(content) is bytearray else bytearray(content)
-                    content += piece
-                room -= len(piece)
+        while count < size and (self._left or self._incoming.pending or self._feed()):
+            if not count:
+                content = self._decrypt(min(size, CONTENT_SIZE))
+                count = len(content)
+                continue
+            if more is None:
+                # Not a list: of records of two bytes it would weigh many times its content.
+                more = memoryview(bytearray(size))
+                more[:count] = content
+            count += self._decrypt(size - count, more[count:])
         # A record may have more than there was room for: it is in TLS already, and no edge tells of it.
-        self._left = not room
+        self._left = count == size
         if self._outgoing.pending:
             self._answer()
-        if not content and not self.ended:
+        if not count and not self.ended:
             raise BlockingIOError
-        return bytes(content)
+        return content if more is None else bytes(more[:count])
 
     def _feed(self) -> bool:
         """Give TLS more of what came. False: nothing more is here."""
-        if not self._encrypted:
-            if self._drained or self.ended:
-                return False
-            try:
-                self._encrypted = super().recv(READ_SIZE)
-            except BlockingIOError:
-                return False
-            self._drained = len(self._encrypted) < READ_SIZE
-            if not self._encrypted:
-                self.ended = True
-                return False
-        data = self._encrypted
-        if len(data) <= RECORD_SIZE:
-            self._encrypted = b""
-        else:
-            data = memoryview(data)
-            self._encrypted = data[RECORD_SIZE:]
-            data = data[:RECORD_SIZE]
+        if self._drained or self.ended:
+            return False
+        try:
+            data = super().recv(READ_SIZE)
+        except BlockingIOError:
+            return False
+        self._drained = len(data) < READ_SIZE
+        if not data:
+            self.ended = True
+            return False
         self._fruitless += len(data)
         if self._fruitless > FRUITLESS_SIZE:
             raise ConnectionAbortedError("the peer sends nothing but what TLS needs for itself")
         self._incoming.write(data)
         return True
 
-    def _decrypt(self, size: int) -> bytes:
-        """Content of one record; b"": TLS wants more, or the peer has said that this was all."""
+    @overload
+    def _decrypt(self, size: int) -> bytes: ...
+
+    @overload
+    def _decrypt(self, size: int, buffer: memoryview) -> int: ...
+
+    def _decrypt(self, size: int, buffer: memoryview | None = None) -> bytes | int:
+        """Content of one record, or how much of it is in `buffer` now.
+
+        Nothing: TLS wants more, or the peer has said that this was all.
+        """
+        content: bytes | int = b"" if buffer is None else 0
         try:
-            content = self._tls.read(size)
+            content = self._tls.read(size, buffer)
         except ssl.SSLWantReadError:
             self._left = False
-            return b""
+            return content
         except ssl.SSLZeroReturnError:
-            content = b""  # as without the exception; which of both depends on whether we have said goodbye
+            pass  # as without the exception; which of both depends on whether we have said goodbye
         except ssl.SSLError:
             self._say_why()
             raise
@@ -296,7 +291,6 @@ class TLSSocket(socket.socket):
         if not content:
             self.ended = True
             self._left = False
-            self._encrypted = b""
             self._incoming.read()  # nothing counts that comes behind it
         return content
 

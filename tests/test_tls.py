@@ -860,6 +860,22 @@ def test_what_the_kernel_does_not_take_counts_as_not_sent(ends):
 
 
 @pytest.mark.parametrize(
+    "sizes", [[2] * 500, [1, CONTENT_SIZE] * 3, [CONTENT_SIZE] * 4, [CONTENT_SIZE] * 3 + [CONTENT_SIZE - 1, 1, 100]]
+)
+def test_a_read_takes_the_content_of_many_records(ends, sizes):
+    sock, peer = ends
+    data = pattern(sum(sizes))
+    starts = itertools.accumulate(sizes, initial=0)
+    put_all(peer, b"".join(peer.encrypt(data[at : at + size]) for at, size in zip(starts, sizes, strict=False)))
+    received = sock.recv(READ_SIZE)
+    assert received == data[:READ_SIZE]
+    if len(data) > READ_SIZE:
+        assert sock.recv(READ_SIZE) == data[READ_SIZE:], "what there was no room for brings no edge"
+    with pytest.raises(BlockingIOError):
+        sock.recv(READ_SIZE)
+
+
+@pytest.mark.parametrize(
     ("sizes", "skipped", "wanted"),
     [
         ([], 0, []),
