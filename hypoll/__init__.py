@@ -1,25 +1,53 @@
-"""hypoll: an HTTP/1.1 microservice server for Linux in pure Python, over raw epoll."""
+"""hypoll: an HTTP/1.1 microservice server for Linux in pure Python, over raw epoll.
+
+A public name is imported when it is first asked for: a program that only declares routes loads no server.
+"""
 
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
 
 import hypoll.imports  # noqa: F401 - first: it keeps the application's modules away from the others
 
 # isort: split
-from hypoll.app import RouteError, Routes
-from hypoll.files import File
-from hypoll.http import ClientDisconnect, Headers, HTTPError, MultiDict, Request, Response
-from hypoll.process import run
-from hypoll.sse import Event, sse
-from hypoll.version import __version__
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing isn't loaded by the interpreter itself
+    from hypoll import testing as testing
+    from hypoll.app import RouteError, Routes
+    from hypoll.events import Event, sse
+    from hypoll.files import File
+    from hypoll.http import ClientDisconnect, Headers, HTTPError, MultiDict, Request, Response
+    from hypoll.process import run
+    from hypoll.version import __version__
+else:
+    _HOMES = {
+        "ClientDisconnect": "http",
+        "Event": "events",
+        "File": "files",
+        "HTTPError": "http",
+        "Headers": "http",
+        "MultiDict": "http",
+        "Request": "http",
+        "Response": "http",
+        "RouteError": "app",
+        "Routes": "app",
+        "__version__": "version",
+        "run": "process",
+        "sse": "events",
+    }
+    """The module below `hypoll` that each public name comes from."""
 
+    def __getattr__(name: str) -> object:
+        if name == "testing":  # a module, which needs requests: serving doesn't
+            return importlib.import_module("hypoll.testing")
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'hypoll' has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(f"hypoll.{home}"), name)
+        return value
 
-def __getattr__(name: str) -> ModuleType:
-    if name == "testing":  # imported when asked for: it needs requests, which serving doesn't
-        return importlib.import_module("hypoll.testing")
-    raise AttributeError(f"module 'hypoll' has no attribute {name!r}")
+    def __dir__() -> list[str]:
+        return sorted(__all__)
 
 
 __all__ = [

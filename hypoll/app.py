@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 import os
@@ -14,7 +13,7 @@ import orjson
 
 from hypoll.answers import failure, settle, to_response
 from hypoll.contracts import Application
-from hypoll.hooks import Complete, Hooks, InThread, Scopes, at_once, call_here, pass_hooks, run_hook
+from hypoll.hooks import Complete, Hooks, InThread, Scopes, at_once, call_here, complete_here, pass_hooks, run_hook
 from hypoll.http import FAILURES, Deferred, HTTPError, Kind, Request, Response, json_response
 from hypoll.routing import (
     Handler,
@@ -312,7 +311,7 @@ class Routes(Application):
             return error
         return None
 
-    def startup(self, complete: Complete = asyncio.run) -> None:
+    def startup(self, complete: Complete = complete_here) -> None:
         """Run the `on_start` hooks, mounted routes' included. Raises what a hook raises, with a note of which.
 
         complete: runs a coroutine to its end.
@@ -325,7 +324,7 @@ class Routes(Application):
                     error.add_note(f"in the on_start hook {hook!r}")
                     raise
 
-    def shutdown(self, complete: Complete = asyncio.run) -> None:
+    def shutdown(self, complete: Complete = complete_here) -> None:
         """Run the `on_stop` hooks. One that raises is logged and doesn't keep the others from running."""
         # What started last stops first: mounted routes may use what those around them opened.
         for routes in reversed((self, *self._descendants())):
@@ -462,7 +461,7 @@ def _make(request: Request, deferred: Deferred) -> Response | bytes:
     """Make a deferred answer here and now."""
     try:
         result = deferred.call(request, call_here)
-        return deferred.settle(result if deferred.kind is Kind.THREADED else asyncio.run(result))
+        return deferred.settle(result if deferred.kind is Kind.THREADED else complete_here(result))
     except FAILURES as error:
         return deferred.fail(request, error)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -64,7 +63,11 @@ async def pass_hooks(
 
 def _let_end(error: BaseException, in_thread: InThread | None) -> None:
     """Raise what is no failure but the end of the task that this runs in, if it runs in one."""
-    if in_thread is not None and isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+    if in_thread is None:
+        return
+    import asyncio  # only here: most applications have nothing async
+
+    if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
         raise error
 
 
@@ -121,6 +124,13 @@ async def _recover(scopes: Scopes, request: Request, error: BaseException, in_th
 async def call_here(call: Callable[[], Any]) -> Any:
     """Stand for `in_thread` where the whole request has a thread of its own: call there, in a copy of the context."""
     return contextvars.copy_context().run(call)
+
+
+def complete_here(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end on an event loop of its own, where no server has one."""
+    import asyncio  # only here: it takes as long to import as the rest of an application's side
+
+    return asyncio.run(coroutine)
 
 
 def run_hook(hook: Callable[[], Any], complete: Complete) -> None:

@@ -8,7 +8,6 @@ Law: what waits weighs little more than its bytes. Many small pieces are joined,
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import copy
 import io
@@ -16,6 +15,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 HIGH_WATER = 64 * 1024
 """Bytes that wait for the handler before the connection stops reading; one read more may come."""
@@ -183,6 +186,8 @@ class TaskIntake(Intake):
             await self._more()
 
     async def _more(self) -> None:
+        import asyncio  # it is loaded where a task runs: only the name is looked up
+
         if self._waiter is not None:
             raise RuntimeError("two tasks iterate over one request.stream")
         self._waiter = asyncio.get_running_loop().create_future()

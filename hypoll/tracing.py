@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import string
 import threading
 from collections.abc import Iterator
@@ -44,7 +43,7 @@ class _Blocks:
         with _lock:
             number = next(self._numbers, None)
             if number is None:
-                self._prefix = secrets.token_hex(5).encode()
+                self._prefix = os.urandom(5).hex().encode()
                 self._numbers = iter(range(1, _BLOCKS))
                 number = 0
             return map((b"%b%04x" % (self._prefix, number)).__add__, _DIGITS)

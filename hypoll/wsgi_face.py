@@ -6,21 +6,20 @@ loop until it is closed. Everything runs on the thread that the server calls on.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextvars
 import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, unquote_to_bytes
 
 from hypoll.answers import failure
 from hypoll.contracts import Application
 from hypoll.encode import BODILESS, CONTENTLESS, check_piece, content_of, inspect_fields
 from hypoll.files import Slice
-from hypoll.hooks import call_here
+from hypoll.hooks import call_here, complete_here
 from hypoll.intake import joined
 from hypoll.message import (
     FAILURES,
@@ -38,6 +37,9 @@ from hypoll.message import (
 )
 from hypoll.networks import UNKNOWN_CLIENT, Client, parse_address
 from hypoll.settings import Settings
+
+if TYPE_CHECKING:
+    import asyncio
 
 PIECE_SIZE = 64 * 1024
 """Bytes of the body asked for at once."""
@@ -86,14 +88,14 @@ class Face:
     def _start(self) -> None:
         with self._starting:
             if not self._started:
-                self.routes.startup(asyncio.run)
+                self.routes.startup(complete_here)
                 atexit.register(self._stop, os.getpid())
                 self._started = True
 
     def _stop(self, process: int) -> None:
         """The interpreter ends; not a child's that it has forked."""
         if os.getpid() == process:
-            self.routes.shutdown(asyncio.run)
+            self.routes.shutdown(complete_here)
 
 
 class _Call:
@@ -130,6 +132,8 @@ class _Call:
         try:
             result = deferred.call(request, call_here)
             if deferred.kind is Kind.ASYNC:
+                import asyncio  # only here: most applications have nothing async
+
                 self._runner = asyncio.Runner()
                 result = self._runner.run(result)
             return deferred.settle(result)

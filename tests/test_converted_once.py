@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hypoll import File, HTTPError, Request, Response, Routes, sse
-from hypoll.sse import Event
+from hypoll.events import Event
 from hypoll.testing import TestClient
 
 EVIL = "a\r\nSet-Cookie: b=c"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hypoll import Event, Routes, sse
-from hypoll.sse import encode
+from hypoll.events import encode
 from hypoll.testing import TestClient
 
 

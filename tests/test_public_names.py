@@ -1,0 +1,80 @@
+"""The names of `hypoll` itself: each is there, is imported when it is asked for, and is seen by type checkers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import hypoll
+
+HEAVY = {"asyncio", "concurrent.futures", "gunicorn", "prometheus_client", "requests", "ssl", "hypoll.server"}
+"""What an application's own side has no use for."""
+
+
+def modules_after(code: str) -> set[str]:
+    """The modules that a new interpreter has loaded after some code. (-S: site may load what it likes.)"""
+    program = f"import sys; sys.path[:] = {sys.path!r}; {code}; import json; print(json.dumps(list(sys.modules)))"
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout))
+
+
+def test_importing_hypoll_loads_none_of_its_rooms():
+    own = {name for name in modules_after("import hypoll") if name.partition(".")[0] == "hypoll"}
+    assert own == {"hypoll", "hypoll.imports"}
+
+
+def test_declaring_routes_loads_no_server():
+    code = "from hypoll import Event, File, HTTPError, Request, Response, Routes, sse; Routes().get('/')(lambda r: '')"
+    assert modules_after(code) & HEAVY == set()
+
+
+def test_every_public_name_is_there():
+    assert {name: getattr(hypoll, name) is None for name in hypoll.__all__} == dict.fromkeys(hypoll.__all__, False)
+    assert hypoll.sse.__name__ == "sse"
+    assert hypoll.testing.__name__ == "hypoll.testing"
+
+
+def test_dir_shows_the_public_names():
+    assert dir(hypoll) == sorted(hypoll.__all__)
+
+
+def test_another_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'hypoll' has no attribute 'Route'"):
+        hypoll.Route  # type: ignore[attr-defined]  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'Route' from 'hypoll'"):
+        exec("from hypoll import Route")
+
+
+def test_a_function_stays_what_it_is_when_its_module_is_imported():
+    code = "import hypoll.events; from hypoll import Event, sse; import json; assert callable(sse)"
+    assert "hypoll.events" in modules_after(code)
+
+
+USER = """
+from hypoll import Event, File, HTTPError, Request, Response, Routes, run, sse
+import hypoll
+
+routes = Routes()
+
+@routes.get("/")
+def index(request: Request) -> Response:
+    return Response(request.path)
+
+reveal_type(hypoll.__version__)
+reveal_type(hypoll.testing.TestClient)
+hypoll.nosuch
+"""
+
+
+@pytest.mark.full
+def test_a_type_checker_sees_the_names_of_a_users_file(tmp_path):
+    (tmp_path / "user.py").write_text(USER)
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports", "silent", "--cache-dir", str(tmp_path)]
+    done = subprocess.run([*command, "user.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    found = [line.partition(": ")[2] for line in done.stdout.splitlines()]
+    assert found[0] == 'note: Revealed type is "str"'
+    assert "hypoll.testing.TestClient" in found[1]
+    assert found[2:-1] == ['error: Module has no attribute "nosuch"  [attr-defined]']
