@@ -124,7 +124,7 @@ class Settings:
     bind: tuple[str, ...] = _option(
         ("127.0.0.1:8000",),
         "Where to listen: HOST:PORT, [::1]:PORT, unix:/PATH or fd://N. May be repeated. Not given, sockets that "
-        "systemd passes are taken.",
+        "systemd passes are taken. [::] is IPv6 alone, a name its IPv4 address if it has one, no host all of IPv4.",
         metavar="ADDRESS",
         least=1,
         check=_check_addresses,
@@ -144,9 +144,9 @@ class Settings:
     keep_alive: float = _option(
         75.0, "How long a connection may be idle between requests. 0: each answer is its connection's last.", unit="s"
     )
-    header_timeout: float = _option(10.0, "How long a request head may take, from its first byte.", unit="s")
+    header_timeout: float = _option(10.0, "How long a request head may take, from its first byte: 408.", unit="s")
     body_timeout: float = _option(
-        30.0, "How long a body may pause; a body older than this must average at least --min-body-rate.", unit="s"
+        30.0, "How long a body may pause: 408. One that is older must average at least --min-body-rate.", unit="s"
     )
     min_body_rate: int = _option(500, "The least average rate of a body that outlives --body-timeout.", unit="B/s")
     write_timeout: float = _option(30.0, "How long a client may take none of the answer waiting for it.", unit="s")
@@ -156,13 +156,21 @@ class Settings:
         "How long after TERM an idle connection may bring one more request, which a proxy may have sent already.",
         unit="s",
     )
-    max_head: int = _option(16 * KIB, "The largest request head, request line included.", unit="bytes", least=64)
-    max_line: int = _option(0, "The largest request line. 0: as large as --max-head allows.", unit="bytes")
-    max_field: int = _option(0, "The largest line of a header field. 0: as large as --max-head allows.", unit="bytes")
-    max_headers: int = _option(100, "The most fields in a request head.", least=1)
-    max_body: int = _option(16 * MIB, "The largest request body.", unit="bytes")
+    max_head: int = _option(
+        16 * KIB, "The largest request head: 431, or 414 when its target alone is too long.", unit="bytes", least=64
+    )
+    max_line: int = _option(0, "The largest request line: 414. 0: as large as --max-head allows.", unit="bytes")
+    max_field: int = _option(
+        0, "The largest line of a header field: 431. 0: as large as --max-head allows.", unit="bytes"
+    )
+    max_headers: int = _option(100, "The most fields in a request head: 431.", least=1)
+    max_body: int = _option(
+        16 * MIB, "The largest request body: 413, by Content-Length before it is read.", unit="bytes"
+    )
     body_memory: int = _option(
-        256 * MIB, "Memory for all request bodies that are kept whole; one more is refused with 503.", unit="bytes"
+        256 * MIB,
+        "Memory for all request bodies that are kept whole, by what came of them; one more is 503 before it is read.",
+        unit="bytes",
     )
     max_output: int = _option(
         256 * KIB, "Output that may wait for a client before its next request has to wait.", unit="bytes", least=1
@@ -270,7 +278,9 @@ class Processes:
         choices=("auto",),
     )
     worker_timeout: int = _option(
-        30, "With --workers: how long a worker's loop may be stuck before it is killed. 0: for ever.", unit="s"
+        30,
+        "With --workers: how long a worker's loop may be stuck before it is killed, its stack in the log. 0: for ever.",
+        unit="s",
     )
     max_requests: int = _option(0, "With --workers: requests after which a worker is replaced. 0: never.")
     max_requests_jitter: int = _option(0, "With --workers: up to how many more, by chance, a worker gets.")

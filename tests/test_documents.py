@@ -5,7 +5,6 @@ What can't be run here is held to what is: the command line of a container is ch
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import configparser
 import contextlib
@@ -33,10 +32,8 @@ from markdown_it import MarkdownIt
 from hypoll import Response, Routes
 from hypoll.settings import Settings
 from hypoll.testing import TestClient
+from tests.documents import DOCUMENTS, OPTIONS, ROOT, count_names, missing_names, with_tables
 from tests.masters import Master
-
-ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = ["README.md", "SECURITY.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 
 APP = """
 from hypoll import Routes
@@ -162,28 +159,47 @@ def test_the_rooms_are_those_of_the_house():
     assert rooms == modules
 
 
-def names_of_code() -> set[str]:
-    """Every name that the source defines or uses, and `Class.name` for those that a class defines."""
-    names = set()
-    for path in [*(ROOT / "hypoll").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]:
-        names.add(path.stem)
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                names.add(node.name)
-            elif isinstance(node, ast.Attribute):
-                names.add(node.attr)
-            elif isinstance(node, ast.Name):
-                names.add(node.id)
-    return names
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_each_name_of_code_exists(document):
+    assert missing_names(document) == []
 
 
-def test_the_names_of_code_in_the_architecture_exist():
-    text = (ROOT / "docs/architecture.md").read_text()
-    # Class.attribute, module.function, and names of the house's own with an underscore before them.
-    named = re.findall(r"`((?:[A-Z][A-Za-z]+\.)\w+|_[a-z]\w+)(?:\([^)`]*\))?`", text)
-    known = names_of_code()
-    assert len(named) > 50
-    assert [name for name in named if not set(name.split(".")) <= known] == []
+def test_the_names_are_found_that_are_to_exist():
+    assert count_names("docs/architecture.md") > 100
+    assert all(count_names(document) for document in DOCUMENTS)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("nosuch.py", "hypoll/nosuch.py", "tests/nosuch", "scripts/nosuch --all"),
+        *("Loop.nosuch", "Writer.poll_once", "loop.nosuch", "hypoll.nosuch", "request.nosuch", "Loop.nosuch(fd)"),
+        *("nosuch()", "nosuch(one, two)", "_nosuch", "os.nosuch", "--nosuch", "hypoll app:routes --nosuch 1"),
+    ],
+)
+def test_a_name_that_is_not_there_is_told(name, tmp_path):
+    document = tmp_path / "page.md"
+    document.write_text(f"See `Loop.poll_once`, `loop.py` and `{name}`, not `HTTP/1.1`.\n")
+    assert missing_names(str(document)) == [name]
+
+
+def test_a_variable_that_is_not_there_is_told(tmp_path):
+    (tmp_path / "page.md").write_text("HYPOLL_BIND and\n\n    HYPOLL_NOSUCH=1 hypoll app:routes\n")
+    assert missing_names(str(tmp_path / "page.md")) == ["HYPOLL_NOSUCH"]
+
+
+def test_the_table_of_options_is_that_of_the_settings():
+    text = OPTIONS.read_text()
+    assert with_tables(text) == text, "stale: scripts/docs writes it anew"
+
+
+def test_a_stale_table_of_options_is_mended():
+    text = OPTIONS.read_text()
+    assert "| `--keep-alive` | 75 s | How long" in text
+    stale = text.replace("| 75 s |", "| 60 s |").replace("| `--bind` |", "| `--bound` |")
+    assert with_tables(stale) == text
+    with pytest.raises(ValueError, match=r"options\.md lacks <!-- "):
+        with_tables("# Options\n")
 
 
 @pytest.mark.full
