@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Sequence
 
 from benchmarks.contestants import ENVIRONMENT, PEERS_PYTHON
@@ -30,5 +31,6 @@ def install(python: str, packages: Sequence[str] = PACKAGES) -> list[str]:
     """
     if not ENVIRONMENT.exists():
         subprocess.run([python, "-m", "venv", ENVIRONMENT], check=True)
+    print(f"installing {', '.join(packages)} into {ENVIRONMENT} ...", file=sys.stderr, flush=True)
     pip = [PEERS_PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     return [name for name in packages if subprocess.run([*pip, name], capture_output=True, check=False).returncode]
