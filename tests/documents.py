@@ -25,7 +25,7 @@ from hypoll.settings import Option, Processes, Settings, format_size, options, v
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [
-    *("README.md", "SECURITY.md"),
+    *("README.md", "CONTRIBUTING.md", "RELEASING.md", "SECURITY.md"),
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
 ]
 

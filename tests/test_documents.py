@@ -27,6 +27,7 @@ import httpx
 import pytest
 import requests
 import trustme
+import yaml
 from markdown_it import MarkdownIt
 
 from hypoll import Response, Routes
@@ -319,6 +320,38 @@ SHELL: dict[str, Callable[[list[str], Path], None]] = {
     "systemctl": _systemctl,
 }
 """What a command does, or what is looked at instead."""
+
+
+# CONTRIBUTING, RELEASING
+
+
+@tries(
+    "CONTRIBUTING.md",
+    "scripts/test                # the tests, in under 90 seconds; of the system's packages they need curl",
+    "scripts/test -n 0 tests/test_loop.py",
+)
+def _work(text: str, directory: Path) -> None:
+    for program, *arguments in commands(text):
+        assert (ROOT / program).stat().st_mode & 0o100
+        assert all((ROOT / one).exists() for one in arguments if one.startswith("tests/"))
+
+
+@tries("CONTRIBUTING.md", "pip install pre-commit && pre-commit install")
+def _pre_commit(text: str, directory: Path) -> None:
+    hooks = [
+        hook
+        for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+        for hook in repo["hooks"]
+    ]
+    assert [hook["entry"] for hook in hooks] == ["scripts/check", "scripts/docs"]
+
+
+@tries("RELEASING.md", "git tag -s v0.2.0 -m v0.2.0 && git push origin v0.2.0")
+def _release(text: str, directory: Path) -> None:
+    """The version is one, and the files are called as they are built."""
+    version = re.findall(r"\d+\.\d+\.\d+", text)
+    assert len(set(version)) == 1
+    assert re.findall(r"dist/(\S+)", text) == [f"hypoll-{version[0]}.tar.gz", f"hypoll-{version[0]}-py3-none-any.whl"]
 
 
 # docs/

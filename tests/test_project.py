@@ -1,0 +1,96 @@
+"""What surrounds the code agrees with it: lock files, the scripts, continuous integration, and what is built."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+GROUPS: dict[str, list[str]] = PYPROJECT["dependency-groups"]
+SCRIPTS = ("bench", "build", "check", "docs", "fuzz", "lock", "serve", "soak", "test")
+WORKFLOW: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
+
+
+def locked(group: str) -> dict[str, Version]:
+    """The versions that a lock file has, by name."""
+    text = (ROOT / "requirements" / f"{group}.txt").read_text()
+    return {name: Version(version) for name, version in re.findall(r"(?m)^([a-z0-9-]+)==([^ ;\\]+)", text)}
+
+
+def wanted(group: str) -> list[Requirement]:
+    """What a group asks for, with hypoll's own dependencies; the tests need all extras."""
+    extras = [text for texts in PROJECT["optional-dependencies"].values() for text in texts] if group == "dev" else []
+    return [Requirement(text) for text in (*PROJECT["dependencies"], *extras, *GROUPS[group])]
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_lock_file_has_what_its_group_asks_for(group):
+    found = locked(group)
+    for requirement in wanted(group):
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        assert name in found, f"requirements/{group}.txt lacks {name}: scripts/lock writes it anew"
+        assert found[name] in requirement.specifier, f"requirements/{group}.txt is stale: scripts/lock writes it anew"
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_locked_version_has_its_hashes(group):
+    text = (ROOT / "requirements" / f"{group}.txt").read_text()
+    entries = re.split(r"(?m)^(?=[a-z0-9-]+==)", text)[1:]
+    assert len(entries) == len(re.findall(r"(?m)^[a-z]", text))
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}", entry) for entry in entries)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_is_well_formed_and_says_what_it_does(name):
+    script = ROOT / "scripts" / name
+    assert script.stat().st_mode & 0o111 == 0o111
+    first, second, *_ = script.read_text().splitlines()
+    assert first == "#!/usr/bin/env bash"
+    assert second.startswith("# ")
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+def test_every_script_is_known_here():
+    assert sorted(path.name for path in (ROOT / "scripts").iterdir()) == sorted((*SCRIPTS, "venv"))
+
+
+def test_the_scripts_use_lock_files_and_extras_that_exist():
+    for name in SCRIPTS:
+        (environment,) = re.findall(r"/venv\" (\S+)$", (ROOT / "scripts" / name).read_text(), re.MULTILINE)
+        if environment.startswith('"'):
+            assert set(re.findall(r"\w+", environment)) <= set(PROJECT["optional-dependencies"])
+        else:
+            assert environment in GROUPS
+
+
+def test_ci_tests_every_python_that_is_supported():
+    tested = WORKFLOW["jobs"]["test"]["strategy"]["matrix"]["python"]
+    named = [name.rpartition(" ")[2] for name in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", name)]
+    assert set(named) <= set(tested)
+    assert all(version in SpecifierSet(PROJECT["requires-python"]) for version in tested)
+    assert "3.11" in tested, "the oldest"
+
+
+def test_what_ci_runs_is_there():
+    commands = [step["run"] for job in WORKFLOW["jobs"].values() for step in job["steps"] if "run" in step]
+    assert {command.split()[0] for command in commands} == {
+        f"scripts/{name}" for name in ("build", "check", "docs", "test")
+    }
+    assert WORKFLOW["permissions"] == {"contents": "read"}
+
+
+def test_the_source_distribution_has_what_the_tests_read():
+    included = PYPROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    assert all((ROOT / name).exists() for name in included)
+    assert {"benchmarks", "docs", "examples", "hypoll", "requirements", "scripts", "tests"} <= set(included)
