@@ -29,6 +29,9 @@ DOCUMENTS = [
     *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
 ]
 
+OF_CODE = ("docs/architecture.md", "docs/internals/")
+"""Where each word in backticks that begins with a capital is a name of code."""
+
 OPTIONS = ROOT / "docs/options.md"
 BEGIN = "<!-- made by scripts/docs from hypoll/settings.py: change it there -->\n"
 END = "<!-- the end of what is made -->\n"
@@ -120,6 +123,9 @@ def missing_names(document: str) -> list[str]:
     prose = re.sub(r"(?ms)^```.*?^```", "", text)
     tokens = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", prose)
     faults = [token for token in tokens if not _is_there(token)]
+    if document.startswith(OF_CODE):
+        words = [token for token in tokens if re.fullmatch(r"[A-Z]\w*", token)]
+        faults += [word for word in words if word not in _known_names() | _texts() and not hasattr(builtins, word)]
     return faults + [name for name in re.findall(r"\bHYPOLL_[A-Z_]*[A-Z]\b", text) if name not in _variables()]
 
 
@@ -190,7 +196,9 @@ def _modules() -> dict[str, ast.Module]:
 
 @cache
 def _trees() -> list[ast.Module]:
-    return [ast.parse(path.read_text()) for source in SOURCES for path in (ROOT / source).rglob("*.py")]
+    return [
+        ast.parse(path.read_text()) for source in ("hypoll", "benchmarks") for path in (ROOT / source).rglob("*.py")
+    ]
 
 
 @cache

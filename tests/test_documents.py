@@ -33,6 +33,7 @@ from markdown_it import MarkdownIt
 from hypoll import Response, Routes
 from hypoll.settings import Settings
 from hypoll.testing import TestClient
+from tests import documents
 from tests.documents import DOCUMENTS, OPTIONS, ROOT, count_names, missing_names, with_tables
 from tests.masters import Master
 
@@ -182,6 +183,16 @@ def test_a_name_that_is_not_there_is_told(name, tmp_path):
     document = tmp_path / "page.md"
     document.write_text(f"See `Loop.poll_once`, `loop.py` and `{name}`, not `HTTP/1.1`.\n")
     assert missing_names(str(document)) == [name]
+
+
+@pytest.mark.parametrize("name", ["NOSUCH", "NoSuch"])
+def test_where_the_code_is_described_each_capital_is_its_name(name, monkeypatch, tmp_path):
+    monkeypatch.setattr(documents, "ROOT", tmp_path)
+    page = tmp_path / "docs/internals/page.md"
+    page.parent.mkdir(parents=True)
+    page.write_text(f"`LINGERING`, `Writer`, `ValueError` and `{name}`\n")
+    monkeypatch.setattr(documents, "_known_names", lambda: {"LINGERING", "Writer"})
+    assert missing_names("docs/internals/page.md") == [name]
 
 
 def test_a_variable_that_is_not_there_is_told(tmp_path):
