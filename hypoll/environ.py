@@ -13,8 +13,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from hypoll.message import NOBODY, HTTPError, Peer, Request, Section
-from hypoll.networks import UNKNOWN_CLIENT, Client
+from hypoll.message import NOBODY, UNKNOWN_CLIENT, Client, HTTPError, Peer, Request, Section
 
 Environ = dict[str, Any]
 

@@ -28,6 +28,8 @@ from hypoll.message import (
     NO_DRAIN,
     NO_SERVER,
     NOTHING,
+    UNKNOWN_CLIENT,
+    Client,
     Drain,
     HTTPError,
     Origin,
@@ -35,7 +37,7 @@ from hypoll.message import (
     Section,
     value_of,
 )
-from hypoll.networks import UNKNOWN_CLIENT, Client, Networks, parse_node
+from hypoll.networks import Networks, parse_node
 
 MAX_HOPS = 32
 """Proxies walked through; behind more the client is unknown."""

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from hypoll.spool import Spool
 
 from hypoll import tracing
-from hypoll.networks import UNIX_CLIENT, Client
 from hypoll.tracing import given_id, trace_id
 
 JSON = "application/json"
@@ -31,6 +30,15 @@ error may stop a server. Only KeyboardInterrupt is given on: a signal's handler 
 
 MAX_QUERY_FIELDS = 1000
 """The most fields `Request.query` takes from a query string."""
+
+Client = tuple[str, int]
+"""(address, port) of a client. The port is 0 where it isn't known."""
+
+UNIX_CLIENT: Client = ("", 0)
+"""The other end of a unix socket, which has no address."""
+
+UNKNOWN_CLIENT: Client = ("unknown", 0)
+"""A client that isn't told of, or not by an address (RFC 7239, 6.2 and 6.3)."""
 
 HeaderSource = Mapping[str, Any] | Iterable[tuple[str, str]]
 

@@ -15,18 +15,10 @@ import re
 from collections.abc import Iterable
 
 from hypoll.bounded import Bounded
+from hypoll.message import UNIX_CLIENT, Client
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-Client = tuple[str, int]
-"""(address, port) of a client. The port is 0 where it isn't known."""
-
-UNIX_CLIENT: Client = ("", 0)
-"""The other end of a unix socket, which has no address."""
-
-UNKNOWN_CLIENT: Client = ("unknown", 0)
-"""A client that isn't told of, or not by an address (RFC 7239, 6.2 and 6.3)."""
 
 UNIX = "unix"
 """Stands for the peers of unix sockets."""

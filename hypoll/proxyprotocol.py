@@ -11,7 +11,8 @@ import re
 import struct
 from typing import NamedTuple
 
-from hypoll.networks import UNKNOWN_CLIENT, Client, parse_address
+from hypoll.message import UNKNOWN_CLIENT, Client
+from hypoll.networks import parse_address
 
 V1 = b"PROXY "
 V2 = b"\r\n\r\n\x00\r\nQUIT\n"

@@ -25,8 +25,8 @@ from hypoll.http import HTTPError, refresh_date
 from hypoll.instrument import Instruments
 from hypoll.listen import address_of, listen, prepare, refuse_new, server_of
 from hypoll.loop import IN, Loop, Timer
-from hypoll.message import FAILURES, NO_SERVER, Streamed
-from hypoll.networks import Client, Networks, peer_client
+from hypoll.message import FAILURES, NO_SERVER, Client, Streamed
+from hypoll.networks import Networks, peer_client
 from hypoll.observe import Gauges, Hub, Timeout
 from hypoll.output import keep_memory
 from hypoll.phases import Phase

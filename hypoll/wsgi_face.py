@@ -23,6 +23,8 @@ from hypoll.hooks import call_here, complete_here
 from hypoll.intake import joined
 from hypoll.message import (
     FAILURES,
+    UNKNOWN_CLIENT,
+    Client,
     ClientDisconnect,
     Deferred,
     HTTPError,
@@ -35,7 +37,7 @@ from hypoll.message import (
     json_response,
     reason,
 )
-from hypoll.networks import UNKNOWN_CLIENT, Client, parse_address
+from hypoll.networks import parse_address
 from hypoll.settings import Settings
 
 if TYPE_CHECKING:

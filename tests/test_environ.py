@@ -13,8 +13,7 @@ import pytest
 from hypoll import Routes
 from hypoll.forwarded import Proxies
 from hypoll.gunicorn_log import HookRequest, environ_of
-from hypoll.message import NO_SERVER, Peer, Request, Section
-from hypoll.networks import UNKNOWN_CLIENT
+from hypoll.message import NO_SERVER, UNKNOWN_CLIENT, Peer, Request, Section
 from hypoll.proxyprotocol import V2
 from hypoll.wsgi import WSGI
 from hypoll.wsgi_face import request_of

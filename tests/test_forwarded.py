@@ -6,8 +6,8 @@ import pytest
 
 from hypoll import forwarded as module
 from hypoll.forwarded import UNKNOWN, Proxies, origin_of, secure_scheme
-from hypoll.message import NOTHING, Origin, Request, Section
-from hypoll.networks import UNKNOWN_CLIENT, Networks
+from hypoll.message import NOTHING, UNKNOWN_CLIENT, Origin, Request, Section
+from hypoll.networks import Networks
 
 ALLOWED = ["10.0.0.0/8", "2001:db8::/32", "unix"]
 TRUSTED = Networks(ALLOWED)
