@@ -28,6 +28,7 @@ from hypoll.known import CONNECTION, HOST, LENGTH, OTHER, Known
 from hypoll.message import (
     FAILURES,
     NOBODY,
+    BodyStore,
     ClientDisconnect,
     Deferred,
     Headers,
@@ -45,7 +46,6 @@ from hypoll.message import (
     problem,
 )
 from hypoll.settings import Settings
-from hypoll.spool import Spool
 
 __all__ = [
     "FAILURES",
@@ -130,7 +130,7 @@ class RequestParser:
     """Bytes on the wire, so far, of the message that is being received or was refused."""
     streaming = False
     """Whether that body is taken in pieces, by `take`, rather than kept for the request; until it is whole."""
-    spool: Spool | None = None
+    spool: BodyStore | None = None
     """Where that body is put, until it is whole."""
     pending = b""
     """What was received and no request has used wholly yet, from `_at` on."""
@@ -309,14 +309,14 @@ class RequestParser:
         body, self._body = self._body, None
         return ([b"".join(body)] if body else []) + self.take()
 
-    def spool_into(self, spool: Spool) -> None:
+    def spool_into(self, spool: BodyStore) -> None:
         """Put the incoming request's body into a spool, what came of it included, which `Request.spooled` will be."""
         self.spool = spool
         came, self._body = self._body, None
         if came:
             self._put_into(spool, b"".join(came))
 
-    def _put_into(self, spool: Spool, data: bytes) -> None:
+    def _put_into(self, spool: BodyStore, data: bytes) -> None:
         try:
             spool.force(data)
         except OSError:

@@ -15,10 +15,6 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
 
-if TYPE_CHECKING:
-    from hypoll.held import Held
-    from hypoll.spool import Spool
-
 from hypoll import tracing
 from hypoll.tracing import given_id, trace_id
 
@@ -331,6 +327,37 @@ NOBODY = Peer(UNIX_CLIENT)
 """The peer of a request that came over no socket."""
 
 
+class BodyStore(Protocol):
+    """What holds a request's body between the connection and the application: a `hypoll.spool.Spool`."""
+
+    @property
+    def room(self) -> int:
+        """Bytes that it can take at the moment."""
+
+    @property
+    def failing(self) -> bool:
+        """Whether it can't take any, and will not soon."""
+
+    def wait(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` once, on the loop, when there may be room."""
+
+    def force(self, data: bytes) -> None:
+        """Take all of the data. Raises `OSError`."""
+
+    def take(self, size: int) -> bytes:
+        """Give the next bytes, at most `size`; b"": it holds none. Raises `OSError`."""
+
+    def close(self) -> None:
+        """Discard what it holds."""
+
+
+class BodyCount(Protocol):
+    """Counts the memory of one request's body, for as long as the request lasts: a `hypoll.held.Held`."""
+
+    def grow(self, size: int, missing: int = 0) -> bool:
+        """Note that the body has so many bytes now. False: there is no room for these and the `missing` ones."""
+
+
 class Request:
     """A request as a handler sees it. Everything but `method` and `body` is built when first asked for.
 
@@ -355,8 +382,8 @@ class Request:
     keep_alive: bool = True
     expects_continue: bool = False
     authority: str | None = None
-    spooled: Spool | None = None
-    held: Held | None = None
+    spooled: BodyStore | None = None
+    held: BodyCount | None = None
     minor: int = 1
     size: int = 0
     arrived: float = 0.0

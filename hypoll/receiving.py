@@ -9,6 +9,7 @@ from hypoll.encode import CONTINUE
 from hypoll.exchange import Exchange, too_slow
 from hypoll.held import Held
 from hypoll.http import ClientDisconnect, Deferred, HTTPError, Request, State, no_room
+from hypoll.message import BodyStore
 from hypoll.output import receive
 from hypoll.phases import NEVER, Phase
 from hypoll.shared import READ_SIZE, READS_PER_TURN
@@ -81,18 +82,18 @@ def holds(connection: Connection, request: Request) -> bool:
     return held.grow(connection.parser.received, missing)
 
 
-def has_room(connection: Connection, spool: Spool) -> bool:
+def has_room(connection: Connection, spool: BodyStore) -> bool:
     """Whether the process has room for more of the body. If not, nothing is read until it has."""
     request = connection.parser.incoming
     holds_back = request is not None and request.expects_continue
     size = request.section.length if request is not None and holds_back else None
     if spool.room >= (size or READ_SIZE):
         return True
-    if spool.space.failing:
+    if spool.failing:
         connection.refuse(no_room())
     elif connection.parked_at is None:
         connection.parked_at = connection.shared.loop.now
-        spool.space.wait(partial(on_room, connection))
+        spool.wait(partial(on_room, connection))
     return False
 
 
@@ -113,7 +114,7 @@ def leave_park(connection: Connection) -> None:
         on_body_progress(connection)
         connection.come_back()
     elif connection.parked_at is not None:  # it isn't refused
-        spool.space.wait(partial(on_room, connection))
+        spool.wait(partial(on_room, connection))
 
 
 def ask_for_body(connection: Connection, request: Request) -> bool:

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hypoll.loop import Loop
+from hypoll.message import BodyStore
 from hypoll.settings import MIB, Settings
 
 OWN_LIMIT = 16 * MIB
@@ -209,6 +210,15 @@ class Spool:
         """Bytes that the process has left for it."""
         return self.space.disk_left + (0 if self._in_file else self.space.memory_left)
 
+    @property
+    def failing(self) -> bool:
+        """Whether its disk has failed lately."""
+        return self.space.failing
+
+    def wait(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` once, on the loop, when there may be room: see `SpoolSpace.wait`."""
+        self.space.wait(callback)
+
     def force(self, data: bytes) -> None:
         """Take all of the data: what has no room elsewhere in memory, since it was received already.
 
@@ -350,7 +360,7 @@ class Spool:
 class SpoolReader(io.RawIOBase):
     """What a spool holds, as a file to read once from its beginning: what was read takes no room any more."""
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: BodyStore) -> None:
         self._spool = spool
 
     def readable(self) -> bool:
