@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import httptools
 
 from hypoll.bounded import Bounded
 from hypoll.head import check_host
 from hypoll.message import NOTED, HTTPError
-from hypoll.settings import Settings
 
 HOST, LENGTH, CONNECTION, OTHER = 1, 2, 3, 4
 """What a field's name means to framing; 0: nothing. `OTHER`: so much that the head is to be judged with care. What is
@@ -40,6 +41,32 @@ def _host(value: bytes) -> str:
     return host
 
 
+class Limits(Protocol):
+    """What requests are held to: the fields of `hypoll.settings.Settings` that are of a parser's concern. 0 for a line
+    or a field: as long as a head.
+    """
+
+    @property
+    def max_head(self) -> int:
+        """Bytes of a head."""
+
+    @property
+    def max_line(self) -> int:
+        """Bytes of a request line."""
+
+    @property
+    def max_field(self) -> int:
+        """Bytes of a field line."""
+
+    @property
+    def max_headers(self) -> int:
+        """Field lines of a head."""
+
+    @property
+    def max_body(self) -> int:
+        """Bytes of a body, decoded."""
+
+
 class Known:
     """See the module.
 
@@ -60,15 +87,15 @@ class Known:
         "short_head",
     )
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.names: Bounded[bytes, int] = Bounded(meaning)
         self.hosts: Bounded[bytes, str] = Bounded(_host)
-        self._longest_head = settings.max_head
-        self._longest_line = settings.max_line or settings.max_head
-        self._longest_field = settings.max_field or settings.max_head
-        self.short_head = min(settings.max_head - 4, self._longest_line, self._longest_field)
-        self.most_fields = settings.max_headers
-        self.largest_body = settings.max_body
+        self._longest_head = limits.max_head
+        self._longest_line = limits.max_line or limits.max_head
+        self._longest_field = limits.max_field or limits.max_head
+        self.short_head = min(limits.max_head - 4, self._longest_line, self._longest_field)
+        self.most_fields = limits.max_headers
+        self.largest_body = limits.max_body
         self.renew()
 
     def passes(self, head: bytes) -> bool:
