@@ -8,12 +8,14 @@ Its laws:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Protocol
+
 from hypoll.http import RequestParser
+from hypoll.loop import Loop
 from hypoll.message import Request, Response
 from hypoll.observe import End, Hub, Record, Timeout
 from hypoll.phases import Phase
-from hypoll.shared import Shared
-from hypoll.writer import Writer
 
 GIVEN_UP = 499
 """The status that is told of a request whose client left before there was an answer: none was sent."""
@@ -35,19 +37,26 @@ _END = b"\r\n\r\n"
 _KEPT = End.KEPT
 
 
+class Output(Protocol):
+    """What an instrument looks at of a connection's output: see `hypoll.writer.Writer`."""
+
+    buffers: list[Any]
+    pulled: int
+
+
 class Instruments:
     """What the instruments of one server have in common.
 
+    find: gives the path of a request's route, as declared; None: it has none.
     named: whether each answer tells its request's id.
     """
 
-    def __init__(self, shared: Shared, hub: Hub) -> None:
+    def __init__(self, hub: Hub, loop: Loop, find: Callable[[Request], str | None], *, named: bool = False) -> None:
         self.hub = hub
-        self.named = shared.settings.request_id
-        self.loop = shared.loop
-        self.clock = shared.loop.clock
-        self._find = shared.application.pattern
-        shared.instruments = self
+        self.named = named
+        self.loop = loop
+        self.clock = loop.clock
+        self._find = find
 
     def pattern(self, request: Request) -> str:
         """The pattern of a request's route; empty: there is none."""
@@ -135,7 +144,7 @@ class Instrument:
         assert began is not None
         return began
 
-    def tell(self, end: End, writer: Writer) -> None:
+    def tell(self, end: End, writer: Output) -> None:
         """All that was encoded is sent, or will never be; the connection ends with the last of it, unless `KEPT`."""
         records, self.records = self.records, []
         common = self._common
@@ -152,7 +161,7 @@ class Instrument:
             writer.pulled = 0
         common.hub.on_exchanges(records)
 
-    def tell_end(self, default: End, writer: Writer) -> None:
+    def tell_end(self, default: End, writer: Output) -> None:
         """`tell`, with what was marked first."""
         self.tell(self._end or default, writer)
 
@@ -166,7 +175,7 @@ class Instrument:
         self._common.hub.on_timeout(Timeout.BODY)
         self.mark(End.TIMEOUT)
 
-    def close(self, busy: bool, draining: bool, given_up: Request | None, writer: Writer) -> None:
+    def close(self, busy: bool, draining: bool, given_up: Request | None, writer: Output) -> None:
         """The connection is closed. given_up: the request whose answer nobody waits for any more."""
         end = self._end or (End.DRAIN if draining else End.ABORTED if busy else End.CLIENT)
         if given_up is not None and not self.records:

@@ -266,7 +266,8 @@ class Server:
         self.shared.on_close = self._on_close
         self.hub = hub
         if hub is not None:
-            Instruments(self.shared, hub)
+            find = application.pattern
+            self.shared.instruments = Instruments(hub, loop, find, named=settings.request_id)
             self.shared.threads.on_wait = hub.on_wait
         self._proxies = Proxies(settings.forwarded_allow_ips, settings.secure_scheme_headers)
         # Whose connections must begin with a PROXY protocol header, and are served. None: it isn't spoken.

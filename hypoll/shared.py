@@ -10,6 +10,7 @@ from typing import Any
 from hypoll.contracts import Answer, Application, adapted
 from hypoll.held import BodyMemory
 from hypoll.http import Known
+from hypoll.instrument import Instruments
 from hypoll.loop import Loop, let_go
 from hypoll.message import Drain, Request
 from hypoll.phases import LINGER_PAUSE, NEVER, Phase
@@ -75,8 +76,8 @@ class Shared:
         # Where input goes that nobody wants. It isn't touched by the reads of TCP sockets, so it takes no memory.
         self.scratch = mmap.mmap(-1, SCRATCH_SIZE)
         loop.on_abandon(self._abandon)
-        self.instruments: Any = None
-        """What `hypoll.instrument` keeps here, when the connections are observed."""
+        self.instruments: Instruments | None = None
+        """What the connections' instruments have in common, where they are observed."""
 
     def wrap(self, wrapper: Callable[[Answer], Answer]) -> None:
         """Wrap what answers requests: `answer = wrapper(answer)`."""
