@@ -12,8 +12,8 @@ from unittest import mock
 
 from hypoll.cli import main
 from hypoll.connection import Connection
+from hypoll.contracts import Phase
 from hypoll.loop import IN, OUT, RDHUP, EventCallback, Loop
-from hypoll.phases import Phase
 
 EDGE_INTEREST = IN | OUT | RDHUP
 

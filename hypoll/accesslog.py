@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterable
 
 from orjson import OPT_APPEND_NEWLINE, dumps
 
+from hypoll.contracts import Gauges
 from hypoll.errorlog import keep
 from hypoll.escaping import escape, printable
 from hypoll.message import REFERER, USER_AGENT, Request
-from hypoll.observe import Gauges, Observer, Record
+from hypoll.observe import Observer, Record
 from hypoll.outlet import Outlet, open_file, open_standard
 from hypoll.settings import Settings
 

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable
 from contextvars import Context
 
 from hypoll.answers import failure
+from hypoll.contracts import PHASES, End, Phase
 from hypoll.encode import CLOSE, HEADS, UNPARSED, json_head, plain_head
 from hypoll.ending import LINGER_IN_DRAIN, begin_to_linger, cut, end_idle, end_stream, finish, read_away, time_out
 from hypoll.exchange import Exchange, PlainExchange
@@ -46,9 +47,7 @@ from hypoll.http import (
 )
 from hypoll.instrument import Instrument
 from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, has_forked
-from hypoll.observe import End
 from hypoll.output import PeerGone, receive, reset
-from hypoll.phases import PHASES, Phase
 from hypoll.receiving import (
     begin_body,
     doubt,

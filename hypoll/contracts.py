@@ -1,10 +1,14 @@
-"""Where applications and the server meet: what answers requests, and what else may be asked of it."""
+"""What the parts of hypoll agree on: what an application is, what a connection may be doing, why it ends, and what a
+server counts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from enum import Enum, StrEnum
+from typing import Any, NamedTuple
 
+from hypoll.http import State
 from hypoll.message import Deferred, HTTPError, Request, Response
 
 Complete = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -72,3 +76,103 @@ def adapted(given: Application | Callable[[Request], Any]) -> Application:
     methods = {name: staticmethod(one) if callable(one) else one for name, one in found.items()}
     made: Application = type("Adapted", (Application,), {"answer": staticmethod(given), **methods})()
     return made
+
+
+# connections
+
+NEVER = float("inf")
+"""The deadline of what has none."""
+
+LINGER_PAUSE = 5.0
+"""Seconds that a refused peer, whose input is read away, may pause."""
+
+TOO_SLOW = "the request body took too long"
+"""Why a body that doesn't come is refused (408)."""
+
+
+class Phase(Enum):
+    """What a connection is doing. Of each: whether it takes input, whether a request is under way, and its deadline,
+    as the setting that holds its seconds, with the refusal when they have passed. None: the connection is closed then,
+    or it has no deadline by a setting.
+
+    HANDSHAKE: TLS is being agreed upon. A plain connection begins in NEW.
+    SKIPPING: the rest of a body comes whose handler has answered without reading it.
+    WAITING: a handler is at work on a thread or in a task, for as long as it likes.
+    LINGERING: what the peer still sends is read away, so that it can read the answer.
+    """
+
+    HANDSHAKE = 0, True, False, "header_timeout"
+    NEW = 1, True, False, "keep_alive"
+    IDLE = 2, True, False, "keep_alive"
+    HEAD = 3, True, True, "header_timeout", HTTPError(408, "the request head took too long")
+    BODY = 4, True, True, "body_timeout", HTTPError(408, TOO_SLOW)
+    SKIPPING = 5, True, True, "body_timeout"
+    WAITING = 6, False, True
+    SENDING = 7, False, True, "write_timeout"
+    FINISHING = 8, False, True, "write_timeout"
+    LINGERING = 9, False, False
+    CLOSED = 10, False, False
+
+    def __init__(
+        self, number: int, takes_input: bool, busy: bool, setting: str | None = None, refusal: HTTPError | None = None
+    ) -> None:
+        self.takes_input = takes_input
+        self.busy = busy
+        self.setting = setting
+        self.refusal = refusal
+
+
+PHASES = {
+    State.START: Phase.IDLE,
+    State.BLANK: Phase.IDLE,
+    State.HEAD: Phase.HEAD,
+    State.BODY: Phase.BODY,
+    State.DONE: Phase.IDLE,
+}
+"""The phase for what the parser is in the middle of."""
+
+
+class End(StrEnum):
+    """Why a connection ended; `KEPT`: it goes on."""
+
+    KEPT = ""
+    CLIENT = "client"
+    """The client asked for it, speaks HTTP/1.0, or closed an idle connection."""
+    APPLICATION = "application"
+    """The response has `Connection: close`, or its length is told by the end."""
+    DRAIN = "drain"
+    REFUSED = "refused"
+    """The request, or the connection, was refused."""
+    TIMEOUT = "timeout"
+    """A phase's deadline passed."""
+    ABORTED = "aborted"
+    """The client left in the middle of a request or an answer."""
+    FAILED = "failed"
+    """The answer could not be finished: its body failed, or the server did."""
+
+
+class Timeout(StrEnum):
+    """Whose deadline passed."""
+
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+    WRITE = "write"
+    LINGER = "linger"
+
+
+class Gauges(NamedTuple):
+    """What there is at the moment.
+
+    connections: how many are open, by the name of their phase.
+    queue: calls that wait for a thread of the pool. threads: those that are busy. streams: those that have left the
+    pool, since they wait for a client or stream for long.
+    spool_memory, spool_disk: bytes that wait in the spools.
+    """
+
+    connections: Mapping[str, int]
+    queue: int = 0
+    threads: int = 0
+    streams: int = 0
+    spool_memory: int = 0
+    spool_disk: int = 0

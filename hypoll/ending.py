@@ -9,11 +9,10 @@ import termios
 from typing import TYPE_CHECKING
 
 from hypoll.bodies import log_cut
+from hypoll.contracts import LINGER_PAUSE, End, Phase
 from hypoll.encode import COPY_LIMIT
 from hypoll.http import State
-from hypoll.observe import End
 from hypoll.output import PeerGone, reset
-from hypoll.phases import LINGER_PAUSE, Phase
 from hypoll.shared import READS_PER_TURN
 from hypoll.writer import BodyError
 

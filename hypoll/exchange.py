@@ -23,6 +23,7 @@ from orjson import dumps
 
 from hypoll.answers import close_body, server_error, with_body
 from hypoll.bodies import TaskSource, log_cut
+from hypoll.contracts import TOO_SLOW
 from hypoll.encode import CONTENTLESS, framer_of
 from hypoll.files import File, OpenFile, Slice
 from hypoll.forks import keep_out
@@ -489,7 +490,7 @@ class PlainExchange(Exchange):
 
 def too_slow() -> HTTPError:
     """The refusal of a body that doesn't come."""
-    return HTTPError(408, "the request body took too long")
+    return HTTPError(408, TOO_SLOW)
 
 
 def busy() -> HTTPError:

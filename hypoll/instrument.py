@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from hypoll.contracts import End, Phase, Timeout
 from hypoll.http import RequestParser
 from hypoll.loop import Loop
 from hypoll.message import Request, Response
-from hypoll.observe import End, Hub, Record, Timeout
-from hypoll.phases import Phase
+from hypoll.observe import Hub, Record
 
 GIVEN_UP = 499
 """The status that is told of a request whose client left before there was an answer: none was sent."""

@@ -10,8 +10,9 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from hypoll.contracts import End, Gauges, Timeout
 from hypoll.ledger import Account, Counts, Key, Ledger, LedgerFullError, add_up
-from hypoll.observe import End, Gauges, Observer, Record, Timeout
+from hypoll.observe import Observer, Record
 
 BOUNDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0

@@ -8,42 +8,13 @@ the turn together: while requests are answered, an exchange costs its record and
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
+from hypoll.contracts import End, Gauges, Timeout
 from hypoll.message import NOBODY, Peer, Request, Response
 
 log = logging.getLogger("hypoll.error")
-
-
-class End(StrEnum):
-    """Why a connection ended; `KEPT`: it goes on."""
-
-    KEPT = ""
-    CLIENT = "client"
-    """The client asked for it, speaks HTTP/1.0, or closed an idle connection."""
-    APPLICATION = "application"
-    """The response has `Connection: close`, or its length is told by the end."""
-    DRAIN = "drain"
-    REFUSED = "refused"
-    """The request, or the connection, was refused."""
-    TIMEOUT = "timeout"
-    """A phase's deadline passed."""
-    ABORTED = "aborted"
-    """The client left in the middle of a request or an answer."""
-    FAILED = "failed"
-    """The answer could not be finished: its body failed, or the server did."""
-
-
-class Timeout(StrEnum):
-    """Whose deadline passed."""
-
-    IDLE = "idle"
-    HEAD = "head"
-    BODY = "body"
-    WRITE = "write"
-    LINGER = "linger"
 
 
 class Record:
@@ -96,23 +67,6 @@ class Record:
     def client(self) -> str:
         """Whom it is from, by the word of trusted proxies: the address; empty: a unix socket's."""
         return (self.peer.client if self.request is None else self.request.client)[0]
-
-
-class Gauges(NamedTuple):
-    """What there is at the moment.
-
-    connections: how many are open, by the name of their phase.
-    queue: calls that wait for a thread of the pool. threads: those that are busy. streams: those that have left the
-    pool, since they wait for a client or stream for long.
-    spool_memory, spool_disk: bytes that wait in the spools.
-    """
-
-    connections: Mapping[str, int]
-    queue: int = 0
-    threads: int = 0
-    streams: int = 0
-    spool_memory: int = 0
-    spool_disk: int = 0
 
 
 class Observer:

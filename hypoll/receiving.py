@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from hypoll.contracts import NEVER, Phase
 from hypoll.encode import CONTINUE
 from hypoll.exchange import Exchange, too_slow
 from hypoll.held import Held
 from hypoll.http import ClientDisconnect, Deferred, HTTPError, Request, State, no_room
 from hypoll.message import BodyStore
 from hypoll.output import receive
-from hypoll.phases import NEVER, Phase
 from hypoll.shared import READ_SIZE, READS_PER_TURN
 from hypoll.spool import Spool
 

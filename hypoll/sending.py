@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 from hypoll.answers import unsendable
 from hypoll.bodies import FileSource, InlineSource, Source, TaskSource
+from hypoll.contracts import NEVER, End, Phase
 from hypoll.encode import COPY_LIMIT, encode_file, file_head
 from hypoll.exchange import Exchange, PlainExchange
 from hypoll.files import File, OpenFile, Slice
 from hypoll.http import FAILURES, Deferred, Kind, Request, Response, Rest, State, encode
 from hypoll.message import json_response
-from hypoll.observe import End
 from hypoll.output import SEND_SIZE, PeerGone
-from hypoll.phases import NEVER, Phase
 
 if TYPE_CHECKING:
     from hypoll.connection import Connection

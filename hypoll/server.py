@@ -17,7 +17,7 @@ from enum import Enum
 from typing import Any
 
 from hypoll.connection import NEW_GRACE, Connection
-from hypoll.contracts import Application, adapted
+from hypoll.contracts import Application, Gauges, Phase, Timeout, adapted
 from hypoll.files import FILES, OPEN_FILES
 from hypoll.forwarded import Proxies
 from hypoll.greeting import Greeting
@@ -27,9 +27,8 @@ from hypoll.listen import address_of, listen, prepare, refuse_new, server_of
 from hypoll.loop import IN, Loop, Timer
 from hypoll.message import FAILURES, NO_SERVER, Client, Streamed
 from hypoll.networks import Networks, peer_client
-from hypoll.observe import Gauges, Hub, Timeout
+from hypoll.observe import Hub
 from hypoll.output import keep_memory
-from hypoll.phases import Phase
 from hypoll.proxyprotocol import Announced
 from hypoll.settings import Settings
 from hypoll.shared import Shared

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
-from hypoll.contracts import Answer, Application, adapted
+from hypoll.contracts import LINGER_PAUSE, NEVER, Answer, Application, Phase, adapted
 from hypoll.held import BodyMemory
 from hypoll.http import Known
 from hypoll.instrument import Instruments
 from hypoll.loop import Loop, let_go
 from hypoll.message import Drain, Request
-from hypoll.phases import LINGER_PAUSE, NEVER, Phase
 from hypoll.settings import Settings
 from hypoll.spool import SpoolSpace
 from hypoll.tasks import Tasks

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hypoll.contracts import Phase
 from hypoll.exchange import Exchange
 from hypoll.http import Response, Rest
 from hypoll.loop import ERR, HUP, RDHUP
 from hypoll.output import PeerGone
-from hypoll.phases import Phase
 from hypoll.receiving import lacks_body
 from hypoll.sending import encode_or_fail
 

@@ -24,8 +24,9 @@ from hypoll.accesslog import (
     open_access_log,
     text_render,
 )
+from hypoll.contracts import End, Gauges
 from hypoll.message import Peer, Request, Section
-from hypoll.observe import End, Gauges, Record
+from hypoll.observe import Record
 from hypoll.outlet import Outlet, OutletError, Sink
 from hypoll.settings import Settings
 

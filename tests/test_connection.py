@@ -22,9 +22,9 @@ from hypoll import ending
 from hypoll.answers import failure
 from hypoll.app import Routes
 from hypoll.connection import Connection
+from hypoll.contracts import Phase
 from hypoll.http import Deferred, HTTPError, Kind, Request, RequestParser, Response
 from hypoll.loop import IN, OUT, Loop
-from hypoll.phases import Phase
 from hypoll.server import Server, Status
 from hypoll.settings import Settings
 from hypoll.shared import READ_SIZE, READS_PER_TURN

@@ -17,10 +17,10 @@ import pytest
 
 from hypoll import HTTPError, Request, Response, Routes
 from hypoll.connection import Connection
+from hypoll.contracts import Phase
 from hypoll.exchange import Exchange
 from hypoll.http import Deferred, RequestParser
 from hypoll.intake import Intake
-from hypoll.phases import Phase
 from hypoll.receiving import start
 
 from .serving import PATIENCE, Running, running

@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from hypoll import HTTPError, Request, Routes
-from hypoll.phases import Phase
+from hypoll.contracts import Phase
 from hypoll.wsgi import service_of
 
 from .serving import PATIENCE, Running, running

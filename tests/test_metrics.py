@@ -9,10 +9,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hypoll import metrics as module
+from hypoll.contracts import End, Gauges, Timeout
 from hypoll.ledger import Ledger, LedgerFullError, make_directory, remove_directory
 from hypoll.message import NOBODY, Request, Section
 from hypoll.metrics import BOUNDS, Histogram, Metrics
-from hypoll.observe import End, Gauges, Record, Timeout
+from hypoll.observe import Record
 from hypoll.prometheus import Scrape
 from hypoll.version import __version__
 

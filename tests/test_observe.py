@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from hypoll.contracts import End, Gauges, Timeout
 from hypoll.message import NOBODY
-from hypoll.observe import End, Gauges, Hub, Observer, Record, Timeout, combine
+from hypoll.observe import Hub, Observer, Record, combine
 
 from .records import a_record
 

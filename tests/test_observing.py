@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from hypoll import Routes
+from hypoll.contracts import End
 from hypoll.endpoints import Endpoints
 from hypoll.ledger import make_directory, remove_directory
 from hypoll.message import HTTPError, Request, Response
-from hypoll.observe import End, Observer
+from hypoll.observe import Observer
 from hypoll.observing import Observing
 from hypoll.outlet import OutletError
 from hypoll.settings import Settings

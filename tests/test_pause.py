@@ -14,8 +14,8 @@ import pytest
 
 from hypoll import Response, Routes
 from hypoll import loop as module
+from hypoll.contracts import Phase
 from hypoll.loop import IN, LATE, TICK, Loop
-from hypoll.phases import Phase
 from hypoll.process import Engine
 from hypoll.server import Server
 from hypoll.settings import Settings

@@ -21,9 +21,9 @@ import requests
 from hypoll import Response, Routes
 from hypoll import server as module
 from hypoll.connection import Connection
+from hypoll.contracts import Phase
 from hypoll.listen import BindError
 from hypoll.loop import Loop
-from hypoll.phases import Phase
 from hypoll.server import Server, Status
 from hypoll.settings import Settings
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hypoll.app import Routes
+from hypoll.contracts import Phase
 from hypoll.ending import LINGER_TIME
 from hypoll.http import Response
 from hypoll.loop import TICK, Loop
-from hypoll.phases import Phase
 from hypoll.server import Server
 from hypoll.settings import Settings
 

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from hypoll import Routes
+from hypoll.contracts import End, Gauges, Timeout
 from hypoll.ledger import Ledger, MappedCells, make_directory, remove_directory
 from hypoll.message import NOBODY, HTTPError, Peer, Request
 from hypoll.metrics import BOUNDS, Metrics
 from hypoll.networks import Networks
-from hypoll.observe import End, Gauges, Timeout
 from hypoll.statuspage import StatusPage, page_headers
 from hypoll.testing import TestClient
 from hypoll.version import __version__

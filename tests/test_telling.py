@@ -10,7 +10,8 @@ from typing import NamedTuple
 import pytest
 
 from hypoll import File, HTTPError, Response, Routes
-from hypoll.observe import End, Observer, Record, Timeout
+from hypoll.contracts import End, Timeout
+from hypoll.observe import Observer, Record
 
 from .serving import TICK, Client, Running, running
 

@@ -24,10 +24,10 @@ from gunicorn.config import Config
 
 from hypoll import File, Request, Response, Routes, healthcheck
 from hypoll import tls as module
+from hypoll.contracts import End, Phase, Timeout
 from hypoll.gunicorn_config import tls_context
 from hypoll.loop import Loop
-from hypoll.observe import End, Hub, Observer, Record, Timeout, combine
-from hypoll.phases import Phase
+from hypoll.observe import Hub, Observer, Record, combine
 from hypoll.server import Server
 from hypoll.settings import Settings
 from hypoll.shared import READ_SIZE

@@ -13,9 +13,9 @@ import hypoll.connection
 import hypoll.server
 import hypoll.writer
 from hypoll import Request, Response, Routes
+from hypoll.contracts import Phase
 from hypoll.forwarded import Proxies
 from hypoll.http import RequestParser
-from hypoll.phases import Phase
 
 from .crowd import PROBE, Crowd, Peer
 from .harness import Served
