@@ -14,6 +14,7 @@ from hypoll import errorlog, patched, watched
 from hypoll.contracts import Application
 from hypoll.leaving import Ended, has_terminal
 from hypoll.loop import Loop
+from hypoll.message import Request
 from hypoll.observe import Observer
 from hypoll.observing import Observing
 from hypoll.outlet import OutletError, occupy_standard_descriptors
@@ -225,7 +226,7 @@ class Engine:
     def run(self) -> None:
         """Turn until the loop is stopped; what holds it meanwhile is named in the log."""
         limit = self.settings.slow_callback
-        watchdog = Watchdog(self.loop, limit, self.application.pattern, IDLE_CODE) if limit else None
+        watchdog = Watchdog(self.loop, limit, self._describe, IDLE_CODE) if limit else None
         if watchdog is not None:
             watchdog.start()
         try:
@@ -236,6 +237,12 @@ class Engine:
         finally:
             if watchdog is not None:
                 watchdog.stop()
+
+    def _describe(self, request: object) -> str | None:
+        """Method and route of a request, for the log; None: it is none."""
+        if not isinstance(request, Request):
+            return None
+        return f"{request.method} {self.application.pattern(request) or request.raw_path}"
 
     def close(self) -> None:
         """Give back what both loops hold."""

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from types import CodeType, FrameType, TracebackType
 from typing import NamedTuple
 
-from hypoll.http import Request
 from hypoll.loop import Loop
 
 LOOKS = 4
@@ -52,7 +51,7 @@ class Watchdog:
     """Watches the thread it is made on, from `start` to `stop`.
 
     limit: seconds for which a callback may hold the loop.
-    pattern: gives the path of a request's route, as declared; None: it has none.
+    describe: gives the name of what a frame on the stack calls its request; None: that is no request.
     waits: the code in which the thread rests, beside the loop's own.
     """
 
@@ -60,12 +59,12 @@ class Watchdog:
         self,
         loop: Loop,
         limit: float,
-        pattern: Callable[[Request], str | None] = lambda request: None,
+        describe: Callable[[object], str | None] = lambda request: None,
         waits: frozenset[CodeType] = frozenset(),
     ) -> None:
         self._loop = loop
         self._limit = limit
-        self._pattern = pattern
+        self._describe = describe
         self._waits = waits | {Loop._poll.__code__}
         self._thread_id = threading.get_ident()
         self._thread = threading.Thread(target=self._watch, name="hypoll-watchdog", daemon=True)
@@ -156,8 +155,9 @@ class Watchdog:
         turn = self._loop.now
         for found, _ in traceback.walk_stack(frame):
             request = found.f_locals.get("request")
-            if isinstance(request, Request):
-                return Sight(id(request), turn, f"{request.method} {self._pattern(request) or request.raw_path}")
+            name = None if request is None else self._describe(request)
+            if name is not None:
+                return Sight(id(request), turn, name)
         return Sight(0, turn, f"{frame.f_code.co_qualname}, in no request,")
 
 
