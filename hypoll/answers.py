@@ -10,8 +10,17 @@ import orjson
 
 from hypoll.files import File
 from hypoll.forks import keep_out
-from hypoll.http import FAILURES, ClientDisconnect, HTTPError, Request, Response, json_response, problem
-from hypoll.message import exact_bytes, exact_int
+from hypoll.message import (
+    FAILURES,
+    ClientDisconnect,
+    HTTPError,
+    Request,
+    Response,
+    exact_bytes,
+    exact_int,
+    json_response,
+    problem,
+)
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors of a system that has too little of something at the moment."""

@@ -20,7 +20,7 @@ from hypoll.answers import close_body
 from hypoll.encode import COPY_LIMIT
 from hypoll.files import Slice
 from hypoll.forks import keep_out
-from hypoll.http import FAILURES, ClientDisconnect
+from hypoll.message import FAILURES, ClientDisconnect
 from hypoll.output import SEND_SIZE, Buffers, PeerGone
 
 PIECES_PER_PULL = range(64)

@@ -10,8 +10,7 @@ from typing import Any
 import orjson
 
 from hypoll.encode import HEARTBEAT_INTERVAL
-from hypoll.http import Response
-from hypoll.message import exact_str
+from hypoll.message import Response, exact_str
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 

@@ -27,21 +27,21 @@ from hypoll.contracts import TOO_SLOW
 from hypoll.encode import CONTENTLESS, framer_of
 from hypoll.files import File, OpenFile, Slice
 from hypoll.forks import keep_out
-from hypoll.http import (
+from hypoll.http import RequestParser
+from hypoll.intake import Intake, TaskIntake, ThreadIntake
+from hypoll.loop import Loop
+from hypoll.message import (
     FAILURES,
     ClientDisconnect,
     Deferred,
     HTTPError,
     Kind,
     Request,
-    RequestParser,
     Response,
     StreamedRequest,
+    pairs,
     problem,
 )
-from hypoll.intake import Intake, TaskIntake, ThreadIntake
-from hypoll.loop import Loop
-from hypoll.message import pairs
 from hypoll.settings import Settings
 from hypoll.spool import SpoolSpace
 from hypoll.tasks import EAGER, Tasks

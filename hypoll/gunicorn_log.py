@@ -17,8 +17,7 @@ from hypoll.answers import failure
 from hypoll.contracts import Answer
 from hypoll.environ import Environs, unambiguous
 from hypoll.forks import keep_out
-from hypoll.http import FAILURES, Deferred
-from hypoll.message import JSON, Request, Response, reason
+from hypoll.message import FAILURES, JSON, Deferred, Request, Response, reason
 from hypoll.observe import Observer, Record
 from hypoll.version import __version__
 

@@ -27,10 +27,10 @@ from hypoll.gunicorn_boot import crossing, mark_end, service_ends
 from hypoll.gunicorn_config import check, given_by, tls_context, translate, validate, warn_of_ignored
 from hypoll.gunicorn_log import before, dump_stacks, forward, is_used, observers_of
 from hypoll.heartbeat import Heartbeat
-from hypoll.http import Deferred, Request, Response
 from hypoll.leaving import bound_exit
 from hypoll.ledger import make_directory, remove_directory
 from hypoll.loop import IN, TICK, Loop
+from hypoll.message import Deferred, Request, Response
 from hypoll.observing import rehearse
 from hypoll.outlet import OutletError
 from hypoll.process import Engine

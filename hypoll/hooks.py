@@ -10,7 +10,7 @@ from typing import Any
 
 from hypoll.answers import failure, to_response
 from hypoll.forks import keep_out
-from hypoll.http import FAILURES, HTTPError, Kind, Request, Response
+from hypoll.message import FAILURES, HTTPError, Kind, Request, Response
 from hypoll.routing import Route
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]

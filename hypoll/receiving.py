@@ -9,8 +9,8 @@ from hypoll.contracts import NEVER, Phase
 from hypoll.encode import CONTINUE
 from hypoll.exchange import Exchange, too_slow
 from hypoll.held import Held
-from hypoll.http import ClientDisconnect, Deferred, HTTPError, Request, State, no_room
-from hypoll.message import BodyStore
+from hypoll.http import State, no_room
+from hypoll.message import BodyStore, ClientDisconnect, Deferred, HTTPError, Request
 from hypoll.output import receive
 from hypoll.shared import READ_SIZE, READS_PER_TURN
 from hypoll.spool import Spool

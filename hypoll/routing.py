@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from hypoll.http import Deferred, HTTPError, Kind
+from hypoll.message import Deferred, HTTPError, Kind
 
 Handler = Callable[..., Any]
 

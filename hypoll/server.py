@@ -18,14 +18,14 @@ from typing import Any
 
 from hypoll.connection import NEW_GRACE, Connection
 from hypoll.contracts import Application, Gauges, Phase, Timeout, adapted
+from hypoll.encode import refresh_date
 from hypoll.files import FILES, OPEN_FILES
 from hypoll.forwarded import Proxies
 from hypoll.greeting import Greeting
-from hypoll.http import HTTPError, refresh_date
 from hypoll.instrument import Instruments
 from hypoll.listen import address_of, listen, prepare, refuse_new, server_of
 from hypoll.loop import IN, Loop, Timer
-from hypoll.message import FAILURES, NO_SERVER, Client, Streamed
+from hypoll.message import FAILURES, NO_SERVER, Client, HTTPError, Streamed
 from hypoll.networks import Networks, peer_client
 from hypoll.observe import Hub
 from hypoll.output import keep_memory

@@ -9,8 +9,8 @@ from typing import Any
 
 from hypoll.contracts import LINGER_PAUSE, NEVER, Answer, Application, Phase, adapted
 from hypoll.held import BodyMemory
-from hypoll.http import Known
 from hypoll.instrument import Instruments
+from hypoll.known import Known
 from hypoll.loop import Loop, let_go
 from hypoll.message import Drain, Request
 from hypoll.settings import Settings

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hypoll.contracts import Phase
+from hypoll.encode import Rest
 from hypoll.exchange import Exchange
-from hypoll.http import Response, Rest
 from hypoll.loop import ERR, HUP, RDHUP
+from hypoll.message import Response
 from hypoll.output import PeerGone
 from hypoll.receiving import lacks_body
 from hypoll.sending import encode_or_fail
