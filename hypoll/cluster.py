@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import os
 import socket
-import ssl
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -22,8 +20,6 @@ from gunicorn.sock import TCP6Socket
 from hypoll.affinity import cpu_count, least_used, pin
 from hypoll.contracts import Application
 from hypoll.errorlog import OutletHandler, QuietStreamHandler, make_handler
-from hypoll.gunicorn_config import give_up_after
-from hypoll.gunicorn_worker import Worker
 from hypoll.listen import listen, resolved, unix_paths
 from hypoll.reload import command_of
 from hypoll.settings import Processes, Settings
@@ -33,6 +29,9 @@ from hypoll.wsgi import WSGIApplication
 _INHERITED = "127.0.0.1:0"
 """An address that gunicorn doesn't bind, since it has listeners: beside them one that is named by its descriptor, as
 fd://3, would be taken twice."""
+
+WORKER = "hypoll.gunicorn_worker.Worker"
+"""Gunicorn imports it by this name, as for anybody: it stands above this module."""
 
 MEMORY = "/dev/shm"  # noqa: S108 - the file system in memory of every Linux
 
@@ -53,38 +52,6 @@ class ClusterLogger(Logger):
 
 
 _OURS = (OutletHandler, QuietStreamHandler)
-
-
-class ClusterWorker(Worker):
-    """A worker whose settings are hypoll's own."""
-
-    command: Settings
-    cpu: int | None = None
-
-    @property
-    def settings(self) -> Settings:
-        """The command's settings; of a drain's time the master keeps some."""
-        return self.validate(self.cfg)
-
-    @property
-    def context(self) -> ssl.SSLContext | None:
-        """The command's."""
-        return context_of(self.command)
-
-    @classmethod
-    def validate(cls, cfg: Any) -> Settings:
-        """The command's settings, which have been held against their limits."""
-        command = cls.command
-        return dataclasses.replace(command, graceful_timeout=give_up_after(cfg.graceful_timeout) - command.drain_wait)
-
-    def _note_given(self, app: Any) -> None:
-        """All that counts was given to the command."""
-
-    def init_process(self) -> None:
-        """Go to its CPU before the application is loaded: memory is local to the CPU that touches it first."""
-        if self.cpu is not None:
-            pin(self.cpu, [listener.sock for listener in self.sockets] if self.cfg.reuse_port else ())
-        super().init_process()
 
 
 class _Arbiter(Arbiter):
@@ -115,9 +82,14 @@ class _Cluster(BaseApplication):
     """What gunicorn's arbiter runs."""
 
     def __init__(
-        self, load: Callable[[], Application | WSGIApplication], options: dict[str, Any], paths: list[str]
+        self,
+        load: Callable[[], Application | WSGIApplication],
+        settings: Settings,
+        options: dict[str, Any],
+        paths: list[str],
     ) -> None:
         self._load = load
+        self._settings = settings
         self._options = options
         self._paths = paths
         super().__init__(prog="hypoll")
@@ -125,6 +97,9 @@ class _Cluster(BaseApplication):
     def load_config(self) -> None:
         for name, value in self._options.items():
             self.cfg.set(name, value)
+        # What workers are set by: all that counts was given to the command.
+        self.cfg.hypoll_command = self._settings
+        self.cfg.hypoll_given = frozenset()
 
     def load(self) -> Application | WSGIApplication:
         return self._load()
@@ -162,7 +137,7 @@ def serve(
         "backlog": settings.backlog,
         "reuse_port": settings.reuse_port,
         "workers": cpu_count() if processes.workers == "auto" else processes.workers,
-        "worker_class": type("hypoll", (ClusterWorker,), {"command": settings}),
+        "worker_class": WORKER,
         "certfile": settings.certfile or None,
         "keyfile": settings.keyfile or None,
         "timeout": processes.worker_timeout,
@@ -174,11 +149,12 @@ def serve(
         # The workers' heartbeats are files: a slow disk would hold up the loop (and may be read-only).
         "worker_tmp_dir": MEMORY if os.access(MEMORY, os.W_OK) else None,
         "pre_fork": _assign_cpu if processes.cpu_affinity == "auto" else None,
+        "post_fork": _go_to_cpu if processes.cpu_affinity == "auto" else None,
         # A socket in the user's directory, of which every cluster would have the same.
         "control_socket_disable": True,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    _Cluster(_told(load), given, unix_paths(settings.bind)).run()
+    _Cluster(_told(load), settings, given, unix_paths(settings.bind)).run()
 
 
 def bound(settings: Settings) -> list[str]:
@@ -207,6 +183,11 @@ def _told(load: Callable[[], Application | WSGIApplication]) -> Callable[[], App
     return load_or_tell
 
 
-def _assign_cpu(arbiter: Any, worker: ClusterWorker) -> None:
-    taken = [other.cpu for other in arbiter.WORKERS.values() if other.cpu is not None]
+def _assign_cpu(arbiter: Any, worker: Any) -> None:
+    taken = [cpu for other in arbiter.WORKERS.values() if (cpu := getattr(other, "cpu", None)) is not None]
     worker.cpu = least_used(os.sched_getaffinity(0), taken)
+
+
+def _go_to_cpu(arbiter: Any, worker: Any) -> None:
+    """Go to the worker's CPU before the application is loaded: memory is local to the CPU that touches it first."""
+    pin(worker.cpu, [listener.sock for listener in worker.sockets] if worker.cfg.reuse_port else ())

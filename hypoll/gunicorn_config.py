@@ -114,6 +114,9 @@ def translate(cfg: Any, given: Collection[str] | None = None) -> Settings:
 
     Raises `ValueError` for a value that is out of range.
     """
+    command = command_settings(cfg)
+    if command is not None:  # they have been held against their limits; of a drain's time the master keeps some
+        return dataclasses.replace(command, graceful_timeout=give_up_after(cfg.graceful_timeout) - command.drain_wait)
     known = changed(cfg) if given is None else given
     chosen = from_environment(os.environ)
     for option, (name, read) in TRANSLATED.items():
@@ -136,6 +139,12 @@ def translate(cfg: Any, given: Collection[str] | None = None) -> Settings:
             f"{cfg.graceful_timeout}: give that more"
         )
     return dataclasses.replace(found, graceful_timeout=found.graceful_timeout - found.drain_wait)
+
+
+def command_settings(cfg: Any) -> Settings | None:
+    """The settings of the command `hypoll --workers`, which has made this configuration; None: gunicorn's has."""
+    command: Settings | None = vars(cfg).get("hypoll_command")
+    return command
 
 
 def validate(cfg: Any) -> Settings:
@@ -221,6 +230,8 @@ def tls_context(cfg: Any, settings: Settings | None = None) -> ssl.SSLContext | 
     settings: of the worker; None: what `translate` makes of the configuration.
     """
     chosen = translate(cfg) if settings is None else settings
+    if command_settings(cfg) is not None:
+        return context_of(chosen)
 
     def make() -> ssl.SSLContext:
         if not chosen.certfile:
