@@ -289,6 +289,11 @@ class Routes(Application):
         """Whether asyncio is needed: a handler or a hook is an `async def`."""
         return any(routes._async or routes._hooks.waits for routes in (self, *self._descendants()))
 
+    @property
+    def uses_threads(self) -> bool:
+        """Whether a handler is threaded."""
+        return any(route.kind is Kind.THREADED for route in self.table())
+
     def streams(self, request: Request) -> bool:
         """Whether a request, whose head alone is known, goes to a handler that takes the body as it comes."""
         if not self._streams:

@@ -29,6 +29,11 @@ class Application:
         return False
 
     @property
+    def uses_threads(self) -> bool:
+        """Whether any of its code runs on the pool's threads."""
+        return True
+
+    @property
     def ready_checks(self) -> Sequence[Callable[[], Any]]:
         """What is asked whether requests are wanted."""
         return ()

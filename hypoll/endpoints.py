@@ -36,6 +36,11 @@ class Endpoints(Application):
         return self.application.asynchronous
 
     @property
+    def uses_threads(self) -> bool:
+        """The application's."""
+        return self.application.uses_threads
+
+    @property
     def ready_checks(self) -> Sequence[Callable[[], Any]]:
         """The application's."""
         return self.application.ready_checks

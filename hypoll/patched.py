@@ -11,8 +11,7 @@ import select
 from types import BuiltinFunctionType
 from typing import Any
 
-from hypoll.app import Routes
-from hypoll.message import Kind
+from hypoll.contracts import Application
 
 EPOLL = (
     "select is monkey-patched: there is no epoll any more, over which hypoll serves. "
@@ -28,7 +27,7 @@ THREADS = (
 def fault(application: Any) -> str:
     """Why an application can't be served for what it has patched, and what to do; empty: it can."""
     found = [] if _is_epoll(getattr(select, "epoll", None)) else [EPOLL]
-    if has_patched_threads() and runs_on_threads(application):
+    if has_patched_threads() and uses_threads(application):
         found.append(THREADS)
     return ". ".join(found)
 
@@ -38,9 +37,9 @@ def has_patched_threads() -> bool:
     return type(_thread.start_new_thread) is not BuiltinFunctionType
 
 
-def runs_on_threads(application: Any) -> bool:
+def uses_threads(application: Any) -> bool:
     """Whether anything of an application runs on threads: threaded handlers, or all of a WSGI application."""
-    return not isinstance(application, Routes) or any(route.kind is Kind.THREADED for route in application.table())
+    return not isinstance(application, Application) or application.uses_threads
 
 
 def _is_epoll(kind: object) -> bool:
