@@ -304,9 +304,13 @@ def _serve_alone(app: str, settings: Settings, departure: Departure) -> None:
 
     try:
         departure.seconds = serve(routes, settings, announce)
-    except (BindError, SetupError):
+    except SetupError:
         raise
     except Exception as error:
+        if not departure.served:
+            watched.tell(error)
+        if isinstance(error, BindError):
+            raise
         log.critical("%s failed", app, exc_info=error)
         raise click.ClickException(f"{app} failed: {_where(error)}") from None
     log.info("stopped")

@@ -21,7 +21,7 @@ from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker as BaseWorker
 
-from hypoll import wsgi
+from hypoll import watched, wsgi
 from hypoll.contracts import Answer, Application
 from hypoll.gunicorn_boot import crossing, mark_end, service_ends
 from hypoll.gunicorn_config import check, given_by, tls_context, translate, validate, warn_of_ignored
@@ -38,7 +38,6 @@ from hypoll.server import Server, Status
 from hypoll.settings import Settings
 from hypoll.shared import Shared
 from hypoll.tls import TLSError
-from hypoll.watched import failing
 
 
 class _Quit(KeyboardInterrupt):
@@ -132,7 +131,7 @@ class Worker(BaseWorker):
             for file in (*files, getattr(error, "filename", None)):
                 if file and os.path.exists(file):
                     self.reloader.add_extra_file(file)
-            self.wsgi = failing("".join(traceback.format_exception(error)))
+            self.wsgi = watched.failing("".join(traceback.format_exception(error)))
 
     def run(self) -> None:
         """Serve until a signal, `max_requests`, or the master's end."""
@@ -160,7 +159,11 @@ class Worker(BaseWorker):
         sockets = [listener.sock for listener in self.sockets]
         self.server = engine.server(sockets, shared=not alone, own=alone, context=self.context)
         self._watch_signals(engine.loop)  # first, so that a handler which an on_start hook sets takes none away
-        engine.start()
+        try:
+            engine.start()
+        except Exception as error:
+            watched.tell(error)
+            raise
         engine.loop.call_soon(self._begin)
         self._watch_requests(self.server.shared)
         try:

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from hypoll import errorlog, patched, watched
+from hypoll import errorlog, patched
 from hypoll.contracts import Application
 from hypoll.leaving import Ended, has_terminal
 from hypoll.loop import Loop
@@ -204,11 +204,7 @@ class Engine:
     def start(self) -> Server:
         """Start the server, and say that it is ready. Raises as `Server.start` does."""
         server = self._server or self.server()
-        try:
-            server.start()
-        except Exception as error:
-            watched.tell(error)
-            raise
+        server.start()
         self.observing.health.start()
         return server
 
