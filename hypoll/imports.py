@@ -43,7 +43,7 @@ def _leave_present_directory() -> bool:
     _, module = split_command(sys.orig_argv)
     if module.partition(".")[0] != "hypoll" or sys.flags.safe_path or sys.path[:1] != [os.getcwd()]:
         return False
-    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    own = os.path.dirname(os.path.dirname(os.path.abspath(sys.modules["hypoll"].__file__ or "")))
     if sys.path.pop(0) != own:
         return False
     sys.path.append(own)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import errno
 import logging
 import os
-import resource
 import socket
 import ssl
 from collections import Counter
@@ -16,16 +13,19 @@ from contextvars import copy_context
 from enum import Enum
 from typing import Any
 
+from hypoll.capacity import connections_for, raise_descriptor_limit, refusals_for
 from hypoll.connection import NEW_GRACE, Connection
 from hypoll.contracts import Application, Gauges, Phase, Timeout, adapted
+from hypoll.drain_hooks import DrainHooks
 from hypoll.encode import refresh_date
 from hypoll.files import FILES, OPEN_FILES
 from hypoll.forwarded import Proxies
 from hypoll.greeting import Greeting
 from hypoll.instrument import Instruments
-from hypoll.listen import address_of, listen, prepare, refuse_new, server_of
-from hypoll.loop import IN, Loop, Timer
-from hypoll.message import FAILURES, NO_SERVER, Client, HTTPError, Streamed
+from hypoll.listen import address_of, listen, prepare
+from hypoll.listener import Listener
+from hypoll.loop import Loop, Timer
+from hypoll.message import NO_SERVER, Client, HTTPError, Streamed
 from hypoll.networks import Networks, peer_client
 from hypoll.observe import Hub
 from hypoll.output import keep_memory
@@ -35,17 +35,6 @@ from hypoll.shared import Shared
 from hypoll.tasks import Tasks
 from hypoll.tls import TLSSocket, context_of
 
-ACCEPTS_PER_TURN = 64
-"""Connections accepted from one listener before the others have their turn."""
-
-RESERVED_DESCRIPTORS = 64
-"""Descriptors left for the application, and the pool's, when `max_connections` follows from the descriptor limit; at
-most a quarter."""
-
-REFUSALS = 256
-"""Connections over `max_connections` that are told so at once, at most a quarter of the descriptors; further ones wait
-in the kernel's queue."""
-
 RETRY_AFTER = 1
 """Seconds a client is asked to wait when there are too many connections."""
 
@@ -54,23 +43,6 @@ RELOAD_GRACE = 1.0
 
 CUT_GRACE = 0.1
 """Seconds that threads have to clean up whose streams were cut."""
-
-WARNING_PAUSE = 10.0
-"""Seconds between two warnings that a listener can't accept."""
-
-# accept(2): errors of the one connection that was to be accepted.
-_GONE = (
-    errno.ECONNABORTED,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
-    errno.ENONET,
-    errno.ENOPROTOOPT,
-    errno.EOPNOTSUPP,
-    errno.EPERM,
-    errno.EPROTO,
-)
 
 log = logging.getLogger("hypoll.error")
 
@@ -83,142 +55,9 @@ class Status(Enum):
     DRAINING = "draining"
 
 
-def raise_descriptor_limit() -> int:
-    """Raise RLIMIT_NOFILE to its hard limit, where that is allowed, and give it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
-def connections_for(descriptors: int) -> int:
-    """How many connections are served at once when `max_connections` doesn't say: what is left of the descriptors."""
-    return max(1, descriptors - _refusals_for(descriptors) - min(RESERVED_DESCRIPTORS + OPEN_FILES, descriptors // 4))
-
-
-def _refusals_for(descriptors: int) -> int:
-    return min(REFUSALS, descriptors // 4)
-
-
 def _plural(name: str) -> str:
     first, space, rest = name.partition(" ")
     return f"{first}s{space}{rest}"
-
-
-class Listener:
-    """One listening socket on the loop.
-
-    shared: other processes accept on it, too. The kernel wakes one that waits (EPOLLEXCLUSIVE), so who has no room
-    takes the listener out of the epoll set: the wake-up is to be another's. For the same reason none is refused as one
-    too many.
-    own: made by this process, and ends with it: a drain may close its queue for good.
-    """
-
-    def __init__(self, server: Server, sock: socket.socket, *, shared: bool, own: bool) -> None:
-        self.server = server
-        self.sock = sock
-        self.shared = shared
-        self.own = own
-        self.watched = False
-        self.starved = False
-        self.warned_at = -WARNING_PAUSE
-        self.name = server_of(sock)
-        self._family = sock.family
-
-    def watch(self) -> None:
-        """Be told of connections; those that wait already are told at once (epoll_ctl(2))."""
-        self.server.loop.register(self.sock.fileno(), self.on_events, IN, exclusive=self.shared)
-        self.watched = True
-
-    def on_events(self, events: int) -> None:
-        """Accept what is queued, a burst a turn: the edge is told once, so what is left is come back for."""
-        for _ in range(ACCEPTS_PER_TURN):
-            if not self.accept():
-                return
-        self.server.loop.call_soon(self.retry)
-
-    def accept(self) -> bool:
-        """Accept one connection. False when there is none, or no room for another."""
-        if self._full:
-            self._starve()
-            return False
-        if self.sock.fileno() < 0:
-            return False  # a handler of what was accepted before has stopped the server
-        try:
-            fd, address = self.sock._accept()  # type: ignore[attr-defined]
-        except BlockingIOError:
-            return False
-        except (OSError, MemoryError) as error:
-            if isinstance(error, OSError) and error.errno in _GONE:
-                return True
-            # No descriptors or no memory, most likely. The edge is spent: come back when a connection closes or a tick
-            # passes, and don't spin until then.
-            self._starve()
-            self._warn(error)
-            return False
-        # What `socket.accept` does, without asking the kernel for what is known.
-        try:
-            sock = socket.socket(self._family, socket.SOCK_STREAM, 0, fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        try:
-            self.server.admit(sock, address, self.name)
-        except BaseException:  # an interrupt: it may have come before anybody had the socket
-            sock.close()
-            raise
-        if self.shared and self._full:
-            self._starve()  # before the next connection wakes this process and no other
-            return False
-        return True
-
-    def retry(self) -> None:
-        """Accept again, if the listener is still served."""
-        if self.sock.fileno() < 0 or self not in self.server.listeners:
-            return
-        self.starved = False
-        if self.watched:
-            self.on_events(IN)
-        elif not self._full:
-            self.watch()
-        else:
-            self.starved = True
-
-    def empty(self) -> None:
-        """Accept what is queued and nothing that comes later; `starved` when not all of it has room."""
-        if self.own:
-            refuse_new(self.sock)
-        self.starved = False
-        for _ in range(self.server.settings.backlog + 1):  # what a queue holds (listen(2))
-            if not self.accept():
-                return
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._unwatch()
-        self.sock.close()
-
-    @property
-    def _full(self) -> bool:
-        return self.server.at_limit if self.shared else self.server.full
-
-    def _starve(self) -> None:
-        self.starved = True
-        if self.shared:
-            self._unwatch()
-
-    def _unwatch(self) -> None:
-        if self.watched:
-            self.server.loop.unregister(self.sock.fileno())
-            self.watched = False
-
-    def _warn(self, error: OSError | MemoryError) -> None:
-        now = self.server.loop.now
-        if now - self.warned_at >= WARNING_PAUSE:
-            self.warned_at = now
-            reason = error.strerror if isinstance(error, OSError) else "out of memory"
-            log.warning("accept: %s; serving the %d there are", reason, len(self.server.connections))
 
 
 class Server:
@@ -238,8 +77,6 @@ class Server:
     _idle_time = 0.0
     _accepts_on = False
     """Whether a drain goes on accepting, as long as it waits for idle connections."""
-    _hooks = 0
-    """`on_drain` hooks under way."""
     _limit = 0
     _refusals = 0
 
@@ -277,6 +114,7 @@ class Server:
         self.threads.on_idle = self._stop_when_drained
         if tasks is not None:
             tasks.on_idle = self._stop_when_drained
+        self._hooks = DrainHooks(application, tasks)
         self.connections: set[Connection] = self.shared.connections
         self.listeners: list[Listener] = []
         self.context = context
@@ -326,7 +164,7 @@ class Server:
             self.context = context_of(self.settings)
         keep_memory()
         descriptors = raise_descriptor_limit()
-        self._refusals = _refusals_for(descriptors)
+        self._refusals = refusals_for(descriptors)
         FILES.limit = min(OPEN_FILES, descriptors // 8)
         self._limit = self.settings.max_connections or connections_for(descriptors)
         self.listeners += self._bind() if self._given is None else self._take(self._given)
@@ -400,7 +238,7 @@ class Server:
         waiting = self._describe_wait()
         if waiting:
             log.info("draining: %s", waiting)
-        self._run_drain_hooks()
+        self._hooks.run(self.shared.context)
         for connection in list(self.connections):
             connection.drain()
         for greeting in self._greetings:
@@ -441,43 +279,14 @@ class Server:
         tasks = 0 if self.tasks is None else len(self.tasks)
         # What runs on threads and in tasks for connections is counted with them.
         exchanges = sum(connection.exchange is not None for connection in self.connections)
-        background = self.threads.unfinished - self.threads.leases + tasks - self._hooks - exchanges
+        background = self.threads.unfinished - self.threads.leases + tasks - self._hooks.running - exchanges
         counts = [
             (requests, "request"),
             (streams, "stream"),
             (background, "call of a client that has gone"),
-            (self._hooks, "on_drain hook"),
+            (self._hooks.running, "on_drain hook"),
         ]
         return ", ".join(f"{count} {name if count == 1 else _plural(name)}" for count, name in counts if count > 0)
-
-    def _run_drain_hooks(self) -> None:
-        """Tell the application, each hook once; what a hook raises is logged."""
-        for hook in self.application.drain_hooks:
-            try:
-                result = self.shared.context.copy().run(hook)
-                if isinstance(result, Coroutine):
-                    self._begin_hook(hook, result)
-            except KeyboardInterrupt:  # a signal's: it means the process
-                raise
-            except FAILURES:
-                log.exception("the on_drain hook %r failed", hook)
-
-    def _begin_hook(self, hook: object, coroutine: Coroutine[Any, Any, Any]) -> None:
-        if self.tasks is None:
-            coroutine.close()
-            raise RuntimeError("an async hook needs a server that runs on asyncio")
-        self._hooks += 1
-        self.tasks.begin(self._complete_hook(hook, coroutine))
-
-    async def _complete_hook(self, hook: object, coroutine: Coroutine[Any, Any, Any]) -> None:
-        try:
-            await coroutine
-        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
-            raise
-        except FAILURES:
-            log.exception("the on_drain hook %r failed", hook)
-        finally:
-            self._hooks -= 1
 
     def _empty_queues(self) -> None:
         """Accept what is queued; close the listeners once nothing is: closing one resets what waits in its queue."""

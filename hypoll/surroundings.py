@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hypoll.capacity import connections_for
 from hypoll.cgroups import cpu_quota, memory_limit
 from hypoll.networks import EVERYBODY, UNIX, Networks, parse_address
-from hypoll.server import connections_for
 from hypoll.settings import GIB, KIB, MIB, Settings, format_size
 from hypoll.spool import directory_of
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import requests
 
-from hypoll import Response, Routes
+from hypoll import Response, Routes, capacity, listener
 from hypoll import server as module
 from hypoll.connection import Connection
 from hypoll.contracts import Phase
@@ -295,7 +295,7 @@ def test_given_listeners_are_made_fit_for_the_loop(start, clients):
 
 
 def test_a_burst_of_connections_is_accepted_in_shares(start, clients, loop, turner, monkeypatch):
-    monkeypatch.setattr(module, "ACCEPTS_PER_TURN", 8)
+    monkeypatch.setattr(listener, "ACCEPTS_PER_TURN", 8)
     server = start()
     made = clients.connect(server, GET, 50)
     loop.poll_once(PATIENCE)
@@ -308,7 +308,7 @@ def test_a_burst_of_connections_is_accepted_in_shares(start, clients, loop, turn
 
 
 def test_readers_have_their_turn_in_a_burst(start, clients, loop, turner, monkeypatch):
-    monkeypatch.setattr(module, "ACCEPTS_PER_TURN", 4)
+    monkeypatch.setattr(listener, "ACCEPTS_PER_TURN", 4)
     server = start()
     (reader,) = clients.connect(server, GET)
     clients.answer(reader)
@@ -361,7 +361,7 @@ def test_the_refusal_survives_a_request_sent_late(start, clients):
 
 
 def test_beyond_the_refusals_connections_wait_until_one_leaves(start, clients, turner, monkeypatch):
-    monkeypatch.setattr(module, "REFUSALS", 1)
+    monkeypatch.setattr(capacity, "REFUSALS", 1)
     server = start(max_connections=1)
     (inside,) = clients.connect(server, GET)
     clients.answer(inside)
@@ -402,9 +402,9 @@ def test_the_descriptor_limit_is_raised_to_what_is_allowed(monkeypatch):
     limits = [(100, 500)]
     monkeypatch.setattr(resource, "getrlimit", lambda which: limits[-1])
     monkeypatch.setattr(resource, "setrlimit", lambda which, new: limits.append(new))
-    assert module.raise_descriptor_limit() == 500
+    assert capacity.raise_descriptor_limit() == 500
     assert limits[1:] == [(500, 500)]
-    assert module.raise_descriptor_limit() == 500
+    assert capacity.raise_descriptor_limit() == 500
     assert len(limits) == 2
 
     def refuse(which: int, new: tuple[int, int]) -> None:
@@ -412,7 +412,7 @@ def test_the_descriptor_limit_is_raised_to_what_is_allowed(monkeypatch):
 
     limits[:] = [(100, 500)]
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    assert module.raise_descriptor_limit() == 100
+    assert capacity.raise_descriptor_limit() == 100
 
 
 class Failing:
@@ -553,7 +553,7 @@ def has_stopped(server: Server) -> bool:
 
 
 def test_a_drain_empties_the_queue_before_it_closes_the_listener(start, clients, turner, monkeypatch):
-    monkeypatch.setattr(module, "ACCEPTS_PER_TURN", 4)
+    monkeypatch.setattr(listener, "ACCEPTS_PER_TURN", 4)
     server = start()
     made = clients.connect(server, GET, 20)
     server.drain()
@@ -568,7 +568,7 @@ def test_a_drain_empties_the_queue_before_it_closes_the_listener(start, clients,
 
 def test_a_drain_has_the_kernel_refuse_new_ones(start, turner, monkeypatch):
     refused: list[socket.socket] = []
-    monkeypatch.setattr(module, "refuse_new", refused.append)
+    monkeypatch.setattr(listener, "refuse_new", refused.append)
     server = start()
     own = [listener.sock for listener in server.listeners]
     server.drain()
@@ -590,7 +590,7 @@ def test_a_shared_listener_serves_the_next_server(start, clients, turner, how):
 
 
 def test_who_finds_room_in_a_drain_has_no_longer_than_the_others(start, clients, turner, monkeypatch):
-    monkeypatch.setattr(module, "REFUSALS", 1)
+    monkeypatch.setattr(capacity, "REFUSALS", 1)
     server = start(max_connections=1)
     (inside,) = clients.connect(server, GET[:10])
     turner.until(lambda: any(one.phase is Phase.HEAD for one in server.connections))
