@@ -16,7 +16,8 @@ from orjson import OPT_APPEND_NEWLINE, dumps
 from hypoll.contracts import Gauges
 from hypoll.errorlog import keep
 from hypoll.escaping import escape, printable
-from hypoll.message import REFERER, USER_AGENT, Request
+from hypoll.header_section import REFERER, USER_AGENT
+from hypoll.message import Request
 from hypoll.observe import Observer, Record
 from hypoll.outlet import Outlet, open_file, open_standard
 from hypoll.settings import Settings

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import orjson
 
 from hypoll.answers import failure, settle, to_response
-from hypoll.contracts import Application
+from hypoll.contracts import Application, Deferred, Kind
 from hypoll.hooks import Complete, Hooks, InThread, Scopes, at_once, call_here, complete_here, pass_hooks, run_hook
-from hypoll.message import FAILURES, Deferred, HTTPError, Kind, Request, Response, json_response
+from hypoll.message import FAILURES, HTTPError, Request, Response, json_response
 from hypoll.routing import (
     Handler,
     Methods,

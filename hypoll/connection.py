@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable
 from contextvars import Context
 
 from hypoll.answers import failure
-from hypoll.contracts import PHASES, End, Phase
+from hypoll.contracts import PHASES, Deferred, End, Phase
 from hypoll.encode import CLOSE, HEADS, UNPARSED, Rest, encode, json_head, plain_head
 from hypoll.ending import LINGER_IN_DRAIN, begin_to_linger, cut, end_idle, end_stream, finish, read_away, time_out
 from hypoll.exchange import Exchange, PlainExchange
@@ -34,8 +34,9 @@ from hypoll.head import PeerError
 from hypoll.http import RequestParser, State, no_room
 from hypoll.instrument import Instrument
 from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, has_forked
-from hypoll.message import FAILURES, Deferred, HTTPError, Peer, Request, Response, problem
+from hypoll.message import FAILURES, HTTPError, Request, Response, problem
 from hypoll.output import PeerGone, receive, reset
+from hypoll.peer import Peer
 from hypoll.receiving import (
     begin_body,
     doubt,

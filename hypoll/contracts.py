@@ -6,10 +6,68 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from enum import Enum, StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from hypoll.http import State
-from hypoll.message import Deferred, HTTPError, Request, Response
+from hypoll.message import HTTPError, Request, Response
+
+
+class Kind(Enum):
+    """Where a handler runs."""
+
+    INLINE = "inline"
+    THREADED = "threaded"
+    ASYNC = "async"
+
+
+class HandlerCall(Protocol):
+    """What a threaded handler may do before it has come to its end. On its thread."""
+
+    def send(self, answer: Response) -> None:
+        """Send an answer that is whole."""
+
+    def start_stream(self, response: Response) -> Any:
+        """Send the head of a response; give the `ThreadStream` that takes its body. Raises `HTTPError` 503."""
+
+
+class Deferred:
+    """How an answer is made that isn't made on the loop: what an application gives for a request that must wait.
+
+    kind: `Kind.THREADED`: `call` may block, and gives a result. `Kind.ASYNC`: it gives a coroutine of one.
+    call: to the async `call(request, in_thread)`, where `await in_thread(function)` gives what a blocking function
+    returns; to the threaded `call(request, handler_call)`, see `HandlerCall`. The latter may give None when it has sent
+    the answer itself.
+    settle: makes the answer of the result. What it or the call raises, if it is of `FAILURES`, goes to `fail`.
+    fail: `fail(request, error)` makes the answer of an exception.
+    stream: whether the handler begins when the head is whole, and takes the body from `request.stream`.
+    handler: the handler's own kind, where that is another than its hooks'; bodies, both ways, are of this kind.
+    direct: the same as `call`, of the request alone, for one without parameters: spares the hot path a call. A dict
+    from it is sent as JSON without asking `settle`.
+    name: of the handler, for the task that it runs in: asyncio's own names, one for each, cost 0.2 µs.
+    """
+
+    __slots__ = ("call", "direct", "fail", "handler", "kind", "name", "settle", "stream")
+
+    def __init__(
+        self,
+        kind: Kind,
+        call: Callable[[Request, Any], Any],
+        settle: Callable[[Any], Response | bytes],
+        fail: Callable[[Request, BaseException], Response],
+        stream: bool = False,
+        handler: Kind | None = None,
+        direct: Callable[[Request], Any] | None = None,
+        name: str = "hypoll",
+    ) -> None:
+        self.kind = kind
+        self.name = name
+        self.direct = direct
+        self.handler = kind if handler is None else handler
+        self.call = call
+        self.settle = settle
+        self.fail = fail
+        self.stream = stream
+
 
 Complete = Callable[[Coroutine[Any, Any, Any]], Any]
 """Runs a coroutine to its end."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hypoll.answers import failure
-from hypoll.contracts import Answer, Application, adapted
-from hypoll.message import FAILURES, Deferred, HTTPError, Request, Response
+from hypoll.contracts import Answer, Application, Deferred, adapted
+from hypoll.message import FAILURES, HTTPError, Request, Response
 
 Endpoint = Callable[[Request], Response]
 

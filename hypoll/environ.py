@@ -13,7 +13,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from hypoll.message import NOBODY, UNKNOWN_CLIENT, Client, HTTPError, Peer, Request, Section
+from hypoll.header_section import Section
+from hypoll.message import HTTPError, Request
+from hypoll.peer import NOBODY, UNKNOWN_CLIENT, Client, Peer
 
 Environ = dict[str, Any]
 

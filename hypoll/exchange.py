@@ -23,25 +23,14 @@ from orjson import dumps
 
 from hypoll.answers import close_body, server_error, with_body
 from hypoll.bodies import TaskSource, log_cut
-from hypoll.contracts import TOO_SLOW
+from hypoll.contracts import TOO_SLOW, Deferred, Kind
 from hypoll.encode import CONTENTLESS, framer_of
 from hypoll.files import File, OpenFile, Slice
 from hypoll.forks import keep_out
 from hypoll.http import RequestParser
 from hypoll.intake import Intake, TaskIntake, ThreadIntake
 from hypoll.loop import Loop
-from hypoll.message import (
-    FAILURES,
-    ClientDisconnect,
-    Deferred,
-    HTTPError,
-    Kind,
-    Request,
-    Response,
-    StreamedRequest,
-    pairs,
-    problem,
-)
+from hypoll.message import FAILURES, ClientDisconnect, HTTPError, Request, Response, StreamedRequest, pairs, problem
 from hypoll.settings import Settings
 from hypoll.spool import SpoolSpace
 from hypoll.tasks import EAGER, Tasks

@@ -19,25 +19,18 @@ from socket import AF_INET, inet_pton
 from typing import NamedTuple
 
 from hypoll.head import check_host
-from hypoll.message import (
+from hypoll.header_section import (
     FORWARDED,
     FORWARDED_FOR,
     FORWARDED_HOST,
     FORWARDED_PORT,
     FORWARDED_PROTO,
-    NO_DRAIN,
-    NO_SERVER,
-    NOTHING,
-    UNKNOWN_CLIENT,
-    Client,
-    Drain,
-    HTTPError,
-    Origin,
-    Peer,
     Section,
     value_of,
 )
+from hypoll.message import HTTPError
 from hypoll.networks import Networks, parse_node
+from hypoll.peer import NO_DRAIN, NO_SERVER, NOTHING, UNKNOWN_CLIENT, Client, Drain, Origin, Peer
 
 MAX_HOPS = 32
 """Proxies walked through; behind more the client is unknown."""

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 
 from hypoll.loop import ERR, HUP, IN, RDHUP, Loop
-from hypoll.message import Client
+from hypoll.peer import Client
 from hypoll.proxyprotocol import MAX_SIZE, Announced, ProxyError, parse
 
 _ENDED = RDHUP | HUP | ERR

@@ -14,10 +14,10 @@ from gunicorn.glogging import Logger
 
 from hypoll import errorlog
 from hypoll.answers import failure
-from hypoll.contracts import Answer
+from hypoll.contracts import Answer, Deferred
 from hypoll.environ import Environs, unambiguous
 from hypoll.forks import keep_out
-from hypoll.message import FAILURES, JSON, Deferred, Request, Response, reason
+from hypoll.message import FAILURES, JSON, Request, Response, reason
 from hypoll.observe import Observer, Record
 from hypoll.version import __version__
 

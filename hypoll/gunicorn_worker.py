@@ -22,7 +22,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker as BaseWorker
 
 from hypoll import watched, wsgi
-from hypoll.contracts import Answer, Application
+from hypoll.contracts import Answer, Application, Deferred
 from hypoll.gunicorn_boot import crossing, mark_end, service_ends
 from hypoll.gunicorn_config import check, given_by, tls_context, translate, validate, warn_of_ignored
 from hypoll.gunicorn_log import before, dump_stacks, forward, is_used, observers_of
@@ -30,7 +30,7 @@ from hypoll.heartbeat import Heartbeat
 from hypoll.leaving import bound_exit
 from hypoll.ledger import make_directory, remove_directory
 from hypoll.loop import IN, TICK, Loop
-from hypoll.message import Deferred, Request, Response
+from hypoll.message import Request, Response
 from hypoll.observing import rehearse
 from hypoll.outlet import OutletError
 from hypoll.process import Engine

@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from hypoll.message import HTTPError, Section, fields_of
+from hypoll.header_section import Section, fields_of
+from hypoll.message import HTTPError
 
 METHODS = {
     name.encode(): name

@@ -9,8 +9,9 @@ from types import CoroutineType
 from typing import Any
 
 from hypoll.answers import failure, to_response
+from hypoll.contracts import Kind
 from hypoll.forks import keep_out
-from hypoll.message import FAILURES, HTTPError, Kind, Request, Response
+from hypoll.message import FAILURES, HTTPError, Request, Response
 from hypoll.routing import Route
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]

@@ -24,36 +24,29 @@ import httptools
 from hypoll.chunked import Chunks, body_too_large
 from hypoll.encode import UNPARSED, Rest, encode, refresh_date
 from hypoll.head import BAD_ENCODING, METHODS, PeerError, check_line, glance, header_section, parse_fields, request_line
+from hypoll.header_section import HeadSection, Section
 from hypoll.known import CONNECTION, HOST, LENGTH, OTHER, Known
 from hypoll.message import (
     FAILURES,
-    NOBODY,
     BodyStore,
     ClientDisconnect,
-    Deferred,
-    Headers,
-    HeadSection,
     HTTPError,
-    Kind,
-    MultiDict,
-    Peer,
     PlainRequest,
     Request,
     Response,
-    Section,
     StreamedRequest,
     json_response,
     problem,
 )
+from hypoll.multidict import Headers, MultiDict
+from hypoll.peer import NOBODY, Peer
 from hypoll.settings import Settings
 
 __all__ = [
     "FAILURES",
     "ClientDisconnect",
-    "Deferred",
     "HTTPError",
     "Headers",
-    "Kind",
     "Known",
     "MultiDict",
     "Peer",

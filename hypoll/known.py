@@ -8,7 +8,8 @@ import httptools
 
 from hypoll.bounded import Bounded
 from hypoll.head import check_host
-from hypoll.message import NOTED, HTTPError
+from hypoll.header_section import NOTED
+from hypoll.message import HTTPError
 
 HOST, LENGTH, CONNECTION, OTHER = 1, 2, 3, 4
 """What a field's name means to framing; 0: nothing. `OTHER`: so much that the head is to be judged with care. What is

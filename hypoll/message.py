@@ -1,4 +1,4 @@
-"""The nouns of HTTP: `Request`, `Response`, `HTTPError`, `Headers`, `MultiDict`.
+"""The nouns of HTTP: `Request`, `Response`, `HTTPError`.
 
 Laws: a request builds what is asked of it when it is asked, from the bytes of its head, and builds it once. Fields
 stay as they were received: decoded as latin-1 (RFC 9110, 5.5), never guessed at.
@@ -7,15 +7,17 @@ stay as they were received: decoded as latin-1 (RFC 9110, 5.5), never guessed at
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterable, Callable, Collection, Iterable, Iterator, Mapping
-from enum import Enum
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
 
 from hypoll import tracing
+from hypoll.header_section import NO_FIELDS, REQUEST_ID, TRACEPARENT, Section, value_of
+from hypoll.multidict import Headers, MultiDict
+from hypoll.peer import NOBODY, NOTHING, Client, Origin, Peer
 from hypoll.tracing import given_id, trace_id
 
 JSON = "application/json"
@@ -26,15 +28,6 @@ error may stop a server. Only KeyboardInterrupt is given on: a signal's handler 
 
 MAX_QUERY_FIELDS = 1000
 """The most fields `Request.query` takes from a query string."""
-
-Client = tuple[str, int]
-"""(address, port) of a client. The port is 0 where it isn't known."""
-
-UNIX_CLIENT: Client = ("", 0)
-"""The other end of a unix socket, which has no address."""
-
-UNKNOWN_CLIENT: Client = ("unknown", 0)
-"""A client that isn't told of, or not by an address (RFC 7239, 6.2 and 6.3)."""
 
 HeaderSource = Mapping[str, Any] | Iterable[tuple[str, str]]
 
@@ -97,234 +90,6 @@ def reason(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return ""
-
-
-class MultiDict(Mapping[str, str]):
-    """A mapping whose keys may have several values: `[]` and `get` give the first, `getall` gives each."""
-
-    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
-        self._values: dict[str, list[str]] = {}
-        for key, value in pairs:
-            self._values.setdefault(key, []).append(value)
-
-    def getall(self, key: str) -> list[str]:
-        """Every value of `key` in the order received; none: an empty list."""
-        return list(self._values.get(key, ()))
-
-    def __getitem__(self, key: str) -> str:
-        return self._values[key][0]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._values!r})"
-
-
-class Headers(Mapping[str, str]):
-    """The fields of a message by case-insensitive name.
-
-    `[]` and `get` give the value; of a field sent in several lines, the values joined by a comma (RFC 9110, 5.3).
-    `getall` gives each line's value. `raw` is the list of (lower-case name, value) in the order received.
-    """
-
-    def __init__(self, raw: list[tuple[str, str]]) -> None:
-        self.raw = raw
-
-    def getall(self, name: str) -> list[str]:
-        """The value of each line of this name; none: an empty list."""
-        name = name.lower()
-        return [value for key, value in self.raw if key == name]
-
-    def __getitem__(self, name: str) -> str:
-        values = self.getall(name)
-        if not values:
-            raise KeyError(name)
-        return (", " if name.lower() != "cookie" else "; ").join(values)
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and any(key == name.lower() for key, _ in self.raw)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict(self.raw))
-
-    def __len__(self) -> int:
-        return len(dict(self.raw))
-
-    def __repr__(self) -> str:
-        return f"Headers({self.raw!r})"
-
-
-USER_AGENT, REFERER, REQUEST_ID, TRACEPARENT = 16, 17, 18, 19
-FORWARDED, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED_PORT = 20, 21, 22, 23, 24
-
-NOTED = {
-    "user-agent": USER_AGENT,
-    "referer": REFERER,
-    "x-request-id": REQUEST_ID,
-    "traceparent": TRACEPARENT,
-    "forwarded": FORWARDED,
-    "x-forwarded-for": FORWARDED_FOR,
-    "x-forwarded-proto": FORWARDED_PROTO,
-    "x-forwarded-host": FORWARDED_HOST,
-    "x-forwarded-port": FORWARDED_PORT,
-}
-"""The numbers of fields that logs, ids and the judgement of proxies ask for: for these the others needn't be taken
-apart. Less than 16 are the meanings of names to framing."""
-
-_NOTED_NAMES = {number: name for name, number in NOTED.items()}
-
-
-class Section:
-    """The header section of a request, once judged: what framing and persistence need to know of it.
-
-    host, length: the values of Host and Content-Length; None: there is none. chunked, close, persist, expect: what
-    Transfer-Encoding, Connection and Expect say. plain: persistent, without expectation or coding: framed in the
-    plainest way.
-    """
-
-    host: str | None = None
-    length: int | None = None
-    chunked = False
-    close = False
-    persist = False
-    expect: str | None = None
-    plain = False
-    asked: dict[str, str] | None = None
-    """What the request asks of a file: see `hypoll.files.asked`."""
-    environ: tuple[Any, Peer, dict[str, Any]] | None = None
-    """What it makes of WSGI's environment, for whom, and sent by whom: see `hypoll.environ`."""
-    origin: Origin | None = None
-    """What proxies tell in it, once a trusted one's was asked for: see `hypoll.forwarded`."""
-    _fields: tuple[tuple[str, str], ...] | None = None
-    noted: dict[int, bytes | None]
-    """Lines of the fields of `NOTED` that are there, by their number, latin-1; None: there are several."""
-    block = b""
-    """The field lines as they came, each behind its CR LF, from which the fields are made when they are asked for."""
-
-    def __init__(self, fields: tuple[tuple[str, str], ...] = ()) -> None:
-        self._fields = fields
-        self.noted = {}
-        for name, value in fields:
-            number = NOTED.get(name)
-            if number is not None:
-                self.noted[number] = None if number in self.noted else f"{name}:{value}".encode("latin-1", "replace")
-
-    @property
-    def fields(self) -> tuple[tuple[str, str], ...]:
-        """(lower-case name, value) of each field line, latin-1."""
-        fields = self._fields
-        if fields is None:
-            fields = self._fields = fields_of(self.block.decode("latin-1").split("\r\n")[1:])
-        return fields
-
-    @property
-    def bodiless(self) -> bool:
-        """Whether no body comes after it."""
-        return not self.chunked and not self.length
-
-    def pick(self, names: Collection[str]) -> list[tuple[str, str]]:
-        """(name, value) of those of some fields, by their lower-case names, that are there. All are in `NOTED`."""
-        found = []
-        for number, line in self.noted.items():
-            name = _NOTED_NAMES[number]
-            if name in names:
-                if line is None:
-                    return [field for field in self.fields if field[0] in names]
-                found.append((name, value_of(line).decode("latin-1")))
-        return found
-
-    def last(self, number: int) -> str | None:
-        """The last value of a field of `NOTED`, by its number; None: there is none."""
-        line = self.noted.get(number, b"")
-        if line:
-            return line.partition(b":")[2].strip(b" \t").decode("latin-1")
-        return [value for name, value in self.fields if name == _NOTED_NAMES[number]][-1] if line is None else None
-
-
-def value_of(line: bytes) -> bytes:
-    """The value of a field line."""
-    return line.partition(b":")[2].strip(b" \t")
-
-
-class HeadSection(Section):
-    """One that is made of its bytes. Who makes one sets `block`, and what else there is: that spares a call."""
-
-    if TYPE_CHECKING:
-
-        def __init__(self) -> None: ...
-    else:
-        __init__ = object.__init__
-
-
-def fields_of(lines: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """(lower-case name, value) of each field line; each has a colon, and none is folded."""
-    fields = []
-    for line in lines:
-        name, _, value = line.partition(":")
-        fields.append((name.lower(), value.strip(" \t")))
-    return tuple(fields)
-
-
-NO_FIELDS = Section()
-
-
-class Origin(NamedTuple):
-    """What trusted proxies tell of a request. None: they don't."""
-
-    client: Client | None = None
-    """The port is 0 where it isn't told. `UNKNOWN_CLIENT`: proxies sent the request, and don't name the client."""
-    scheme: str | None = None
-    host: str | None = None
-    """Host and port as the client named them."""
-    port: int | None = None
-    """The port that the client connected to."""
-
-
-NOTHING = Origin()
-
-NO_SERVER = ("", 0)
-"""The address of what has none: a unix socket's listener, or no socket at all."""
-
-
-class Drain:
-    """Whether the server of a request is going away.
-
-    begun: whether it is. keeps_idle: whether idle connections are kept yet, for one more request.
-    """
-
-    __slots__ = ("begun", "keeps_idle")
-
-    def __init__(self) -> None:
-        self.begun = False
-        self.keeps_idle = False
-
-
-NO_DRAIN = Drain()
-
-
-class Peer(NamedTuple):
-    """The other end of a connection, as its requests tell it.
-
-    client: the address as `hypoll.networks` writes it; `UNIX_CLIENT` over a unix socket; `UNKNOWN_CLIENT` when a PROXY
-    protocol header hides it.
-    origin: what to believe of a header section that comes from there; None: nothing, it is no trusted proxy.
-    server: the address and port that the connection was made to.
-    drain: of the server that it is connected to.
-    """
-
-    client: Client
-    scheme: str = "http"
-    origin: Callable[[Section], Origin] | None = None
-    server: tuple[str, int] = NO_SERVER
-    drain: Drain = NO_DRAIN
-
-
-NOBODY = Peer(UNIX_CLIENT)
-"""The peer of a request that came over no socket."""
 
 
 class BodyStore(Protocol):
@@ -559,63 +324,6 @@ class StreamedRequest(Request):
     def body(self) -> bytes:  # type: ignore[override]
         """Raises `RuntimeError`: the body isn't kept."""
         raise RuntimeError("the body of a route declared with stream=True is request.stream: iterate, or read() it")
-
-
-class Kind(Enum):
-    """Where a handler runs."""
-
-    INLINE = "inline"
-    THREADED = "threaded"
-    ASYNC = "async"
-
-
-class HandlerCall(Protocol):
-    """What a threaded handler may do before it has come to its end. On its thread."""
-
-    def send(self, answer: Response) -> None:
-        """Send an answer that is whole."""
-
-    def start_stream(self, response: Response) -> Any:
-        """Send the head of a response; give the `ThreadStream` that takes its body. Raises `HTTPError` 503."""
-
-
-class Deferred:
-    """How an answer is made that isn't made on the loop: what an application gives for a request that must wait.
-
-    kind: `Kind.THREADED`: `call` may block, and gives a result. `Kind.ASYNC`: it gives a coroutine of one.
-    call: to the async `call(request, in_thread)`, where `await in_thread(function)` gives what a blocking function
-    returns; to the threaded `call(request, handler_call)`, see `HandlerCall`. The latter may give None when it has sent
-    the answer itself.
-    settle: makes the answer of the result. What it or the call raises, if it is of `FAILURES`, goes to `fail`.
-    fail: `fail(request, error)` makes the answer of an exception.
-    stream: whether the handler begins when the head is whole, and takes the body from `request.stream`.
-    handler: the handler's own kind, where that is another than its hooks'; bodies, both ways, are of this kind.
-    direct: the same as `call`, of the request alone, for one without parameters: spares the hot path a call. A dict
-    from it is sent as JSON without asking `settle`.
-    name: of the handler, for the task that it runs in: asyncio's own names, one for each, cost 0.2 µs.
-    """
-
-    __slots__ = ("call", "direct", "fail", "handler", "kind", "name", "settle", "stream")
-
-    def __init__(
-        self,
-        kind: Kind,
-        call: Callable[[Request, Any], Any],
-        settle: Callable[[Any], Response | bytes],
-        fail: Callable[[Request, BaseException], Response],
-        stream: bool = False,
-        handler: Kind | None = None,
-        direct: Callable[[Request], Any] | None = None,
-        name: str = "hypoll",
-    ) -> None:
-        self.kind = kind
-        self.name = name
-        self.direct = direct
-        self.handler = kind if handler is None else handler
-        self.call = call
-        self.settle = settle
-        self.fail = fail
-        self.stream = stream
 
 
 class Streamed:

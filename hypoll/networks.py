@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 
 from hypoll.bounded import Bounded
-from hypoll.message import UNIX_CLIENT, Client
+from hypoll.peer import UNIX_CLIENT, Client
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

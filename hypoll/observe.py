@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from hypoll.contracts import End, Gauges, Timeout
-from hypoll.message import NOBODY, Peer, Request, Response
+from hypoll.message import Request, Response
+from hypoll.peer import NOBODY, Peer
 
 log = logging.getLogger("hypoll.error")
 

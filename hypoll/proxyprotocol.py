@@ -11,8 +11,8 @@ import re
 import struct
 from typing import NamedTuple
 
-from hypoll.message import UNKNOWN_CLIENT, Client
 from hypoll.networks import parse_address
+from hypoll.peer import UNKNOWN_CLIENT, Client
 
 V1 = b"PROXY "
 V2 = b"\r\n\r\n\x00\r\nQUIT\n"

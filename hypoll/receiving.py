@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hypoll.contracts import NEVER, Phase
+from hypoll.contracts import NEVER, Deferred, Phase
 from hypoll.encode import CONTINUE
 from hypoll.exchange import Exchange, too_slow
 from hypoll.held import Held
 from hypoll.http import State, no_room
-from hypoll.message import BodyStore, ClientDisconnect, Deferred, HTTPError, Request
+from hypoll.message import BodyStore, ClientDisconnect, HTTPError, Request
 from hypoll.output import receive
 from hypoll.shared import READ_SIZE, READS_PER_TURN
 from hypoll.spool import Spool

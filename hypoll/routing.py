@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from hypoll.message import Deferred, HTTPError, Kind
+from hypoll.contracts import Deferred, Kind
+from hypoll.message import HTTPError
 
 Handler = Callable[..., Any]
 

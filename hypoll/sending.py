@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from hypoll.answers import unsendable
 from hypoll.bodies import FileSource, InlineSource, Source, TaskSource
-from hypoll.contracts import NEVER, End, Phase
+from hypoll.contracts import NEVER, Deferred, End, Kind, Phase
 from hypoll.encode import COPY_LIMIT, Rest, encode, encode_file, file_head
 from hypoll.exchange import Exchange, PlainExchange
 from hypoll.files import File, OpenFile, Slice
 from hypoll.http import State
-from hypoll.message import FAILURES, Deferred, Kind, Request, Response, json_response
+from hypoll.message import FAILURES, Request, Response, json_response
 from hypoll.output import SEND_SIZE, PeerGone
 
 if TYPE_CHECKING:

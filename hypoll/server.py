@@ -25,10 +25,11 @@ from hypoll.instrument import Instruments
 from hypoll.listen import address_of, listen, prepare
 from hypoll.listener import Listener
 from hypoll.loop import Loop, Timer
-from hypoll.message import NO_SERVER, Client, HTTPError, Streamed
+from hypoll.message import HTTPError, Streamed
 from hypoll.networks import Networks, peer_client
 from hypoll.observe import Hub
 from hypoll.output import keep_memory
+from hypoll.peer import NO_SERVER, Client
 from hypoll.proxyprotocol import Announced
 from hypoll.settings import Settings
 from hypoll.shared import Shared

@@ -12,7 +12,8 @@ from hypoll.held import BodyMemory
 from hypoll.instrument import Instruments
 from hypoll.known import Known
 from hypoll.loop import Loop, let_go
-from hypoll.message import Drain, Request
+from hypoll.message import Request
+from hypoll.peer import Drain
 from hypoll.settings import Settings
 from hypoll.spool import SpoolSpace
 from hypoll.tasks import Tasks

@@ -20,9 +20,9 @@ from typing import Any, cast
 from wsgiref.util import FileWrapper
 
 from hypoll.answers import failure
-from hypoll.contracts import Application, adapted
+from hypoll.contracts import Application, Deferred, HandlerCall, Kind, adapted
 from hypoll.environ import Environ, Environs
-from hypoll.message import ClientDisconnect, Deferred, HandlerCall, HTTPError, Kind, Request, Response
+from hypoll.message import ClientDisconnect, HTTPError, Request, Response
 from hypoll.spool import SpoolReader
 from hypoll.version import __version__
 from hypoll.wsgi_answer import Start, respond

@@ -26,18 +26,10 @@ from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
 
 from hypoll.answers import close_body
+from hypoll.contracts import HandlerCall
 from hypoll.encode import CONTENTLESS
 from hypoll.files import Slice
-from hypoll.message import (
-    ClientDisconnect,
-    HandlerCall,
-    Request,
-    Response,
-    check_field,
-    exact_bytes,
-    exact_str,
-    reason,
-)
+from hypoll.message import ClientDisconnect, Request, Response, check_field, exact_bytes, exact_str, reason
 
 if TYPE_CHECKING:
     from hypoll.thread_stream import ThreadStream

@@ -16,28 +16,24 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, unquote_to_bytes
 
 from hypoll.answers import failure
-from hypoll.contracts import Application
+from hypoll.contracts import Application, Deferred, Kind
 from hypoll.encode import BODILESS, CONTENTLESS, check_piece, content_of, inspect_fields
 from hypoll.files import Slice
+from hypoll.header_section import Section
 from hypoll.hooks import call_here, complete_here
 from hypoll.intake import joined
 from hypoll.message import (
     FAILURES,
-    UNKNOWN_CLIENT,
-    Client,
     ClientDisconnect,
-    Deferred,
     HTTPError,
-    Kind,
-    Peer,
     Request,
     Response,
-    Section,
     StreamedRequest,
     json_response,
     reason,
 )
 from hypoll.networks import parse_address
+from hypoll.peer import UNKNOWN_CLIENT, Client, Peer
 from hypoll.settings import Settings
 
 if TYPE_CHECKING:

@@ -25,9 +25,11 @@ from hypoll.accesslog import (
     text_render,
 )
 from hypoll.contracts import End, Gauges
-from hypoll.message import Peer, Request, Section
+from hypoll.header_section import Section
+from hypoll.message import Request
 from hypoll.observe import Record
 from hypoll.outlet import Outlet, OutletError, Sink
+from hypoll.peer import Peer
 from hypoll.settings import Settings
 
 from .records import a_record

@@ -19,7 +19,7 @@ import pytest
 
 import hypoll
 from hypoll import HTTPError, Request, Response, RouteError, Routes
-from hypoll.message import Section
+from hypoll.header_section import Section
 from hypoll.testing import TestClient
 
 

@@ -22,8 +22,8 @@ from hypoll import ending
 from hypoll.answers import failure
 from hypoll.app import Routes
 from hypoll.connection import Connection
-from hypoll.contracts import Phase
-from hypoll.http import Deferred, HTTPError, Kind, Request, RequestParser, Response
+from hypoll.contracts import Deferred, Kind, Phase
+from hypoll.http import HTTPError, Request, RequestParser, Response
 from hypoll.loop import IN, OUT, Loop
 from hypoll.server import Server, Status
 from hypoll.settings import Settings

@@ -13,7 +13,9 @@ import pytest
 from hypoll import Routes
 from hypoll.forwarded import Proxies
 from hypoll.gunicorn_log import HookRequest, environ_of
-from hypoll.message import NO_SERVER, UNKNOWN_CLIENT, Peer, Request, Section
+from hypoll.header_section import Section
+from hypoll.message import Request
+from hypoll.peer import NO_SERVER, UNKNOWN_CLIENT, Peer
 from hypoll.proxyprotocol import V2
 from hypoll.wsgi import WSGI
 from hypoll.wsgi_face import request_of

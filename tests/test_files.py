@@ -24,7 +24,8 @@ from hypoll.conditional import (
     quality,
 )
 from hypoll.files import FILES, File, OpenFiles, Slice, TruncatedError, guess_type
-from hypoll.message import HTTPError, Request, Response, Section, pairs
+from hypoll.header_section import Section
+from hypoll.message import HTTPError, Request, Response, pairs
 
 MODIFIED = 784111777  # Sun, 06 Nov 1994 08:49:37 GMT
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"

@@ -6,8 +6,10 @@ import pytest
 
 from hypoll import forwarded as module
 from hypoll.forwarded import UNKNOWN, Proxies, origin_of, secure_scheme
-from hypoll.message import NOTHING, UNKNOWN_CLIENT, Origin, Request, Section
+from hypoll.header_section import Section
+from hypoll.message import Request
 from hypoll.networks import Networks
+from hypoll.peer import NOTHING, UNKNOWN_CLIENT, Origin
 
 ALLOWED = ["10.0.0.0/8", "2001:db8::/32", "unix"]
 TRUSTED = Networks(ALLOWED)

@@ -17,9 +17,9 @@ import pytest
 
 from hypoll import HTTPError, Request, Response, Routes
 from hypoll.connection import Connection
-from hypoll.contracts import Phase
+from hypoll.contracts import Deferred, Phase
 from hypoll.exchange import Exchange
-from hypoll.http import Deferred, RequestParser
+from hypoll.http import RequestParser
 from hypoll.intake import Intake
 from hypoll.receiving import start
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from hypoll import health as module
+from hypoll.header_section import Section
 from hypoll.health import CHECK_TIME, MAX_CHECKS, Health, Readiness
-from hypoll.message import Request, Response, Section
+from hypoll.message import Request, Response
 from hypoll.routing import RouteError
 from tests.conftest import Clock
 

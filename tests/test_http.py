@@ -12,8 +12,8 @@ import pytest
 from hypoll import http
 from hypoll.bounded import WORD_SIZE, WORDS
 from hypoll.chunked import CHUNKS_PER_STEP
+from hypoll.header_section import NOTED, HeadSection
 from hypoll.http import HTTPError, Known, Peer, PeerError, Request, RequestParser, State
-from hypoll.message import NOTED, HeadSection
 from hypoll.settings import Settings
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"

@@ -7,8 +7,10 @@ from typing import Any, cast
 
 import pytest
 
+from hypoll.header_section import Section
 from hypoll.http import Headers, HTTPError, MultiDict, Peer, Request, RequestParser, Response, problem
-from hypoll.message import MAX_QUERY_FIELDS, NOBODY, Section, reason
+from hypoll.message import MAX_QUERY_FIELDS, reason
+from hypoll.peer import NOBODY
 from hypoll.settings import Settings
 
 

@@ -10,10 +10,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hypoll import metrics as module
 from hypoll.contracts import End, Gauges, Timeout
+from hypoll.header_section import Section
 from hypoll.ledger import Ledger, LedgerFullError, make_directory, remove_directory
-from hypoll.message import NOBODY, Request, Section
+from hypoll.message import Request
 from hypoll.metrics import BOUNDS, Histogram, Metrics
 from hypoll.observe import Record
+from hypoll.peer import NOBODY
 from hypoll.prometheus import Scrape
 from hypoll.version import __version__
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hypoll.bounded import WORDS
-from hypoll.message import UNIX_CLIENT
 from hypoll.networks import Networks, parse_address, peer_client
+from hypoll.peer import UNIX_CLIENT
 
 KNOWN = ["127.0.0.1", "10.1.2.3", "::1", "2001:db8::5", "::ffff:10.1.2.3", "fe80::1%a", ""]
 HOSTS = [*KNOWN, "unix", "unknown", "me", "10.1.2.3 ", "_hidden"]

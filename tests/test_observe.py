@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from hypoll.contracts import End, Gauges, Timeout
-from hypoll.message import NOBODY
 from hypoll.observe import Hub, Observer, Record, combine
+from hypoll.peer import NOBODY
 
 from .records import a_record
 

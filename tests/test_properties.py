@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from hypoll.app import RouteError, Routes
 from hypoll.encode import encode
+from hypoll.header_section import Section
 from hypoll.http import Headers, HTTPError, MultiDict, Request, Response
-from hypoll.message import Section
 from hypoll.settings import Settings, parse_size
 from tests import wire
 from tests.fuzz import corpus

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from hypoll.message import UNKNOWN_CLIENT
+from hypoll.peer import UNKNOWN_CLIENT
 from hypoll.proxyprotocol import V1_MAX, V2, Announced, ProxyError, parse
 
 V4 = ("192.0.2.1", 56324), ("198.51.100.9", 443)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hypoll import HTTPError, Request, RouteError, Routes
-from hypoll.http import Kind
+from hypoll.contracts import Kind
 from hypoll.routing import CONVERTERS, Route, Table, parse_path
 
 ID = "0b9f5f0c-5b1e-4c53-9d4e-0d6a3c0f7a11"

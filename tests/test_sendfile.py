@@ -14,8 +14,8 @@ from hypoll import File, HTTPError, Request, Response, RouteError, Routes
 from hypoll.connection import Connection
 from hypoll.encode import COPY_LIMIT
 from hypoll.files import FILES
-from hypoll.message import NOBODY
 from hypoll.output import SEND_SIZE
+from hypoll.peer import NOBODY
 from hypoll.settings import Settings
 from hypoll.shared import Shared
 from hypoll.testing import TestClient

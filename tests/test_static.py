@@ -8,7 +8,8 @@ import socket
 import pytest
 
 from hypoll.files import FILES, OPEN_FILES, OpenFile
-from hypoll.message import HTTPError, Request, Section
+from hypoll.header_section import Section
+from hypoll.message import HTTPError, Request
 from hypoll.routing import RouteError
 from hypoll.static import Static, open_beneath
 

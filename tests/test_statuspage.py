@@ -19,9 +19,10 @@ import pytest
 from hypoll import Routes
 from hypoll.contracts import End, Gauges, Timeout
 from hypoll.ledger import Ledger, MappedCells, make_directory, remove_directory
-from hypoll.message import NOBODY, HTTPError, Peer, Request
+from hypoll.message import HTTPError, Request
 from hypoll.metrics import BOUNDS, Metrics
 from hypoll.networks import Networks
+from hypoll.peer import NOBODY, Peer
 from hypoll.statuspage import StatusPage, page_headers
 from hypoll.testing import TestClient
 from hypoll.version import __version__

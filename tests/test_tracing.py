@@ -9,7 +9,8 @@ import threading
 import pytest
 
 from hypoll import tracing
-from hypoll.message import Request, Section
+from hypoll.header_section import Section
+from hypoll.message import Request
 from hypoll.tracing import new_id, trace_id
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

@@ -20,7 +20,8 @@ import requests
 
 from hypoll import Request, Routes, wsgi_answer
 from hypoll.head import METHODS
-from hypoll.message import NO_FIELDS, Peer, Section
+from hypoll.header_section import NO_FIELDS, Section
+from hypoll.peer import Peer
 from hypoll.testing import TestClient
 from hypoll.wsgi import WSGI, ErrorStream, check_application, service_of
 from hypoll.wsgi_answer import FilePart, Start
