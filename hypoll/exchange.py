@@ -29,13 +29,14 @@ from hypoll.files import File, OpenFile, Slice
 from hypoll.forks import keep_out
 from hypoll.http import RequestParser
 from hypoll.intake import Intake, TaskIntake, ThreadIntake
+from hypoll.jobs import Job, Lease, NoThreadError
 from hypoll.loop import Loop
 from hypoll.message import FAILURES, ClientDisconnect, HTTPError, Request, Response, StreamedRequest, pairs, problem
 from hypoll.settings import Settings
 from hypoll.spool import SpoolSpace
 from hypoll.tasks import EAGER, Tasks
 from hypoll.thread_stream import ThreadStream
-from hypoll.threads import Job, Lease, NoThreadError, Threads
+from hypoll.threads import Threads
 
 RETRY_AFTER = 1
 """Seconds a client is asked to wait when the thread pool's queue is full."""

@@ -21,8 +21,8 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
+from hypoll.jobs import Call, Lease
 from hypoll.loop import Loop
-from hypoll.threads import Call, Lease
 
 T = TypeVar("T")
 

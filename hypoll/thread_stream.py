@@ -19,10 +19,11 @@ from collections.abc import Callable
 from hypoll.bodies import CutError, Pull, log_cut
 from hypoll.encode import Framer
 from hypoll.forks import keep_out
+from hypoll.jobs import Job
 from hypoll.message import ClientDisconnect, Streamed
 from hypoll.output import Buffers
 from hypoll.spool import MEMORY_SHARE, Spool, SpoolSpace
-from hypoll.threads import Job, Threads
+from hypoll.threads import Threads
 
 PULL_SIZE = 64 * 1024
 """Bytes given to the socket's queue at once."""

@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
+from hypoll.jobs import Lease
 from hypoll.loop import IN, Loop
 from hypoll.tasks import Tasks, new_event_loop
-from hypoll.threads import Lease, Threads
+from hypoll.threads import Threads
 
 PATIENCE = 5.0
 

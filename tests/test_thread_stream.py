@@ -12,12 +12,13 @@ import pytest
 
 from hypoll.bodies import CutError
 from hypoll.encode import Framer
+from hypoll.jobs import Job
 from hypoll.loop import Loop
 from hypoll.message import ClientDisconnect
 from hypoll.settings import KIB, Settings
 from hypoll.spool import Spool, SpoolSpace
 from hypoll.thread_stream import PULL_SIZE, ThreadStream
-from hypoll.threads import Job, Threads
+from hypoll.threads import Threads
 from hypoll.writer import Heartbeat, Outcome, Writer
 
 from .test_writer import Mouth

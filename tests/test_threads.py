@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from hypoll.jobs import Call, Lease, NoThreadError
 from hypoll.loop import Loop
-from hypoll.threads import EVENTFDS, Call, Lease, NoThreadError, Threads, _Bed, default_size
+from hypoll.threads import EVENTFDS, Threads, _Bed, default_size
 
 PATIENCE = 5.0
 
