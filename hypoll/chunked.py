@@ -14,6 +14,7 @@ import re
 from enum import IntEnum
 
 from hypoll.message import HTTPError
+from hypoll.refusals import body_too_large
 
 CHUNKS_PER_STEP = 256
 """Chunks passed over before the caller may do something else: 64 KiB of chunks of a byte take 30 ms or more."""
@@ -274,8 +275,3 @@ class Chunks:
 
     def _refuse(self, reason: str) -> None:
         self.fault = HTTPError(400, f"the body is malformed: {reason}")
-
-
-def body_too_large(limit: int) -> HTTPError:
-    """The refusal of a body of more bytes than are allowed."""
-    return HTTPError(413, f"the body is larger than {limit} bytes")

@@ -31,7 +31,7 @@ from hypoll.ending import LINGER_IN_DRAIN, begin_to_linger, cut, end_idle, end_s
 from hypoll.exchange import Exchange, PlainExchange
 from hypoll.forks import keep_out
 from hypoll.head import PeerError
-from hypoll.http import RequestParser, State, no_room
+from hypoll.http import RequestParser, State
 from hypoll.instrument import Instrument
 from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, has_forked
 from hypoll.message import FAILURES, HTTPError, Request, Response, problem
@@ -52,6 +52,7 @@ from hypoll.receiving import (
     takes_in,
     unskipped,
 )
+from hypoll.refusals import no_room
 from hypoll.sending import put, send_last, source_of
 from hypoll.shared import BODY_READ_SIZE, READ_SIZE, READS_PER_TURN, Shared
 from hypoll.tls import AHEAD_SIZE, TLSSocket, reason_of

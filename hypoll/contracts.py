@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from hypoll.http import State
 from hypoll.message import HTTPError, Request, Response
+from hypoll.refusals import too_slow
 
 
 class Kind(Enum):
@@ -149,9 +150,6 @@ NEVER = float("inf")
 LINGER_PAUSE = 5.0
 """Seconds that a refused peer, whose input is read away, may pause."""
 
-TOO_SLOW = "the request body took too long"
-"""Why a body that doesn't come is refused (408)."""
-
 
 class Phase(Enum):
     """What a connection is doing. Of each: whether it takes input, whether a request is under way, and its deadline,
@@ -168,7 +166,7 @@ class Phase(Enum):
     NEW = 1, True, False, "keep_alive"
     IDLE = 2, True, False, "keep_alive"
     HEAD = 3, True, True, "header_timeout", HTTPError(408, "the request head took too long")
-    BODY = 4, True, True, "body_timeout", HTTPError(408, TOO_SLOW)
+    BODY = 4, True, True, "body_timeout", too_slow()
     SKIPPING = 5, True, True, "body_timeout"
     WAITING = 6, False, True
     SENDING = 7, False, True, "write_timeout"

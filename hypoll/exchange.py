@@ -23,7 +23,7 @@ from orjson import dumps
 
 from hypoll.answers import close_body, server_error, with_body
 from hypoll.bodies import TaskSource, log_cut
-from hypoll.contracts import TOO_SLOW, Deferred, Kind
+from hypoll.contracts import Deferred, Kind
 from hypoll.encode import CONTENTLESS, framer_of
 from hypoll.files import File, OpenFile, Slice
 from hypoll.forks import keep_out
@@ -31,15 +31,13 @@ from hypoll.http import RequestParser
 from hypoll.intake import Intake, TaskIntake, ThreadIntake
 from hypoll.jobs import Job, Lease, NoThreadError
 from hypoll.loop import Loop
-from hypoll.message import FAILURES, ClientDisconnect, HTTPError, Request, Response, StreamedRequest, pairs, problem
+from hypoll.message import FAILURES, ClientDisconnect, Request, Response, StreamedRequest, pairs, problem
+from hypoll.refusals import busy, too_slow
 from hypoll.settings import Settings
 from hypoll.spool import SpoolSpace
 from hypoll.tasks import EAGER, Tasks
 from hypoll.thread_stream import ThreadStream
 from hypoll.threads import Threads
-
-RETRY_AFTER = 1
-"""Seconds a client is asked to wait when the thread pool's queue is full."""
 
 _LIFELESS = (bytes, str, bytearray, memoryview, File, OpenFile, Slice)
 """Bodies that run no code of the application."""
@@ -476,16 +474,6 @@ class PlainExchange(Exchange):
         def __init__(self) -> None: ...
     else:
         __init__ = object.__init__
-
-
-def too_slow() -> HTTPError:
-    """The refusal of a body that doesn't come."""
-    return HTTPError(408, TOO_SLOW)
-
-
-def busy() -> HTTPError:
-    """The refusal of a request for which the thread pool has no room."""
-    return HTTPError(503, "the server is busy: try again later", {"Retry-After": str(RETRY_AFTER)})
 
 
 def _has_code(answer: Response | bytes) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 
 import httptools
 
-from hypoll.chunked import Chunks, body_too_large
+from hypoll.chunked import Chunks
 from hypoll.encode import UNPARSED, Rest, encode, refresh_date
 from hypoll.head import BAD_ENCODING, METHODS, PeerError, check_line, glance, header_section, parse_fields, request_line
 from hypoll.header_section import HeadSection, Section
@@ -40,6 +40,7 @@ from hypoll.message import (
 )
 from hypoll.multidict import Headers, MultiDict
 from hypoll.peer import NOBODY, Peer
+from hypoll.refusals import body_too_large, no_room
 from hypoll.settings import Settings
 
 __all__ = [
@@ -591,11 +592,6 @@ def _keep(body: list[bytes | bytearray | memoryview], piece: bytes | memoryview)
         body[-1] += piece
     else:
         body.append(bytearray(piece))
-
-
-def no_room() -> HTTPError:
-    """The refusal of a body for which the process has no room left."""
-    return HTTPError(503, "the server has no room for the body now: try again later", {"Retry-After": "1"})
 
 
 def _boundary(tail: bytes, data: bytes, at: int) -> tuple[int, bool]:

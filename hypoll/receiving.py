@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from hypoll.contracts import NEVER, Deferred, Phase
 from hypoll.encode import CONTINUE
-from hypoll.exchange import Exchange, too_slow
+from hypoll.exchange import Exchange
 from hypoll.held import Held
-from hypoll.http import State, no_room
+from hypoll.http import State
 from hypoll.message import BodyStore, ClientDisconnect, HTTPError, Request
 from hypoll.output import receive
+from hypoll.refusals import no_room, too_slow
 from hypoll.shared import READ_SIZE, READS_PER_TURN
 from hypoll.spool import Spool
 

@@ -25,19 +25,17 @@ from hypoll.instrument import Instruments
 from hypoll.listen import address_of, listen, prepare
 from hypoll.listener import Listener
 from hypoll.loop import Loop, Timer
-from hypoll.message import HTTPError, Streamed
+from hypoll.message import Streamed
 from hypoll.networks import Networks, peer_client
 from hypoll.observe import Hub
 from hypoll.output import keep_memory
 from hypoll.peer import NO_SERVER, Client
 from hypoll.proxyprotocol import Announced
+from hypoll.refusals import too_many_connections
 from hypoll.settings import Settings
 from hypoll.shared import Shared
 from hypoll.tasks import Tasks
 from hypoll.tls import TLSSocket, context_of
-
-RETRY_AFTER = 1
-"""Seconds a client is asked to wait when there are too many connections."""
 
 RELOAD_GRACE = 1.0
 """Seconds that requests under way have to end when a file of the application has changed."""
@@ -386,9 +384,7 @@ class Server:
         if full:
             self._refused.add(connection)
             self._tell_shed("full")
-            connection.refuse(
-                HTTPError(503, "too many connections: try again later", {"Retry-After": str(RETRY_AFTER)})
-            )
+            connection.refuse(too_many_connections())
         elif self.status is Status.DRAINING:
             # Not now: a client that has its answer asks again while its queue is being emptied, which would not end.
             self.loop.call_soon(connection.drain)
