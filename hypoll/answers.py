@@ -141,3 +141,10 @@ def _from_tuple(result: tuple[Any, ...]) -> Response:
 def settle(result: Any) -> Response | bytes:
     """`to_response`, or the body alone of what becomes a `json_response`: that spares the hot path making it."""
     return orjson.dumps(result) if type(result) is dict else to_response(result)
+
+
+def ends_task(error: BaseException) -> bool:
+    """Whether an exception that came out of a task's code may be no failure, but the task's end."""
+    import asyncio  # only here: most applications have nothing async
+
+    return isinstance(error, (asyncio.CancelledError, GeneratorExit))

@@ -7,14 +7,13 @@ has: then the connection pulls again. So at most one piece waits in memory. A th
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextvars import Context, copy_context
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hypoll.answers import close_body
 from hypoll.encode import COPY_LIMIT
@@ -22,6 +21,9 @@ from hypoll.files import Slice
 from hypoll.forks import keep_out
 from hypoll.message import FAILURES, ClientDisconnect
 from hypoll.output import SEND_SIZE, Buffers, PeerGone
+
+if TYPE_CHECKING:
+    import asyncio
 
 PIECES_PER_PULL = range(64)
 """Pieces one pull takes at most: a body may give none but empty ones."""
@@ -201,6 +203,8 @@ class TaskSource:
 
     async def run(self) -> None:
         """Give one piece after the other. Raises what the iterator raises."""
+        import asyncio  # it is loaded where a task runs: only the name is looked up
+
         try:
             row = 0
             async for piece in self._stream:
@@ -228,6 +232,8 @@ class TaskSource:
     async def _give(self, piece: bytes) -> None:
         self._tell(piece)
         if self._piece and self._ready is not None:  # it wasn't taken: output waits for the peer
+            import asyncio
+
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Coroutine
 from contextvars import Context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hypoll.answers import ends_task
 from hypoll.contracts import Application
 from hypoll.message import FAILURES
-from hypoll.tasks import Tasks
+
+if TYPE_CHECKING:
+    from hypoll.tasks import Tasks
 
 log = logging.getLogger("hypoll.error")
 
@@ -45,9 +47,11 @@ class DrainHooks:
     async def _complete(self, hook: object, coroutine: Coroutine[Any, Any, Any]) -> None:
         try:
             await coroutine
-        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+        except KeyboardInterrupt:
             raise
-        except FAILURES:
+        except FAILURES as error:
+            if ends_task(error):
+                raise
             log.exception("the on_drain hook %r failed", hook)
         finally:
             self.running -= 1

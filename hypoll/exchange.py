@@ -12,7 +12,6 @@ Its laws:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 from collections.abc import AsyncIterable, Callable, Iterator, Mapping
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orjson import dumps
 
-from hypoll.answers import close_body, server_error, with_body
+from hypoll.answers import close_body, ends_task, server_error, with_body
 from hypoll.bodies import TaskSource, log_cut
 from hypoll.contracts import Deferred, Kind
 from hypoll.encode import CONTENTLESS, framer_of
@@ -35,9 +34,13 @@ from hypoll.message import FAILURES, ClientDisconnect, Request, Response, Stream
 from hypoll.refusals import busy, too_slow
 from hypoll.settings import Settings
 from hypoll.spool import SpoolSpace
-from hypoll.tasks import EAGER, Tasks
 from hypoll.thread_stream import ThreadStream
 from hypoll.threads import Threads
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from hypoll.tasks import Tasks
 
 _LIFELESS = (bytes, str, bytearray, memoryview, File, OpenFile, Slice)
 """Bodies that run no code of the application."""
@@ -125,11 +128,7 @@ class Exchange(Job):
         if tasks is None:
             raise RuntimeError("an async handler needs a server that runs on asyncio")
         tasks.count += 1
-        if EAGER:
-            self._task = tasks.new(self._run(tasks), name=deferred.name, context=self.context)
-        else:
-            # `tasks.new`, without a call.
-            self._task = asyncio.Task(self._run(tasks), loop=tasks.asyncio, name=deferred.name, context=self.context)
+        self._task = tasks.make(self._run(tasks), loop=tasks.asyncio, name=deferred.name, context=self.context)
 
     def abandon(self) -> None:
         """The client has gone."""
@@ -286,6 +285,8 @@ class Exchange(Job):
             if threads.full:
                 raise busy()
             self._lease = Lease(threads)
+            import asyncio  # it is loaded where a task runs: only the name is looked up
+
             task = asyncio.current_task()
             if task is not None:
                 self._lease.on_left = task.cancel
@@ -300,7 +301,7 @@ class Exchange(Job):
         try:
             answer = await self._on_lease(partial(self._send_body, response), context)
         except FAILURES as error:
-            if isinstance(error, asyncio.CancelledError) and (self._sent or self.connection is None):
+            if ends_task(error) and (self._sent or self.connection is None):
                 raise  # nobody waits for more of it
             answer = self.deferred.fail(self.request, error)
         if not self._sent:
@@ -320,13 +321,14 @@ class Exchange(Job):
                 else:
                     result = await direct(request)
                     answer = dumps(result) if type(result) is dict else deferred.settle(result)  # as above
-            except (asyncio.CancelledError, GeneratorExit) as error:
-                if self.connection is None:
-                    raise
-                # Nobody has cancelled the task or closes its coroutine: this is of something of the handler's own.
-                answer = self._escaped(error)
             except FAILURES as error:
-                answer = deferred.fail(request, error)
+                if not ends_task(error):
+                    answer = deferred.fail(request, error)
+                elif self.connection is None:
+                    raise
+                else:
+                    # Nobody has cancelled the task or closes its coroutine: this is of something of the handler's own.
+                    answer = self._escaped(error)
             self._task = None
             connection = self.connection
             threaded = deferred.handler is _THREADED and _has_code(answer)
@@ -358,6 +360,8 @@ class Exchange(Job):
             if source is not None and self._ending:
                 await source.drop()
             elif source is not None:
+                import asyncio
+
                 self._task = asyncio.current_task() if self.connection is not None else None
                 await source.run()
             elif hasattr(body, "aclose"):
@@ -366,7 +370,7 @@ class Exchange(Job):
             raise
         except FAILURES as error:
             connection = self.connection
-            if isinstance(error, (asyncio.CancelledError, GeneratorExit)) and (connection is None or self._ending):
+            if ends_task(error) and (connection is None or self._ending):
                 if self._ending:
                     return
                 raise

@@ -8,7 +8,7 @@ from functools import partial
 from types import CoroutineType
 from typing import Any
 
-from hypoll.answers import failure, to_response
+from hypoll.answers import ends_task, failure, to_response
 from hypoll.contracts import Kind
 from hypoll.forks import keep_out
 from hypoll.message import FAILURES, HTTPError, Request, Response
@@ -64,11 +64,7 @@ async def pass_hooks(
 
 def _let_end(error: BaseException, in_thread: InThread | None) -> None:
     """Raise what is no failure but the end of the task that this runs in, if it runs in one."""
-    if in_thread is None:
-        return
-    import asyncio  # only here: most applications have nothing async
-
-    if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+    if in_thread is not None and ends_task(error):
         raise error
 
 

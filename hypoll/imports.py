@@ -94,8 +94,10 @@ def find_from(directory: str, asker: str) -> list[str]:
 
     asker: the name of the module that imports the application.
     """
-    sys.path.insert(0, directory)
     found = {name: entry for entry in sorted(os.listdir(directory)) if (name := _module_name(directory, entry))}
+    if found:
+        importlib.import_module("asyncio")  # needed later, perhaps: none of what it imports may be the application's
+    sys.path.insert(0, directory)
     if found:
         # Before the finder that looks through `sys.path`, after those of modules that are part of the interpreter.
         at = next((at for at, finder in enumerate(sys.meta_path) if finder is importlib.machinery.PathFinder), 0)

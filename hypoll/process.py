@@ -8,7 +8,8 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterable
-from typing import Any
+from types import CodeType
+from typing import TYPE_CHECKING, Any
 
 from hypoll import errorlog, patched
 from hypoll.contracts import Application
@@ -20,10 +21,12 @@ from hypoll.observing import Observing
 from hypoll.outlet import OutletError, occupy_standard_descriptors
 from hypoll.server import Server, Status
 from hypoll.settings import Settings
-from hypoll.tasks import IDLE_CODE, Tasks
 from hypoll.version import __version__
 from hypoll.watchdog import Watchdog
 from hypoll.wsgi import WSGIApplication, service_of
+
+if TYPE_CHECKING:
+    from hypoll.tasks import Tasks
 
 log = logging.getLogger("hypoll.error")
 
@@ -171,7 +174,12 @@ class Engine:
             self.loop.close()
             raise SetupError(str(error)) from error
         self.application = self.observing.around(service)
-        self.tasks = Tasks(self.loop, uvloop=settings.uvloop) if service.asynchronous else None
+        self.tasks: Tasks | None = None
+        self._rests: frozenset[CodeType] = frozenset()
+        if service.asynchronous:
+            from hypoll.tasks import IDLE_CODE, Tasks  # asyncio is loaded for applications that have anything async
+
+            self.tasks, self._rests = Tasks(self.loop, uvloop=settings.uvloop), IDLE_CODE
         self._server: Server | None = None
         self._leaving = False
 
@@ -222,7 +230,7 @@ class Engine:
     def run(self) -> None:
         """Turn until the loop is stopped; what holds it meanwhile is named in the log."""
         limit = self.settings.slow_callback
-        watchdog = Watchdog(self.loop, limit, self._describe, IDLE_CODE) if limit else None
+        watchdog = Watchdog(self.loop, limit, self._describe, self._rests) if limit else None
         if watchdog is not None:
             watchdog.start()
         try:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypoll.capacity import connections_for, raise_descriptor_limit, refusals_for
 from hypoll.connection import NEW_GRACE, Connection
@@ -34,8 +34,10 @@ from hypoll.proxyprotocol import Announced
 from hypoll.refusals import too_many_connections
 from hypoll.settings import Settings
 from hypoll.shared import Shared
-from hypoll.tasks import Tasks
 from hypoll.tls import TLSSocket, context_of
+
+if TYPE_CHECKING:
+    from hypoll.tasks import Tasks
 
 RELOAD_GRACE = 1.0
 """Seconds that requests under way have to end when a file of the application has changed."""

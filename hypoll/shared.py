@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 from contextvars import copy_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypoll.contracts import LINGER_PAUSE, NEVER, Answer, Application, Phase, adapted
 from hypoll.held import BodyMemory
@@ -16,8 +16,10 @@ from hypoll.message import Request
 from hypoll.peer import Drain
 from hypoll.settings import Settings
 from hypoll.spool import SpoolSpace
-from hypoll.tasks import Tasks
 from hypoll.threads import Threads, default_size
+
+if TYPE_CHECKING:
+    from hypoll.tasks import Tasks
 
 READ_SIZE = 64 * 1024
 """Bytes asked for by one read. Fewer in the answer: the socket is drained."""

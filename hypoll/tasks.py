@@ -59,7 +59,7 @@ class Tasks:
     """Runs a `Loop` from an asyncio event loop, and coroutines beside it.
 
     new: makes a task of a coroutine, of the name it is given. Where Python can (3.12) it runs up to its first wait at
-    once.
+    once. make: the same, which has to be given the event loop, too: it spares a request a call.
     count: tasks under way, for who makes them to keep: a done callback would cost each a turn of asyncio.
     on_idle: for them to call when none is left.
     """
@@ -71,6 +71,7 @@ class Tasks:
         self._epoll_sets = _epoll_sets() - known
         self._loop = loop
         self.count = 0
+        self.make = _new_task
         self.new: Callable[..., asyncio.Task[None]] = partial(_new_task, loop=self.asyncio)
         self._soon = False
         self._wake_at = float("inf")

@@ -31,6 +31,30 @@ def test_declaring_routes_loads_no_server():
     assert modules_after(code) & HEAVY == set()
 
 
+ENGINE = """
+from hypoll import Routes
+from hypoll.process import Engine
+from hypoll.settings import Settings
+
+routes = Routes()
+{}def index(request): return ""
+routes.get("/")(index)
+Engine(routes, Settings()).close()
+"""
+
+
+@pytest.mark.parametrize(("kind", "loaded"), [("", False), ("async ", True)])
+def test_asyncio_is_loaded_for_what_is_async(kind, loaded):
+    modules = modules_after(f"exec({ENGINE.format(kind)!r})")
+    assert ("asyncio" in modules) is loaded
+    assert "hypoll.server" in modules
+    assert not modules & {"gunicorn", "prometheus_client"}
+
+
+def test_the_command_loads_none_of_what_may_not_be_needed():
+    assert not modules_after("import hypoll.cli") & {"asyncio", "gunicorn", "prometheus_client", "watchfiles"}
+
+
 def test_every_public_name_is_there():
     assert {name: getattr(hypoll, name) is None for name in hypoll.__all__} == dict.fromkeys(hypoll.__all__, False)
     assert hypoll.sse.__name__ == "sse"
