@@ -17,9 +17,11 @@ from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 from gunicorn.sock import TCP6Socket
 
+from hypoll import shared_counters
 from hypoll.affinity import cpu_count, least_used, pin
 from hypoll.contracts import Application
 from hypoll.errorlog import OutletHandler, QuietStreamHandler, make_handler
+from hypoll.gunicorn_config import counts_together
 from hypoll.listen import listen, resolved, unix_paths
 from hypoll.reload import command_of
 from hypoll.settings import Processes, Settings
@@ -105,6 +107,8 @@ class _Cluster(BaseApplication):
         return self._load()
 
     def run(self) -> None:
+        if counts_together(self._settings):
+            shared_counters.prepare()
         try:
             arbiter = _Arbiter(self)
             arbiter.paths = self._paths

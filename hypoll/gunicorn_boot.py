@@ -18,6 +18,8 @@ from typing import Any
 
 from gunicorn.arbiter import Arbiter
 
+from hypoll import shared_counters
+
 SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1})
 """What the master, or a terminal, sends to workers and must not be lost. (ABRT may end a boot that is stuck.)"""
 
@@ -90,3 +92,17 @@ def mark_end(arbiter: type[Arbiter] = Arbiter) -> None:
         stop(self, graceful)
 
     arbiter.stop = stop_marked
+
+
+def fold_after(cfg: Any) -> None:
+    """Have the master fold the counters of a worker that has ended, before its `child_exit` hook."""
+    hook = cfg.child_exit
+    if hasattr(hook, "__wrapped__"):
+        return
+
+    @functools.wraps(hook)
+    def child_exit(arbiter: Any, worker: Any) -> None:
+        shared_counters.on_exit(worker.pid)
+        hook(arbiter, worker)
+
+    cfg.set("child_exit", child_exit)

@@ -141,6 +141,13 @@ def translate(cfg: Any, given: Collection[str] | None = None) -> Settings:
     return dataclasses.replace(found, graceful_timeout=found.graceful_timeout - found.drain_wait)
 
 
+def counts_together(command: Settings | None = None) -> bool:
+    """Whether there is something that all workers count together. command: see `command_settings`."""
+    if command is not None:
+        return bool(command.metrics or command.status)
+    return any(os.environ.get(variable(option)) for option in ("metrics", "status"))
+
+
 def command_settings(cfg: Any) -> Settings | None:
     """The settings of the command `hypoll --workers`, which has made this configuration; None: gunicorn's has."""
     command: Settings | None = vars(cfg).get("hypoll_command")

@@ -6,7 +6,6 @@ server is the one of `hypoll app:routes`. All that belongs to a process is made 
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import faulthandler
 import os
@@ -21,14 +20,22 @@ from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker as BaseWorker
 
-from hypoll import watched, wsgi
+from hypoll import shared_counters, watched, wsgi
 from hypoll.contracts import Answer, Application, Deferred
-from hypoll.gunicorn_boot import crossing, mark_end, service_ends
-from hypoll.gunicorn_config import check, given_by, tls_context, translate, validate, warn_of_ignored
+from hypoll.gunicorn_boot import crossing, fold_after, mark_end, service_ends
+from hypoll.gunicorn_config import (
+    check,
+    command_settings,
+    counts_together,
+    given_by,
+    tls_context,
+    translate,
+    validate,
+    warn_of_ignored,
+)
 from hypoll.gunicorn_log import before, dump_stacks, forward, is_used, observers_of
 from hypoll.heartbeat import Heartbeat
 from hypoll.leaving import bound_exit
-from hypoll.ledger import make_directory, remove_directory
 from hypoll.loop import IN, TICK, Loop
 from hypoll.message import Request, Response
 from hypoll.observing import rehearse
@@ -48,20 +55,11 @@ class _Abort(_Quit):
     """The loop is stuck: nothing of the application is run any more."""
 
 
-def _remove(directory: str, master: int) -> None:
-    """Remove the counters at the master's end; its children have its exit handlers, too."""
-    if os.getpid() == master:
-        remove_directory(directory)
-
-
 class Worker(BaseWorker):
     """Serves a `Routes` object, or a WSGI application, in one process of gunicorn's."""
 
     engine: Engine
     server: Server
-    directory: str | None = None
-    """Of the counters that the workers share, made by the master."""
-
     _quitting = False
     _aborting = False
 
@@ -70,6 +68,8 @@ class Worker(BaseWorker):
         self.tmp: Heartbeat = Heartbeat(self.tmp)
         if "hypoll_given" not in vars(cfg):
             self._note_given(app)
+        if counts_together(command_settings(cfg)):
+            fold_after(cfg)
 
     def _note_given(self, app: Any) -> None:
         """Find out which settings were given, once for each configuration, and name those that aren't honoured."""
@@ -78,8 +78,10 @@ class Worker(BaseWorker):
 
     @classmethod
     def setup(cls) -> None:
-        """Called by the master when it has loaded this class."""
+        """Called by the master when it has loaded this class, before it loads the application."""
         mark_end()
+        if counts_together():
+            shared_counters.prepare()
 
     @property
     def settings(self) -> Settings:
@@ -105,13 +107,28 @@ class Worker(BaseWorker):
         try:
             settings = cls.validate(cfg)
             rehearse(settings)
-            if settings.metrics or settings.status:
-                cls.directory = make_directory(cfg.uid, cfg.gid)
-                atexit.register(_remove, cls.directory, os.getpid())
         except (ValueError, TypeError, TLSError, OutletError, ModuleNotFoundError) as error:
             raise RuntimeError(str(error)) from None
+        if settings.metrics or settings.status:
+            cls._count_together(cfg, log)
+
+    @staticmethod
+    def _count_together(cfg: Any, log: Logger) -> None:
+        """Give the workers a place to count in, if there is none yet; name what that lacks."""
+        late = shared_counters.directory() is None
+        try:
+            shared_counters.set_up()
+            shared_counters.give_to(cfg.uid, cfg.gid)
+        except ModuleNotFoundError:
+            log.warning("the status page tells of one worker only: all of them need pip install 'hypoll[metrics]'")
         except OSError as error:
-            log.warning("a scrape tells of one worker only: there is no place to count together: %s", error)
+            log.warning("metrics tell of one worker only: there is no place to count together: %s", error)
+        else:
+            if late and cfg.preload_app:
+                log.warning(
+                    "the preloaded application's own metrics are of one process only: give HYPOLL_METRICS in the "
+                    "environment, raw_env sets it too late"
+                )
 
     def init_signals(self) -> None:
         """Set gunicorn's handlers until the loop has its own: TERM is noted, INT and QUIT end the process."""
@@ -139,7 +156,7 @@ class Worker(BaseWorker):
         # has set this before, as its own workers start nothing here.)
         self.booted = False
         forward(self.log)
-        self.engine = Engine(self.wsgi, self.settings, directory=self.directory, observers=observers_of(self))
+        self.engine = Engine(self.wsgi, self.settings, observers=observers_of(self))
         try:
             self._serve()
         except _Abort:

@@ -1,29 +1,25 @@
 """What a server counts: requests, durations, connections, bytes, refusals. For Prometheus and the status page.
 
-Law: counting is integers only, in cells of the ledger; the sum over all processes is made when somebody asks.
+Law: a request costs additions to plain integers of this process. Once a second, and when somebody asks, what has been
+counted since is added to the counters, which other processes may share.
 """
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
-from collections.abc import Iterable
-from typing import NamedTuple
+import os
+import time
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
 
 from hypoll.contracts import End, Gauges, Timeout
-from hypoll.ledger import Account, Counts, Key, Ledger, LedgerFullError, add_up
 from hypoll.observe import Observer, Record
 
 BOUNDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 )  # fmt: skip
 """Upper bounds of the buckets of a histogram, in seconds; above them is one more."""
-
-SUM = len(BOUNDS) + 1
-"""The cell behind a histogram's buckets: nanoseconds in all."""
-
-WIDTH = SUM + 1
-"""Cells of a histogram."""
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 """Methods counted under their names; the rest is `OTHER`."""
@@ -32,6 +28,9 @@ OTHER = "other"
 
 NO_ROUTE = "none"
 """The route of a request that matched none, or of what was no request."""
+
+MAX_SERIES = 1000
+"""Combinations of method, route and status that are counted apart; all further ones are counted together."""
 
 REFUSALS = {
     400: "malformed",
@@ -46,174 +45,83 @@ REFUSALS = {
 }
 """Why a request was refused before a handler saw it, by status."""
 
+REQUESTS = "hypoll_requests"
+RECEIVED = "hypoll_received_bytes"
+SENT = "hypoll_sent_bytes"
+ACCEPTED = "hypoll_connections_accepted"
+CLOSED = "hypoll_connections_closed"
+SHED = "hypoll_connections_refused"
+REFUSED = "hypoll_refusals"
+TIMEOUTS = "hypoll_timeouts"
+DURATION = "hypoll_request_duration_seconds"
+WAIT = "hypoll_pool_wait_seconds"
+LAG = "hypoll_loop_lag_seconds"
+WORKERS = "hypoll_workers"
+STARTED = "hypoll_start_time_seconds"
+CONNECTIONS = "hypoll_connections"
+QUEUE = "hypoll_pool_queue"
+THREADS = "hypoll_pool_threads"
+STREAMS = "hypoll_stream_threads"
+SPOOL_MEMORY = "hypoll_spool_memory_bytes"
+SPOOL_DISK = "hypoll_spool_disk_bytes"
+
+Key = tuple[str, ...]
+"""A metric's name and its labels' values: `("hypoll_requests", "GET", "/users/{id:int}", "200")`."""
+
+_FROM_THE_BEGINNING: tuple[Key, ...] = (
+    (RECEIVED,),
+    (SENT,),
+    (ACCEPTED,),
+    *((CLOSED, end.value) for end in End if end is not End.KEPT),
+    *((REFUSED, reason) for reason in (*REFUSALS.values(), OTHER)),
+    *((TIMEOUTS, timeout.value) for timeout in Timeout),
+)
+"""Counters that are there, at 0, before anything was counted in them."""
+
+_Series = tuple[str, str, int]
+"""A method, the pattern of a route and a status."""
+
+_ALL_OTHERS: _Series = (OTHER, OTHER, 0)
+"""What is counted together when there are too many series."""
+
 _REFUSED = End.REFUSED
 
-MAX_REMEMBERED = 4096
-"""Combinations of method, route and status whose cells are remembered."""
 
+class Histogram:
+    """Durations in seconds, by bucket.
 
-class _Counts:
-    """The cells of a method, route and status, and the durations in seconds that aren't counted in them yet."""
+    buckets: how many were in each, not added up. sum: all of them together.
+    """
 
-    __slots__ = ("_histogram", "_number", "durations")
+    __slots__ = ("buckets", "sum")
 
-    def __init__(self, number: int, histogram: int) -> None:
-        self._number = number
-        self._histogram = histogram
-        self.durations: list[float] = []
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.sum = 0.0
 
-    def count(self, cells: memoryview[int] | array[int]) -> None:
-        """Count the durations."""
-        durations, self.durations = self.durations, []
-        histogram = self._histogram
-        cells[self._number] += len(durations)
-        cells[histogram + SUM] += int(sum(durations) * 1e9)
-        lowest = bisect_left(BOUNDS, min(durations))
-        if lowest == bisect_left(BOUNDS, max(durations)):
-            cells[histogram + lowest] += len(durations)  # as nearly always those of one turn
-        else:
-            for duration in durations:
-                cells[histogram + bisect_left(BOUNDS, duration)] += 1
+    def observe(self, durations: list[float]) -> None:
+        """Count durations, of which there is one at least; sorts the list."""
+        self.sum += sum(durations)
+        durations.sort()
+        first, last = bisect_left(BOUNDS, durations[0]), bisect_left(BOUNDS, durations[-1])
+        begin = 0
+        for index in range(first, last):
+            end = bisect_right(durations, BOUNDS[index], begin)
+            self.buckets[index] += end - begin
+            begin = end
+        self.buckets[last] += len(durations) - begin
 
+    def add(self, other: Histogram) -> None:
+        """Count what another has counted."""
+        self.buckets = [one + more for one, more in zip(self.buckets, other.buckets, strict=True)]
+        self.sum += other.sum
 
-class Metrics(Observer):
-    """Counts what happens in the cells of a ledger."""
-
-    def __init__(self, ledger: Ledger | None = None) -> None:
-        self.ledger = Ledger() if ledger is None else ledger
-        add = self.ledger.cells.add
-        self._cells = self.ledger.cells.values
-        self._received = add(("received",))
-        self._sent = add(("sent",))
-        self._accepted = add(("accepted",))
-        self._closed: dict[End, int] = {end: add(("closed", end.value)) for end in End if end is not End.KEPT}
-        self._timeouts = {timeout: add(("timeouts", timeout.value)) for timeout in Timeout}
-        self._refusals = {reason: add(("refusals", reason)) for reason in (*REFUSALS.values(), OTHER)}
-        self._wait = add(("wait",), WIDTH)
-        self._lag = add(("lag",), WIDTH)
-        self._queue = add(("queue",), gauge=True)
-        self._threads = add(("threads",), gauge=True)
-        self._streams = add(("streams",), gauge=True)
-        self._spool_memory = add(("spool_memory",), gauge=True)
-        self._spool_disk = add(("spool_disk",), gauge=True)
-        self._overflow = add(("requests", OTHER, OTHER, OTHER)), add(("duration", OTHER, OTHER), WIDTH)
-        self._unread = add(("unread",))
-        self._shed: dict[str, int] = {}
-        self._connections: dict[str, int] = {}
-        self._counts: dict[tuple[str, str, int], _Counts] = {}
-        self._added: dict[Key, int] = {}
-
-    def on_exchanges(self, records: list[Record]) -> None:
-        """Count the requests of a turn, those of one method, route and status together."""
-        touched: list[_Counts] = []
-        try:
-            self._note(records, touched)
-        finally:
-            for counts in touched:
-                counts.count(self._cells)
-
-    def _note(self, records: list[Record], touched: list[_Counts]) -> None:
-        cells, known = self._cells, self._counts
-        received = sent = 0
-        for record in records:
-            request, status = record.request, record.status
-            key = "" if request is None else request.method, record.route, status
-            counts = known.get(key) or self._counts_of(key)
-            if not counts.durations:
-                touched.append(counts)
-            counts.durations.append(record.ended - record.began)
-            received += record.received
-            sent += record.sent
-            if record.end is _REFUSED:
-                cells[self._refusals[REFUSALS.get(status, OTHER)]] += 1
-        cells[self._received] += received
-        cells[self._sent] += sent
-
-    def on_open(self) -> None:
-        """Count an accepted connection."""
-        self._cells[self._accepted] += 1
-
-    def on_shed(self, reason: str) -> None:
-        """Count a connection that was refused at once."""
-        self._cells[self._cell(self._shed, reason, ("shed", reason))] += 1
-
-    def on_timeout(self, timeout: Timeout) -> None:
-        """Count a deadline that passed."""
-        self._cells[self._timeouts[timeout]] += 1
-
-    def on_close(self, end: End) -> None:
-        """Count a connection that ended."""
-        cell = self._closed.get(end)
-        if cell is not None:
-            self._cells[cell] += 1
-
-    def on_wait(self, seconds: float) -> None:
-        """Count a call by its wait for a thread."""
-        self._observe(self._wait, seconds)
-
-    def on_tick(self, lag: float, gauges: Gauges) -> None:
-        """Count the lag; note what there is."""
-        self._observe(self._lag, lag)
-        cells = self._cells
-        cells[self._queue] = gauges.queue
-        cells[self._threads] = gauges.threads
-        cells[self._streams] = gauges.streams
-        cells[self._spool_memory] = gauges.spool_memory
-        cells[self._spool_disk] = gauges.spool_disk
-        for phase, number in gauges.connections.items():
-            cells[self._cell(self._connections, phase, ("connections", phase), gauge=True)] = number
-        for phase in self._connections.keys() - gauges.connections.keys():
-            cells[self._connections[phase]] = 0
-
-    def on_stop(self) -> None:
-        """Leave the counters to those that go on."""
-        self.ledger.close()
-
-    def snapshot(self) -> Snapshot:
-        """The sum over all processes, as it is now."""
-        return Snapshot(self.ledger.read())
-
-    def _observe(self, histogram: int, seconds: float) -> None:
-        self._cells[histogram + bisect_left(BOUNDS, seconds)] += 1
-        self._cells[histogram + SUM] += int(seconds * 1e9)
-
-    def _counts_of(self, key: tuple[str, str, int]) -> _Counts:
-        """The cells of a method, route and status; the common ones when there is no room for new ones."""
-        found = self._counts.get(key)
-        if found is not None:
-            return found
-        method, route, status = key
-        method = method if method in METHODS else OTHER
-        route = route or NO_ROUTE
-        try:
-            histogram = self._add(("duration", method, route), WIDTH)
-            made = _Counts(self._add(("requests", method, route, str(status)), 1), histogram)
-        except LedgerFullError:
-            made = _Counts(*self._overflow)
-        if len(self._counts) < MAX_REMEMBERED:
-            self._counts[key] = made
-        return made
-
-    def _add(self, key: Key, width: int) -> int:
-        if key not in self._added:
-            self._added[key] = self.ledger.cells.add(key, width)
-        return self._added[key]
-
-    def _cell(self, known: dict[str, int], name: str, key: Key, *, gauge: bool = False) -> int:
-        """The cell of a name of which there are a few; one nobody reads when there is no room."""
-        if name not in known:
-            try:
-                known[name] = self.ledger.cells.add(key, gauge=gauge)
-            except LedgerFullError:
-                return self._unread
-        return known[name]
-
-
-class Histogram(NamedTuple):
-    """Durations by bucket, not yet added up, and their sum in seconds."""
-
-    buckets: list[int]
-    sum: float
+    def take(self) -> Histogram:
+        """What was counted since the last time."""
+        taken = Histogram()
+        taken.buckets, self.buckets = self.buckets, taken.buckets
+        taken.sum, self.sum = self.sum, 0.0
+        return taken
 
     @property
     def total(self) -> int:
@@ -235,37 +143,167 @@ class Histogram(NamedTuple):
         return BOUNDS[-1] if self.total else 0.0
 
 
-def histogram(values: list[int]) -> Histogram:
-    """What the cells of a histogram say."""
-    return Histogram(values[:SUM], values[SUM] / 1e9)
+class WorkerGauges(NamedTuple):
+    """A process that serves: its id, when it started in seconds since 1970, its connections by the name of a phase."""
+
+    pid: int
+    started: float
+    connections: dict[str, int]
 
 
 class Snapshot:
-    """What all processes have counted, at one moment. workers: those that live."""
+    """What all processes have counted, at one moment, by the metrics' names and labels. workers: those that live."""
 
-    def __init__(self, accounts: list[Account]) -> None:
-        self.workers = [account for account in accounts if account.pid]
-        self._counters: dict[str, Counts] = {}
-        for (name, *labels), values in sorted(add_up(accounts).items()):
-            self._counters.setdefault(name, {})[tuple(labels)] = values
+    def __init__(self) -> None:
+        self.workers: list[WorkerGauges] = []
+        self.counters: dict[str, dict[Key, int]] = defaultdict(dict)
+        self.gauges: dict[str, dict[Key, float]] = defaultdict(dict)
+        self.histograms: dict[str, dict[Key, Histogram]] = defaultdict(dict)
 
-    def count(self, name: str, *labels: str) -> int:
-        """One counter; 0 when it was never counted."""
-        return self._counters.get(name, {}).get(labels, [0])[0]
 
-    def counts(self, name: str) -> dict[Key, int]:
-        """The counters of a name by their labels' values."""
-        return {labels: values[0] for labels, values in self._counters.get(name, {}).items()}
+Counts = Mapping[Key, int]
 
-    def histograms(self, name: str) -> dict[Key, Histogram]:
-        """The histograms of a name by their labels' values."""
-        return {labels: histogram(values) for labels, values in self._counters.get(name, {}).items()}
+Durations = Mapping[Key, Histogram]
 
-    def gauges(self, name: str, workers: Iterable[Account] | None = None) -> dict[Key, int]:
-        """The gauges of a name by their labels' values, over all living processes or those given."""
-        total: dict[Key, int] = {}
-        for account in self.workers if workers is None else workers:
-            for key, values in account.gauges.items():
-                if key[0] == name:
-                    total[key[1:]] = total.get(key[1:], 0) + values[0]
-        return dict(sorted(total.items()))
+GaugeValues = Mapping[Key, float]
+
+
+class Counters(Protocol):
+    """Where what was counted is added up."""
+
+    def add(self, counts: Counts, durations: Durations, gauges: GaugeValues) -> None:
+        """Add what was counted since the last call, and set the gauges."""
+
+    def snapshot(self) -> Snapshot:
+        """What was added so far, by all processes that share the counters."""
+
+
+class OwnCounters:
+    """Counters of this process alone. They need nothing but Python."""
+
+    def __init__(self) -> None:
+        self._total = Snapshot()
+
+    def add(self, counts: Counts, durations: Durations, gauges: GaugeValues) -> None:
+        """See `Counters`."""
+        total = self._total
+        for (name, *labels), number in counts.items():
+            series = total.counters[name]
+            series[tuple(labels)] = series.get(tuple(labels), 0) + number
+        for (name, *labels), histogram in durations.items():
+            total.histograms[name].setdefault(tuple(labels), Histogram()).add(histogram)
+        for (name, *labels), value in gauges.items():
+            total.gauges[name][tuple(labels)] = value
+
+    def snapshot(self) -> Snapshot:
+        """See `Counters`."""
+        gauges = self._total.gauges
+        connections = {labels[0]: int(number) for labels, number in gauges[CONNECTIONS].items()}
+        self._total.workers = [WorkerGauges(os.getpid(), gauges[STARTED].get((), 0.0), connections)]
+        return self._total
+
+
+class Metrics(Observer):
+    """Counts what happens.
+
+    counters: where that goes once a second; None: to counters of this process alone.
+    """
+
+    def __init__(self, counters: Counters | None = None) -> None:
+        self.counters = OwnCounters() if counters is None else counters
+        self._counts: defaultdict[Key, int] = defaultdict(int, dict.fromkeys(_FROM_THE_BEGINNING, 0))
+        self._received = self._sent = 0
+        self._series: dict[_Series, Histogram] = {}
+        self._wait = Histogram()
+        self._lag = Histogram()
+        self._connections: dict[Key, float] = {}
+        self._gauges: dict[Key, float] = {(WORKERS,): 1, (STARTED,): time.time()}
+
+    def on_exchanges(self, records: list[Record]) -> None:
+        """Count the requests of a turn, those of one method, route and status together."""
+        turn: dict[_Series, list[float]] = {}
+        received = sent = 0
+        for record in records:
+            request = record.request
+            key = OTHER if request is None else request.method, record.route, record.status
+            durations = turn.get(key)
+            if durations is None:
+                turn[key] = durations = []
+            durations.append(record.ended - record.began)
+            received += record.received
+            sent += record.sent
+            if record.end is _REFUSED:
+                self._counts[REFUSED, REFUSALS.get(record.status, OTHER)] += 1
+        self._received += received
+        self._sent += sent
+        for key, durations in turn.items():
+            (self._series.get(key) or self._series_of(key)).observe(durations)
+
+    def _series_of(self, key: _Series) -> Histogram:
+        """The durations of a method, route and status; the common ones when there are too many."""
+        method, route, status = key
+        key = method if method in METHODS else OTHER, route, status
+        if key not in self._series and len(self._series) >= MAX_SERIES:
+            key = _ALL_OTHERS
+        return self._series.setdefault(key, Histogram())
+
+    def on_open(self) -> None:
+        """Count an accepted connection."""
+        self._counts[ACCEPTED,] += 1
+
+    def on_shed(self, reason: str) -> None:
+        """Count a connection that was refused at once."""
+        self._counts[SHED, reason] += 1
+
+    def on_timeout(self, timeout: Timeout) -> None:
+        """Count a deadline that passed."""
+        self._counts[TIMEOUTS, timeout.value] += 1
+
+    def on_close(self, end: End) -> None:
+        """Count a connection that ended."""
+        if end is not End.KEPT:
+            self._counts[CLOSED, end.value] += 1
+
+    def on_wait(self, seconds: float) -> None:
+        """Count a call by its wait for a thread."""
+        self._wait.observe([seconds])
+
+    def on_tick(self, lag: float, gauges: Gauges) -> None:
+        """Count the lag; hand on what was counted, and what there is."""
+        self._lag.observe([lag])
+        self._connections = dict.fromkeys(self._connections, 0)  # of a phase that nobody is in any more
+        for phase, number in gauges.connections.items():
+            self._connections[CONNECTIONS, phase] = number
+        self._gauges |= self._connections
+        self._gauges |= {
+            (QUEUE,): gauges.queue,
+            (THREADS,): gauges.threads,
+            (STREAMS,): gauges.streams,
+            (SPOOL_MEMORY,): gauges.spool_memory,
+            (SPOOL_DISK,): gauges.spool_disk,
+        }
+        self.flush()
+
+    def on_stop(self) -> None:
+        """Hand on what is left."""
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand on what was counted since the last time."""
+        counts, self._counts = self._counts, defaultdict(int)
+        counts[RECEIVED,] = self._received
+        counts[SENT,] = self._sent
+        self._received = self._sent = 0
+        durations: dict[Key, Histogram] = {(WAIT,): self._wait.take(), (LAG,): self._lag.take()}
+        for (method, route, status), histogram in self._series.items():
+            number = histogram.total
+            if number:
+                labels = method, route or NO_ROUTE
+                counts[REQUESTS, *labels, str(status or OTHER)] = number
+                durations.setdefault((DURATION, *labels), Histogram()).add(histogram.take())
+        self.counters.add(counts, durations, self._gauges)
+
+    def snapshot(self) -> Snapshot:
+        """What all processes have counted: this one until now, the others until their last second."""
+        self.flush()
+        return self.counters.snapshot()

@@ -8,7 +8,6 @@ from hypoll.accesslog import AccessLog, open_access_log
 from hypoll.contracts import Application
 from hypoll.endpoints import Endpoint, Endpoints
 from hypoll.health import Check, Health
-from hypoll.ledger import Ledger
 from hypoll.metrics import Metrics
 from hypoll.networks import Networks
 from hypoll.observe import Hub, Observer, Soon, combine
@@ -20,7 +19,6 @@ class Observing:
     """The observers and endpoints of one process.
 
     loop: whose turns the access log and the metrics follow.
-    directory: made by `hypoll.ledger.make_directory` before several processes were forked; None: this one is alone.
     checks: the application's own, on whether it wants requests.
     more: further observers, as gunicorn's hooks.
 
@@ -36,7 +34,6 @@ class Observing:
         self,
         settings: Settings,
         loop: Soon,
-        directory: str | None = None,
         *,
         checks: Iterable[Check] = (),
         more: Iterable[Observer] = (),
@@ -44,8 +41,7 @@ class Observing:
         self.health = Health()
         for check in checks:
             self.health.add_check(check)
-        self.metrics = Metrics(Ledger(directory)) if settings.metrics or settings.status else None
-        self.endpoints = _endpoints(settings, self.health, self.metrics)
+        self.endpoints, self.metrics = _endpoints(settings, self.health)
         self.access_log: AccessLog | None = open_access_log(settings)
         own: tuple[Observer | None, ...] = (self.access_log, self.metrics)
         observers = [*(observer for observer in own if observer is not None), *more]
@@ -65,23 +61,30 @@ class Observing:
 
 def rehearse(settings: Settings) -> None:
     """Raise what `Observing` would, before processes are forked that all would fail."""
-    metrics = Metrics() if settings.metrics or settings.status else None
-    _endpoints(settings, Health(), metrics)
+    _endpoints(settings, Health())
     log = open_access_log(settings)
     if log is not None:
         log.on_stop()
 
 
-def _endpoints(settings: Settings, health: Health, metrics: Metrics | None) -> dict[str, Endpoint]:
-    """What answers which path."""
+def _endpoints(settings: Settings, health: Health) -> tuple[dict[str, Endpoint], Metrics | None]:
+    """What answers which path, and the metrics, if one of them tells of such."""
+    metrics: Metrics | None = None
     wanted: list[tuple[str, Endpoint]] = []
     if settings.health:
         below = settings.health.rstrip("/")
         wanted += [(below + "/live", health.live), (below + "/ready", health.report)]
-    if settings.metrics and metrics is not None:
-        from hypoll.prometheus import Scrape  # needs prometheus_client, which serving doesn't
-
-        wanted.append((settings.metrics, Scrape(metrics)))
+    if settings.metrics or settings.status:
+        try:
+            from hypoll.prometheus import PrometheusCounters, Scrape  # needs prometheus_client, which serving doesn't
+        except ModuleNotFoundError:
+            if settings.metrics:
+                raise
+            metrics = Metrics()  # the status page can tell of one process without it
+        else:
+            counters = PrometheusCounters()
+            metrics = Metrics(counters)
+            wanted += [(path, Scrape(metrics, counters)) for path in (settings.metrics,) if path]
     if settings.status and metrics is not None:
         page = StatusPage(metrics, Networks(settings.status_allow))
         below = settings.status.rstrip("/")
@@ -91,4 +94,4 @@ def _endpoints(settings: Settings, health: Health, metrics: Metrics | None) -> d
         if path in found:
             raise ValueError(f"two of metrics, health and status answer {path}: give each a path of its own")
         found[path] = endpoint
-    return found
+    return found, metrics

@@ -145,7 +145,6 @@ class Engine:
     """What turns, and what is around the application: a `Loop`, run by itself, or by asyncio where the application has
     anything async; the observers and the server's own paths that the settings ask for.
 
-    directory: of the counters that several processes share; see `hypoll.observing`.
     observers: further ones.
 
     Raises `SetupError`.
@@ -156,7 +155,6 @@ class Engine:
         application: Application | WSGIApplication,
         settings: Settings,
         *,
-        directory: str | None = None,
         observers: Iterable[Observer] = (),
     ) -> None:
         service = service_of(application, script_name=settings.script_name, stream=settings.wsgi_stream)
@@ -169,7 +167,7 @@ class Engine:
         self.loop = Loop()
         try:
             checks = service.ready_checks
-            self.observing = Observing(settings, self.loop, directory, checks=checks, more=observers)
+            self.observing = Observing(settings, self.loop, checks=checks, more=observers)
         except (OutletError, ModuleNotFoundError, ValueError) as error:
             self.loop.close()
             raise SetupError(str(error)) from error

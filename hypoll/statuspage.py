@@ -10,15 +10,15 @@ import base64
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
 
 import orjson
 
-from hypoll.ledger import Account
+from hypoll import metrics as names
 from hypoll.message import HTTPError, Request, Response
-from hypoll.metrics import BOUNDS, Histogram, Metrics, Snapshot
+from hypoll.metrics import BOUNDS, Histogram, Key, Metrics, Snapshot
 from hypoll.networks import Networks
 from hypoll.version import __version__
 
@@ -80,52 +80,50 @@ def _hash(parts: list[bytes]) -> str:
 def describe(snapshot: Snapshot, now: float) -> dict[str, Any]:
     """A snapshot as the page's document. Times in seconds, sizes in bytes, counts since the start."""
     routes = _routes(snapshot)
+    counters, gauges, histograms = snapshot.counters, snapshot.gauges, snapshot.histograms
     return {
         "version": __version__,
         "time": now,
         "started": min((worker.started for worker in snapshot.workers), default=now),
-        "workers": [_worker(snapshot, worker) for worker in snapshot.workers],
+        "workers": [worker._asdict() for worker in snapshot.workers],
         "requests": sum(route["requests"] for route in routes),
         "routes": routes,
         "bounds": BOUNDS,
-        "connections": _by_label(snapshot.gauges("connections")),
-        "accepted": snapshot.count("accepted"),
-        "closed": _by_label(snapshot.counts("closed")),
-        "shed": _by_label(snapshot.counts("shed")),
-        "timeouts": _by_label(snapshot.counts("timeouts")),
-        "refusals": _by_label(snapshot.counts("refusals")),
-        "received": snapshot.count("received"),
-        "sent": snapshot.count("sent"),
+        "connections": _by_label(gauges[names.CONNECTIONS]),
+        "accepted": counters[names.ACCEPTED][()],
+        "closed": _by_label(counters[names.CLOSED]),
+        "shed": _by_label(counters[names.SHED]),
+        "timeouts": _by_label(counters[names.TIMEOUTS]),
+        "refusals": _by_label(counters[names.REFUSED]),
+        "received": counters[names.RECEIVED][()],
+        "sent": counters[names.SENT][()],
         "pool": {
-            "queue": sum(snapshot.gauges("queue").values()),
-            "threads": sum(snapshot.gauges("threads").values()),
-            "streams": sum(snapshot.gauges("streams").values()),
-            "wait": _spread(snapshot.histograms("wait")[()]),
+            "queue": _number(gauges[names.QUEUE]),
+            "threads": _number(gauges[names.THREADS]),
+            "streams": _number(gauges[names.STREAMS]),
+            "wait": _spread(histograms[names.WAIT][()]),
         },
-        "lag": _spread(snapshot.histograms("lag")[()]),
+        "lag": _spread(histograms[names.LAG][()]),
     }
 
 
-def _worker(snapshot: Snapshot, worker: Account) -> dict[str, Any]:
-    connections = _by_label(snapshot.gauges("connections", [worker]))
-    return {"pid": worker.pid, "started": worker.started, "connections": connections}
+def _number(gauge: dict[Key, float]) -> int:
+    """The value of a gauge without labels; 0 before the first second has passed."""
+    return int(gauge.get((), 0))
 
 
-def _by_label(counts: dict[tuple[str, ...], int]) -> dict[str, int]:
-    return {key[0]: number for key, number in counts.items()}
+def _by_label(series: Mapping[Key, float]) -> dict[str, int]:
+    return {labels[0]: int(number) for labels, number in sorted(series.items())}
 
 
 def _routes(snapshot: Snapshot) -> list[dict[str, Any]]:
     """Each method and route that was asked for, with its statuses by class and its durations."""
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
-    durations = snapshot.histograms("duration")
-    for (method, route, status), number in snapshot.counts("requests").items():
-        if not number:
-            continue
+    found: dict[Key, dict[str, Any]] = {}
+    for (method, route, status), number in sorted(snapshot.counters[names.REQUESTS].items()):
         if (method, route) not in found:
-            spread = durations[method, route]
-            statuses: dict[str, int] = {}
-            told = {"method": method, "route": route, "requests": 0, "statuses": statuses}
+            # There may be none yet: another worker may be just writing.
+            spread = snapshot.histograms[names.DURATION].get((method, route)) or Histogram()
+            told = {"method": method, "route": route, "requests": 0, "statuses": {}}
             found[method, route] = told | _spread(spread) | {"buckets": spread.buckets}
         row = found[method, route]
         row["requests"] += number

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
-from hypoll import metrics as module
 from hypoll.contracts import End, Gauges, Timeout
 from hypoll.header_section import Section
-from hypoll.ledger import Ledger, LedgerFullError, make_directory, remove_directory
-from hypoll.message import Request
-from hypoll.metrics import BOUNDS, Histogram, Metrics
+from hypoll.message import Request, Response
+from hypoll.metrics import BOUNDS, CONNECTIONS, DURATION, MAX_SERIES, REQUESTS, WAIT, Histogram, Metrics
 from hypoll.observe import Record
 from hypoll.peer import NOBODY
-from hypoll.prometheus import Scrape
+from hypoll.prometheus import PrometheusCounters, Scrape
 from hypoll.version import __version__
 
 from .records import a_record
@@ -24,7 +22,7 @@ from .records import a_record
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics()
+    return Metrics(PrometheusCounters())
 
 
 def exchange(method: str | None = "GET", **values: Any) -> Record:
@@ -49,7 +47,7 @@ ACCEPTS = [
 
 @pytest.mark.parametrize("accept", ACCEPTS)
 def test_a_scrape_never_fails_by_what_it_accepts(accept):
-    assert b"hypoll_workers" in scraped(Metrics(), accept)
+    assert b"hypoll_workers" in scraped(Metrics(PrometheusCounters()), accept)
 
 
 def samples(metrics: Metrics, accept: str = "") -> dict[tuple[str, tuple[str, ...]], float]:
@@ -62,8 +60,13 @@ def samples(metrics: Metrics, accept: str = "") -> dict[tuple[str, tuple[str, ..
     }
 
 
+def scrape(metrics: Metrics, accept: str = "") -> Response:
+    assert isinstance(metrics.counters, PrometheusCounters)
+    return Scrape(metrics, metrics.counters)(Request("GET", b"/metrics", Section((("accept", accept),))))
+
+
 def scraped(metrics: Metrics, accept: str = "") -> bytes:
-    response = Scrape(metrics)(Request("GET", b"/metrics", Section((("accept", accept),))))
+    response = scrape(metrics, accept)
     assert response.status == 200
     assert isinstance(response.body, bytes)
     return response.body
@@ -86,24 +89,8 @@ def test_requests_are_counted_by_method_route_and_status(metrics, values, key):
     found = samples(metrics)
     assert found["hypoll_requests_total", key] == 3
     assert found["hypoll_request_duration_seconds_count", key[:2]] == 3
-    assert metrics.snapshot().counts("requests") == {key: 3, ("other", "other", "other"): 0}
+    assert metrics.snapshot().counters[REQUESTS] == {key: 3}
     assert b"/raw/17" not in scraped(metrics), "the path itself is no label"
-
-
-def test_one_that_fails_to_be_counted_costs_no_other(metrics, monkeypatch):
-    add = metrics.ledger.cells.add
-
-    def failing(key, width=1, *, gauge=False):
-        if "/bad" in key:
-            raise MemoryError
-        return add(key, width, gauge=gauge)
-
-    monkeypatch.setattr(metrics.ledger.cells, "add", failing)
-    key = ("GET", "/raw/{id}", "200")
-    for number in range(1, 4):
-        with pytest.raises(MemoryError):
-            metrics.on_exchanges([exchange(), exchange(route="/bad")])
-        assert samples(metrics)["hypoll_requests_total", key] == number
 
 
 @pytest.mark.parametrize("durations", [[0.00005] * 3, [0.00005, 0.003, 0.3], [20.0, 0.0]])
@@ -112,9 +99,36 @@ def test_durations_of_one_turn_are_counted_as_of_many(metrics, durations):
     metrics.on_exchanges([exchange(began=0.0, ended=duration) for duration in durations])
     for duration in durations:
         other.on_exchanges([exchange(began=0.0, ended=duration)])
-    found, wanted = (each.snapshot().histograms("duration") for each in (metrics, other))
+    found, wanted = (each.snapshot().histograms[DURATION] for each in (metrics, other))
     assert {key: value.buckets for key, value in found.items()} == {key: value.buckets for key, value in wanted.items()}
     assert found["GET", "/raw/{id}"].sum == pytest.approx(sum(durations))
+
+
+def counted(metrics: Metrics) -> dict[str, Any]:
+    snapshot = metrics.snapshot()
+    histograms = {
+        name: {labels: (each.buckets, pytest.approx(each.sum)) for labels, each in series.items()}
+        for name, series in snapshot.histograms.items()
+    }
+    counters = {name: series for name, series in snapshot.counters.items() if series}
+    workers = [(worker.pid, worker.connections) for worker in snapshot.workers]
+    return {"counters": counters, "histograms": histograms, "workers": workers}
+
+
+def test_without_prometheus_client_the_same_is_counted(metrics):
+    alone = Metrics()
+    for each in (metrics, alone):
+        for number in range(3):
+            each.on_exchanges([exchange(), exchange(status=404, route=""), exchange(None, status=400, end=End.REFUSED)])
+            each.on_open()
+            each.on_shed("full")
+            each.on_close(End.CLIENT)
+            each.on_wait(0.003)
+            each.on_tick(0.02, Gauges({"idle": number, "head": 1}, 4, 8, 3, 1000, 2000))
+    assert counted(alone) == counted(metrics)
+    gauges = [{name: series for name, series in each.snapshot().gauges.items() if series} for each in (metrics, alone)]
+    assert gauges[0].keys() == gauges[1].keys()
+    assert gauges[1][CONNECTIONS] == gauges[0][CONNECTIONS] == {("idle",): 2, ("head",): 1}
 
 
 def test_bytes_are_counted(metrics):
@@ -196,71 +210,40 @@ def test_the_server_tells_who_it_is(metrics):
 )
 def test_the_format_is_what_the_scraper_accepts(metrics, accept, content_type, end):
     metrics.on_exchanges([exchange()])
-    response = Scrape(metrics)(Request("GET", b"/metrics", Section((("accept", accept),))))
+    response = scrape(metrics, accept)
     assert response.content_type is not None
     assert response.content_type.startswith(content_type)
     assert isinstance(response.body, bytes)
     assert response.body.endswith(end)
 
 
-# several processes
-
-
-@pytest.fixture
-def directory() -> Iterator[str]:
-    path = make_directory()
-    yield path
-    remove_directory(path)
-
-
-def test_one_scrape_gives_the_sum_over_all_workers_and_those_that_died(directory):
-    workers = [Metrics(Ledger(directory)) for _ in range(3)]
-    for number, worker in enumerate(workers):
-        for _ in range(number + 1):
-            worker.on_exchanges([exchange()])
-        worker.on_tick(0.0, Gauges({"idle": 10**number}))
-    labels = ("GET", "/raw/{id}")
-    for worker in workers:
-        found = samples(worker)
-        assert found["hypoll_requests_total", (*labels, "200")] == 6
-        assert found["hypoll_request_duration_seconds_count", labels] == 6
-        assert found["hypoll_connections", ("idle",)] == 111
-        assert found["hypoll_workers", ()] == 3
-    workers[0].on_stop()
-    found = samples(workers[1])
-    assert found["hypoll_requests_total", (*labels, "200")] == 6
-    assert found["hypoll_connections", ("idle",)] == 110
-    assert found["hypoll_workers", ()] == 2
-    for worker in workers[1:]:
-        worker.on_stop()
-    assert samples(workers[1])["hypoll_requests_total", (*labels, "200")] == 6, "to the end"
-
-
 # bounds
 
 
-def test_without_room_for_a_series_requests_are_counted_together(metrics, monkeypatch):
-    metrics.on_exchanges([exchange()])
-
-    def full(*_: object, **__: object) -> int:
-        raise LedgerFullError
-
-    monkeypatch.setattr(metrics.ledger.cells, "add", full)
-    for number in range(10):
-        metrics.on_exchanges([exchange(route=f"/{number}")])
-    metrics.on_exchanges([exchange()])
-    metrics.on_shed("a reason nobody knew")
-    metrics.on_tick(0.0, Gauges({"a new phase": 1}))
-    assert metrics.snapshot().counts("requests") == {("GET", "/raw/{id}", "200"): 2, ("other", "other", "other"): 10}
-
-
-def test_what_is_remembered_is_bounded(metrics, monkeypatch):
-    monkeypatch.setattr(module, "MAX_REMEMBERED", 5)
+def test_beyond_so_many_series_requests_are_counted_together(metrics):
     for _ in range(2):
-        for number in range(20):
-            metrics.on_exchanges([exchange(method=f"M{number}")])
-    assert len(metrics._counts) == 5
-    assert metrics.snapshot().count("requests", "other", "/raw/{id}", "200") == 40
+        metrics.on_exchanges([exchange(route=f"/{number}") for number in range(MAX_SERIES + 10)])
+    metrics.on_exchanges([exchange(route="/0")])
+    counts = metrics.snapshot().counters[REQUESTS]
+    assert len(counts) == MAX_SERIES + 1
+    assert (counts["GET", "/0", "200"], counts["other", "other", "other"]) == (3, 20)
+
+
+def test_methods_nobody_knows_make_no_series(metrics):
+    metrics.on_exchanges([exchange(method=f"M{number}") for number in range(20)])
+    assert metrics.snapshot().counters[REQUESTS] == {("other", "/raw/{id}", "200"): 20}
+
+
+def test_the_metrics_of_the_application_are_in_the_same_scrape(metrics):
+    own = Counter("an_application_s_own", "What it counts.", ["kind"], registry=REGISTRY)
+    try:
+        own.labels("a").inc(3)
+        found = samples(metrics)
+    finally:
+        REGISTRY.unregister(own)
+    assert found["an_application_s_own_total", ("a",)] == 3
+    assert found["hypoll_workers", ()] == 1
+    assert not any(name.startswith("hypoll") and name.endswith("_created") for name, _ in found)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +259,7 @@ def test_what_is_remembered_is_bounded(metrics, monkeypatch):
 def test_quantiles_are_as_fine_as_the_buckets(metrics, durations, quantiles):
     for duration in durations:
         metrics.on_wait(duration)
-    (waits,) = metrics.snapshot().histograms("wait").values()
+    (waits,) = metrics.snapshot().histograms[WAIT].values()
     assert isinstance(waits, Histogram)
     assert waits.total == len(durations)
     assert waits.sum == pytest.approx(sum(durations))

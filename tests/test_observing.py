@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -10,7 +11,6 @@ import pytest
 from hypoll import Routes
 from hypoll.contracts import End
 from hypoll.endpoints import Endpoints
-from hypoll.ledger import make_directory, remove_directory
 from hypoll.message import HTTPError, Request, Response
 from hypoll.observe import Observer
 from hypoll.observing import Observing
@@ -84,20 +84,6 @@ def test_metrics_are_counted_through_the_hub_and_told_by_the_endpoint(loop, turn
         assert client.get("/status.json").json()["requests"] == 1
 
 
-def test_workers_with_a_directory_add_up(loop, turner):
-    directory = make_directory()
-    workers = [Observing(settings(metrics="/metrics"), loop, directory) for _ in range(2)]
-    for worker in workers:
-        assert worker.hub is not None
-        worker.hub.on_open()
-        assert worker.metrics is not None
-    assert [worker.metrics.snapshot().count("accepted") for worker in workers if worker.metrics] == [2, 2]
-    for worker in workers:
-        assert worker.hub is not None
-        worker.hub.on_stop()
-    remove_directory(directory)
-
-
 def test_the_log_follows_the_file_when_it_is_told(loop, turner, tmp_path):
     path = tmp_path / "log"
     observing = Observing(settings(access_log="json", access_log_file=str(path)), loop)
@@ -135,12 +121,15 @@ def test_two_endpoints_of_one_path_are_refused(loop, values):
         Observing(settings(**values), loop)
 
 
-def test_metrics_without_prometheus_client_say_what_to_install(loop, monkeypatch):
+def test_metrics_without_prometheus_client_say_what_to_install(loop, routes, monkeypatch):
     monkeypatch.delitem(sys.modules, "hypoll.prometheus", raising=False)
     monkeypatch.setitem(sys.modules, "prometheus_client.core", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'hypoll\[metrics\]'"):
         Observing(settings(metrics="/metrics"), loop)
-    Observing(settings(status="/status", health="/healthz"), loop)
+    observing = Observing(settings(status="/status", health="/healthz"), loop)
+    with TestClient(observing.around(routes)) as client:
+        (worker,) = client.get("/status.json").json()["workers"]
+        assert worker["pid"] == os.getpid(), "it tells of its own process"
 
 
 def test_a_log_that_can_not_be_opened_is_an_error_at_the_start(loop, tmp_path):

@@ -10,7 +10,6 @@ import random
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ import pytest
 
 from hypoll import Routes
 from hypoll.contracts import End, Gauges, Timeout
-from hypoll.ledger import Ledger, MappedCells, make_directory, remove_directory
 from hypoll.message import HTTPError, Request
-from hypoll.metrics import BOUNDS, Metrics
+from hypoll.metrics import BOUNDS, CONNECTIONS, Histogram, Metrics, Snapshot, WorkerGauges
 from hypoll.networks import Networks
 from hypoll.peer import NOBODY, Peer
 from hypoll.statuspage import StatusPage, page_headers
@@ -161,18 +159,30 @@ class Scene:
         ("GET", HOSTILE, 12, 0.0004),
     )
 
-    def __init__(self, directory: str) -> None:
-        self.workers = [Metrics(Ledger(directory)) for _ in range(4)]
-        for number, worker in enumerate(self.workers):
-            cells = worker.ledger.cells
-            assert isinstance(cells, MappedCells)
-            cells._words[1] = 4711 + number
-            cells._words[2] = int((NOW - 200_000 + 3 * number) * 1e9)
-        self.workers[0].ledger._started = int((NOW - 200_000) * 1e9)
-        self.page = StatusPage(self.workers[0], Networks(["127.0.0.1"]), lambda: NOW + 2 * self.steps)
+    def __init__(self) -> None:
+        self.workers = [Metrics() for _ in range(4)]
+        self.page = StatusPage(self, Networks(["127.0.0.1"]), lambda: NOW + 2 * self.steps)  # type: ignore[arg-type]
         self.steps = 0
         self.chance = random.Random(7)
         self.traffic = list(self.TRAFFIC)
+
+    def snapshot(self) -> Snapshot:
+        """All workers together."""
+        found = Snapshot()
+        for number, worker in enumerate(self.workers):
+            own = worker.snapshot()
+            for name, series in own.counters.items():
+                for labels, value in series.items():
+                    found.counters[name][labels] = found.counters[name].get(labels, 0) + value
+            for name, gauges in own.gauges.items():
+                for labels, each in gauges.items():
+                    found.gauges[name][labels] = found.gauges[name].get(labels, 0) + each
+            for name, histograms in own.histograms.items():
+                for labels, histogram in histograms.items():
+                    found.histograms[name].setdefault(labels, Histogram()).add(histogram)
+            connections = {labels[0]: int(value) for labels, value in own.gauges[CONNECTIONS].items()}
+            found.workers.append(WorkerGauges(4711 + number, NOW - 200_000 + 3 * number, connections))
+        return found
 
     def step(self) -> None:
         self.steps += 1
@@ -210,10 +220,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene() -> Iterator[Scene]:
-    directory = make_directory()
-    yield Scene(directory)
-    remove_directory(directory)
+def scene() -> Scene:
+    return Scene()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium")
