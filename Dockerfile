@@ -18,6 +18,10 @@ RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     && rm -rf pip pip-* setuptools setuptools-* pkg_resources _distutils_hack distutils-precedence.pth wheel wheel-* \
     && rm -rf "$(python -c 'import ensurepip; print(ensurepip.__path__[0])')" \
     && rm -f /usr/local/bin/pip* /usr/local/bin/wheel /usr/bin/pip*
+# Debian's own, as old and as well kept as the system around it.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 10001 hypoll \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /app --shell /usr/sbin/nologin hypoll \
     && install --directory --owner=10001 --group=10001 /data
@@ -35,6 +39,6 @@ WORKDIR /app
 VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s --retries=3 CMD ["python", "-m", "hypoll.healthcheck"]
-# The exec form: hypoll itself is PID 1, gets the TERM, and reaps.
-ENTRYPOINT ["hypoll"]
+# The exec form: tini itself is PID 1, passes the TERM on, and reaps what processes of the application leave behind.
+ENTRYPOINT ["tini", "--", "hypoll"]
 CMD ["links:routes"]

@@ -24,7 +24,6 @@ from hypoll.leaving import Departure
 from hypoll.listen import BindError, activated, listen, unix_paths
 from hypoll.outlet import OutletError, occupy_standard_descriptors
 from hypoll.process import SetupError, serve
-from hypoll.reaper import leave_pid_1
 from hypoll.reload import Reloader, command_of, watcher
 from hypoll.routing import Route
 from hypoll.server import RELOAD_GRACE, Server
@@ -259,7 +258,6 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
         workers = _worker_count(processes)
         _check(app, load(app), Plan(settings=settings, log_level=log_level, workers=workers))
         return
-    leave_pid_1()
     if departure is not None:
         departure.begin()
         watched.take_up()

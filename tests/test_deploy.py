@@ -176,7 +176,7 @@ def dockerfile() -> list[tuple[str, str]]:
 
 def test_the_image_runs_hypoll_itself_and_not_as_root():
     last = dict(dockerfile())
-    assert json.loads(last["ENTRYPOINT"]) == ["hypoll"], "the exec form: TERM reaches hypoll"
+    assert json.loads(last["ENTRYPOINT"]) == ["tini", "--", "hypoll"], "the exec form: TERM reaches tini, and so hypoll"
     assert json.loads(last["CMD"]) == ["links:routes"]
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last["USER"]), "by number, for runAsNonRoot"
     assert json.loads(last["HEALTHCHECK"].partition("CMD ")[2]) == ["python", "-m", "hypoll.healthcheck"]
