@@ -29,20 +29,27 @@ BUFFER_SIZE = 64 * 1024
 
 
 def _message(record: logging.LogRecord) -> str:
-    """The message; one that doesn't go with its arguments is told with them, and loses nobody's request."""
+    """The message; one that doesn't go with its arguments is told with them, and loses nobody's request.
+
+    A record with a `stack`, as text, has it at the end of its message, for formatters of others: here it is left out.
+    """
+    stack = _stack(record)
     try:
-        return record.getMessage()
+        return record.getMessage().removesuffix("\n" + stack if stack else "")
     except Exception:
         return f"{record.msg!r} was logged with {record.args!r}, which don't go together"
 
 
+def _stack(record: logging.LogRecord) -> str:
+    return str(getattr(record, "stack", ""))
+
+
 def _traceback(record: logging.LogRecord) -> list[str]:
-    """The lines of its traceback, and of a stack that was asked for; none where there is none."""
+    """The lines of its traceback, and of a stack that came with it; none where there is none."""
     text = ""
     if record.exc_info and record.exc_info[0] is not None:
         text = "".join(traceback.format_exception(*record.exc_info))
-    if record.stack_info:
-        text += record.stack_info
+    text += record.stack_info or _stack(record)
     # At LF only: what else `splitlines` takes for an end is the exception's own, and is escaped.
     return [printable(line) for line in text.rstrip("\n").split("\n")] if text else []
 

@@ -36,9 +36,9 @@ class Forward(logging.Handler):
         name = "exception" if record.exc_info and record.levelno >= logging.ERROR else record.levelname.lower()
         write = getattr(self._log, name, self._log.info)
         told: dict[str, Any] = {"exc_info": record.exc_info} if record.exc_info else {}
-        identity = getattr(record, "request_id", None)
-        if identity is not None:
-            told["extra"] = {"request_id": identity}
+        extra = {name: getattr(record, name) for name in ("request_id", "stack") if hasattr(record, name)}
+        if extra:
+            told["extra"] = extra
         write("%s", record.getMessage(), **told)
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from types import CodeType, FrameType, TracebackType
+from types import CodeType, FrameType
 from typing import NamedTuple
 
 from hypoll.loop import Loop
@@ -23,10 +23,6 @@ QUIET_LOOKS = 8
 """Looks at an idle loop after which the thread goes to sleep."""
 
 log = logging.getLogger("hypoll.error")
-
-
-class Stuck(Exception):  # noqa: N818 - no error, and never raised
-    """Stands for what holds the loop where a log wants an exception: each shows a traceback in lines of its own."""
 
 
 class Sight(NamedTuple):
@@ -131,13 +127,14 @@ class Watchdog:
             self._loop.call_soon_threadsafe(_nothing)
         elif not self._told and self._loop.time() - self._since >= self._limit:
             self._told = True
-            stuck = Stuck("the loop goes on when this returns")
+            stack = stack_of_request(frame)
             log.warning(
                 "%s has held the loop for %.2f s, and nobody else is served meanwhile. If it waits or computes, declare"
-                " it threaded=True. It is stuck in:",
+                " it threaded=True. It is stuck in:\n%s",
                 sight.name,
                 self._loop.time() - self._since,
-                exc_info=(Stuck, stuck, traceback_of(frames_of_request(frame))),
+                stack,
+                extra={"stack": stack},
             )
         return True
 
@@ -161,19 +158,11 @@ class Watchdog:
         return Sight(0, turn, f"{frame.f_code.co_qualname}, in no request,")
 
 
-def frames_of_request(frame: FrameType) -> list[tuple[FrameType, int]]:
-    """The stack from its innermost frame out, without what stands outside of the request; all, if it has none."""
+def stack_of_request(frame: FrameType) -> str:
+    """The stack that ends in a frame, as text, from its request on; all of it, if it has none."""
     frames = list(traceback.walk_stack(frame))
     last = max((at for at, (found, _) in enumerate(frames) if "request" in found.f_locals), default=len(frames))
-    return frames[: last + 1]
-
-
-def traceback_of(frames: list[tuple[FrameType, int]]) -> TracebackType | None:
-    """A stack, from its innermost frame out, as the traceback of what would be raised in it."""
-    found = None
-    for frame, line in frames:
-        found = TracebackType(found, frame, -1, line)  # -1: the line as a whole; by now it may be at another place
-    return found
+    return "".join(traceback.StackSummary.extract(reversed(frames[: last + 1])).format()).rstrip("\n")
 
 
 def _nothing() -> None:

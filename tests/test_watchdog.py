@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -10,7 +11,7 @@ import time
 import pytest
 
 from hypoll import Routes
-from hypoll.errorlog import MARGIN, TextFormatter
+from hypoll.errorlog import MARGIN, JsonFormatter, TextFormatter
 from hypoll.loop import Loop
 from hypoll.testing import TestClient
 from hypoll.watchdog import Watchdog
@@ -77,15 +78,22 @@ def test_a_handler_that_holds_the_loop_is_named_with_its_route_and_stack(spoken,
     with TestClient(routes, slow_callback=0.05) as client:
         assert client.get(f"/{kind}/7").text == "done"
         assert client.get("/threaded").text == "done"
+    stack = spoken.records[0].stack
     first, second = (TextFormatter().format(record).partition("WARNING ")[2] for record in spoken.records)
     assert first.startswith(f"GET /{kind}/{{number:int}} has held the loop for 0.")
     assert "declare it threaded=True" in first
-    assert f"\n{MARGIN}" in first, "the stack stands in lines of its own"
-    assert f"in hold\n{MARGIN}" in first
+    assert first.endswith("It is stuck in:\n" + "\n".join(MARGIN + line for line in stack.split("\n")))
+    assert f"in hold\n{MARGIN}" in first, "the stack stands in lines of its own"
+    assert "Traceback" not in first, "nothing was raised"
     assert "test_watchdog.py" in first
     assert "pytest" not in first, "the stack begins at the request"
     assert second.startswith(f"GET /{kind}/{{number:int}} held the loop for ")
     assert second.endswith(" s")
+    document = json.loads(JsonFormatter().format(spoken.records[0]))
+    assert document["traceback"] == stack
+    assert document["message"].endswith("It is stuck in:")
+    plain = logging.Formatter("%(message)s").format(spoken.records[0])
+    assert plain.endswith(f"It is stuck in:\n{stack}"), "in whatever log"
 
 
 def test_it_can_be_off(spoken):
