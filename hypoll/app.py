@@ -170,8 +170,9 @@ class Routes(Application):
 
         The outermost `Routes`' hooks run first. They see a request that has no route, too.
         """
-        self._mark_hooked(check_hook("before", hook, "request"))
+        is_async = check_hook("before", hook, "request")
         self._hooks.before.append(hook)
+        self._mark_hooked(is_async)
         return hook
 
     def after(self, hook: H) -> H:
@@ -179,8 +180,9 @@ class Routes(Application):
 
         The innermost `Routes`' hooks run first. One that raises makes the answer a 500, which the others see.
         """
-        self._mark_hooked(check_hook("after", hook, "request", "response"))
+        is_async = check_hook("after", hook, "request", "response")
         self._hooks.after.append(hook)
+        self._mark_hooked(is_async)
         return hook
 
     def error(self, kind: type[BaseException]) -> Callable[[H], H]:
@@ -209,12 +211,14 @@ class Routes(Application):
         """
         self._async |= check_hook("on_start", hook)
         self._on_start.append(hook)
+        self._recheck_wsgi()
         return hook
 
     def on_stop(self, hook: H) -> H:
         """Run `hook()` once after the last connection is closed, mounted routes' hooks before these."""
         self._async |= check_hook("on_stop", hook)
         self._on_stop.append(hook)
+        self._recheck_wsgi()
         return hook
 
     def on_drain(self, hook: H) -> H:
@@ -357,8 +361,13 @@ class Routes(Application):
 
     @property
     def wsgi(self) -> Face:
-        """These routes as a WSGI application (PEP 3333), for any server of such: `application = routes.wsgi`."""
+        """These routes as a WSGI application (PEP 3333), for any server of such: `application = routes.wsgi`.
+
+        Raises `RouteError`, which names all that is async in them: there is no event loop. What is declared async
+        afterwards raises it, too.
+        """
         if self._wsgi is None:
+            self._check_wsgi()
             self._wsgi = Face(self)
         return self._wsgi
 
@@ -382,6 +391,7 @@ class Routes(Application):
     def _add(self, route: Route) -> None:
         self._table.add(route)
         self._async |= route.kind is Kind.ASYNC
+        self._recheck_wsgi()
         self._streams |= route.stream
         for prefix, parent in self._parents:
             parent._add_mounted(prefix, route)
@@ -391,9 +401,24 @@ class Routes(Application):
         check_handler(path, route.handler)
         self._add(dataclasses.replace(route, path=path, scopes=(self._hooks, *route.scopes)))
 
+    def _check_wsgi(self) -> None:
+        """Raise `RouteError` for what a WSGI application can't serve."""
+        found = [f"{'/'.join(route.methods)} {route.path}" for route in self.table() if route.kind is Kind.ASYNC]
+        for routes in (self, *self._descendants()):
+            own = routes._hooks
+            hooks: list[Handler] = [*own.before, *own.after, *own.errors.values(), *routes._on_start, *routes._on_stop]
+            found += [f"the hook {name_of(hook)}" for hook in hooks if kind_of("", hook) is Kind.ASYNC]
+        if found:
+            raise RouteError(f"routes.wsgi serves no async def, and these are: {', '.join(found)}")
+
+    def _recheck_wsgi(self) -> None:
+        if self._wsgi is not None:
+            self._check_wsgi()
+
     def _mark_hooked(self, is_async: bool) -> None:
         self._hooked = True
         self._hooks.waits |= is_async
+        self._recheck_wsgi()
         for _, parent in self._parents:
             parent._mark_hooked(is_async=False)
 

@@ -1,7 +1,7 @@
 """`Routes` as a WSGI application (PEP 3333): so that they can be served by any server of such.
 
-An `async def` handler is run to its end on an event loop of its request's; a body that is an async iterator keeps that
-loop until it is closed. Everything runs on the thread that the server calls on.
+Inline and threaded handlers run on the thread that the server calls on. There is no event loop: `Routes.wsgi` refuses
+routes that have anything async.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from urllib.parse import quote, unquote_to_bytes
 
 from hypoll.answers import failure
-from hypoll.contracts import Application, Deferred, Kind
+from hypoll.contracts import Application, Deferred
 from hypoll.encode import BODILESS, CONTENTLESS, check_piece, content_of, inspect_fields
 from hypoll.files import Slice
 from hypoll.header_section import Section
-from hypoll.hooks import call_here, complete_here
+from hypoll.hooks import at_once
 from hypoll.intake import joined
 from hypoll.message import (
     FAILURES,
@@ -35,9 +35,6 @@ from hypoll.message import (
 from hypoll.networks import parse_address
 from hypoll.peer import UNKNOWN_CLIENT, Client, Peer
 from hypoll.settings import Settings
-
-if TYPE_CHECKING:
-    import asyncio
 
 PIECE_SIZE = 64 * 1024
 """Bytes of the body asked for at once."""
@@ -76,116 +73,83 @@ class Face:
 
     def _answer(self, context: contextvars.Context, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         request = request_of(environ)
-        call = _Call(self.routes, request, environ, context)
         try:
-            return call.send(call.answer(), start_response)
+            return _send(request, _response(self.routes, request, environ), start_response, context)
         except FAILURES as error:
-            call.close()
-            return call.send(failure(request, error), start_response)
+            return _send(request, failure(request, error), start_response, context)
 
     def _start(self) -> None:
         with self._starting:
             if not self._started:
-                self.routes.startup(complete_here)
+                self.routes.startup(at_once)
                 atexit.register(self._stop, os.getpid())
                 self._started = True
 
     def _stop(self, process: int) -> None:
         """The interpreter ends; not a child's that it has forked."""
         if os.getpid() == process:
-            self.routes.shutdown(complete_here)
+            self.routes.shutdown(at_once)
 
 
-class _Call:
-    """One request's way through the routes."""
+def _response(routes: Application, request: Request, environ: Environ) -> Response:
+    """The response, a file's chosen. Whatever the handler raises is its answer."""
+    try:
+        if not routes.streams(request) and routes.refuses(request) is None:
+            request.body = joined(_limited(_pieces(environ)))
+        answer = routes.answer(request)
+        if isinstance(answer, Deferred):
+            answer = _make(answer, request, environ)
+    except FAILURES as error:
+        answer = failure(request, error)
+    response = json_response(answer) if isinstance(answer, bytes) else answer
+    respond = getattr(response.body, "respond", None)
+    return response if respond is None else respond(request, response)
 
-    def __init__(self, routes: Application, request: Request, environ: Environ, context: contextvars.Context) -> None:
-        self._context = context
-        self._routes = routes
-        self._request = request
-        self._environ = environ
-        self._runner: asyncio.Runner | None = None
 
-    def answer(self) -> Response:
-        """The response, a file's chosen. Whatever the handler raises is its answer."""
-        request, routes = self._request, self._routes
-        try:
-            if not routes.streams(request) and routes.refuses(request) is None:
-                request.body = joined(_limited(_pieces(self._environ)))
-            answer = routes.answer(request)
-            if isinstance(answer, Deferred):
-                answer = self._make(answer)
-        except FAILURES as error:
-            answer = failure(request, error)
-        response = json_response(answer) if isinstance(answer, bytes) else answer
-        respond = getattr(response.body, "respond", None)
-        return response if respond is None else respond(request, response)
+def _make(deferred: Deferred, request: Request, environ: Environ) -> Response | bytes:
+    """The answer of a threaded handler, made here."""
+    if deferred.stream:
+        request.__class__ = StreamedRequest
+        request.__dict__["stream"] = Stream(_pieces(environ))
+    try:
+        return deferred.settle(deferred.call(request, None))
+    except FAILURES as error:
+        return deferred.fail(request, error)
 
-    def _make(self, deferred: Deferred) -> Response | bytes:
-        request = self._request
-        if deferred.stream:
-            pieces = _pieces(self._environ)
-            request.__class__ = StreamedRequest
-            request.__dict__["stream"] = AsyncStream(pieces) if deferred.kind is Kind.ASYNC else Stream(pieces)
-        try:
-            result = deferred.call(request, call_here)
-            if deferred.kind is Kind.ASYNC:
-                import asyncio  # only here: most applications have nothing async
 
-                self._runner = asyncio.Runner()
-                result = self._runner.run(result)
-            return deferred.settle(result)
-        except FAILURES as error:
-            return deferred.fail(request, error)
+def _send(
+    request: Request, response: Response, start_response: StartResponse, context: contextvars.Context
+) -> Iterable[bytes]:
+    """Give the head to the server, and the body. Raises `ValueError` or `TypeError` when they can't be sent."""
+    status = response.status
+    if not isinstance(status, int) or not 200 <= status <= 599:
+        raise ValueError(f"{status!r} is not the status of a final response, which is an int from 200 to 599")
+    fields, declared, _ = inspect_fields(response.headers)
+    body, content_type = content_of(response)
+    if status not in BODILESS:
+        if content_type and not any(name.lower() == "content-type" for name, _ in fields):
+            fields.insert(0, ("Content-Type", content_type))
+        length = _length(request, body, declared)
+        if length is not None:
+            fields.append(("Content-Length", str(0 if status == 205 else length)))
+    if isinstance(body, AsyncIterator):
+        raise TypeError("a body that is an async iterator needs an async def handler")
+    pulled = [body] if isinstance(body, bytes) else iter(cast(Iterable[bytes], body))
+    phrase = reason(status) if response.reason is None else response.reason
+    start_response(f"{status} {phrase or 'Unknown'}", fields)
+    if request.method == "HEAD" or status in CONTENTLESS:
+        _close(body)
+        return []
+    return pulled if isinstance(pulled, list) else Body(pulled, lambda: _close(body), context)
 
-    def send(self, response: Response, start_response: StartResponse) -> Iterable[bytes]:
-        """Give the head to the server, and the body. Raises `ValueError` or `TypeError` when they can't be sent."""
-        status = response.status
-        if not isinstance(status, int) or not 200 <= status <= 599:
-            raise ValueError(f"{status!r} is not the status of a final response, which is an int from 200 to 599")
-        fields, declared, _ = inspect_fields(response.headers)
-        body, content_type = content_of(response)
-        if status not in BODILESS:
-            if content_type and not any(name.lower() == "content-type" for name, _ in fields):
-                fields.insert(0, ("Content-Type", content_type))
-            length = _length(self._request, body, declared)
-            if length is not None:
-                fields.append(("Content-Length", str(0 if status == 205 else length)))
-        pulled = None if isinstance(body, bytes) else self._pulled(body)
-        phrase = reason(status) if response.reason is None else response.reason
-        start_response(f"{status} {phrase or 'Unknown'}", fields)
-        if self._request.method == "HEAD" or status in CONTENTLESS:
-            self._end(body)
-            return []
-        if pulled is None or isinstance(body, bytes):
-            self.close()
-            return [cast(bytes, body)]
-        return Body(pulled, lambda: self._end(body), self._context)
 
-    def _pulled(self, body: Any) -> Iterator[bytes]:
-        if not isinstance(body, AsyncIterator):
-            return iter(body)
-        if self._runner is None:
-            raise TypeError("a body that is an async iterator needs an async def handler")
-        return _run_through(self._runner, body)
-
-    def _end(self, body: Any) -> None:
-        """Nothing more of the body is wanted."""
-        try:
-            if hasattr(body, "close"):
-                body.close()
-            elif hasattr(body, "aclose") and self._runner is not None:
-                self._runner.run(body.aclose())
-        except Exception:
-            log.exception("closing a response's body failed")
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """End the event loop, if there is one."""
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            runner.close()
+def _close(body: object) -> None:
+    """Nothing more of the body is wanted."""
+    try:
+        if hasattr(body, "close"):
+            body.close()
+    except Exception:
+        log.exception("closing a response's body failed")
 
 
 class Body:
@@ -222,25 +186,6 @@ class Stream:
         return next(self._pieces)
 
     def read(self) -> bytes:
-        """All that is left of the body."""
-        return joined(self._pieces)
-
-
-class AsyncStream:
-    """`request.stream` of an `async def` handler; its reading blocks, as nothing else is on its event loop."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-
-    def __aiter__(self) -> AsyncStream:
-        return self
-
-    async def __anext__(self) -> bytes:
-        for piece in self._pieces:
-            return piece
-        raise StopAsyncIteration
-
-    async def read(self) -> bytes:
         """All that is left of the body."""
         return joined(self._pieces)
 
@@ -323,13 +268,3 @@ def _length(request: Request, body: object, declared: int | None) -> int | None:
     if declared not in (None, len(body)) and (body or request.method != "HEAD"):
         raise ValueError(f"the response declares Content-Length: {declared}, its body has {len(body)} bytes")
     return len(body) if declared is None else declared
-
-
-def _run_through(runner: asyncio.Runner, body: AsyncIterator[bytes]) -> Iterator[bytes]:
-    """The pieces of an async iterator."""
-
-    async def step() -> bytes | None:
-        return await anext(body, None)
-
-    while (piece := runner.run(step())) is not None:
-        yield piece

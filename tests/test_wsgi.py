@@ -19,6 +19,7 @@ import pytest
 import requests
 
 from hypoll import Request, Routes, wsgi_answer
+from hypoll.app import RouteError
 from hypoll.head import METHODS
 from hypoll.header_section import NO_FIELDS, Section
 from hypoll.peer import Peer
@@ -253,6 +254,60 @@ def test_what_is_one():
     assert service_of(routes.wsgi) is routes
     with served(_Class) as client:
         assert client.get("/").content == b"of a class"
+
+
+def with_async_handlers() -> Routes:
+    inner, routes = Routes(), Routes()
+    routes.get("/fine")(lambda request: "fine")
+    routes.get("/thread", threaded=True)(lambda request: "fine")
+
+    @routes.get("/first")
+    async def first(request): ...
+
+    @inner.post("/second", stream=True)
+    async def second(request): ...
+
+    @inner.before
+    async def look(request): ...
+
+    @routes.on_start
+    async def begin(): ...
+
+    routes.mount("/inner", inner)
+    return routes
+
+
+def test_what_is_async_is_named_in_one_error():
+    with pytest.raises(RouteError, match=r"routes\.wsgi serves no async def") as caught:
+        _ = with_async_handlers().wsgi
+    named = str(caught.value).partition("these are: ")[2].split(", ")
+    assert named[:2] == ["GET /first", "POST /inner/second"]
+    assert {name.rpartition(".")[2] for name in named[2:]} == {"begin", "look"}
+    assert len(named) == 4
+
+
+async def late(*_: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "declare",
+    [
+        lambda routes, inner: routes.get("/late")(late),
+        lambda routes, inner: inner.get("/late")(late),
+        lambda routes, inner: routes.mount("/more", with_async_handlers()),
+        lambda routes, inner: routes.before(late),
+        lambda routes, inner: inner.after(late),
+        lambda routes, inner: routes.error(KeyError)(late),
+        lambda routes, inner: routes.on_start(late),
+        lambda routes, inner: routes.on_stop(late),
+    ],
+)
+def test_what_is_declared_async_afterwards_is_refused_too(declare):
+    inner, routes = Routes(), Routes()
+    routes.mount("/inner", inner)
+    assert callable(routes.wsgi)
+    with pytest.raises(RouteError, match=r"late|more"):
+        declare(routes, inner)
 
 
 # the answer's head

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -203,13 +203,10 @@ ASKED: dict[str, dict[str, Any]] = {
     "GET /inline/x": {},
     "HEAD /inline/7": {},
     "GET /threaded": {},
-    "GET /async": {},
     "POST /echo": {"data": DATA},
     "POST /take": {"data": DATA},
-    "POST /take-async": {"data": DATA},
     "POST /take ": {"data": b""},
     "GET /lines": {},
-    "GET /lines-async": {},
     "GET /file": {},
     "GET /file ": {"headers": {"Range": "bytes=5-9"}},
     "HEAD /file": {},
@@ -261,13 +258,13 @@ def test_hooks_of_the_start_run_once_before_the_first_request(monkeypatch):
     assert order == ["start", "request", "request", "stop"]
 
 
-def test_bodies_are_closed_with_their_event_loop():
+def test_bodies_are_closed_once():
     routes = Routes()
     ended: list[bool] = []
 
-    @routes.get("/")
-    async def index(request):
-        async def pieces() -> AsyncIterator[bytes]:
+    @routes.get("/", threaded=True)
+    def index(request):
+        def pieces() -> Iterator[bytes]:
             try:
                 yield b"one"
                 yield b"two"

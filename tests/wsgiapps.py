@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -174,11 +174,6 @@ def threaded(request):
     return "threaded", 201, {"X-Kind": ["a", "b"]}
 
 
-@routes.get("/async")
-async def asynchronous(request):
-    return {"host": bool(request.host), "client": request.client[0]}
-
-
 @routes.post("/echo")
 def echo(request):
     return digest(request.body)
@@ -189,23 +184,9 @@ def take(request):
     return digest(b"".join(request.stream))
 
 
-@routes.post("/take-async", stream=True)
-async def take_async(request):
-    return digest(b"".join([piece async for piece in request.stream]))
-
-
 @routes.get("/lines", threaded=True)
 def give(request):
     return Response((line.encode() for line in lines()), content_type="text/plain")
-
-
-@routes.get("/lines-async")
-async def give_async(request):
-    async def pieces() -> AsyncIterator[bytes]:
-        for line in lines():
-            yield line.encode()
-
-    return Response(pieces(), content_type="text/plain")
 
 
 @routes.get("/file")
