@@ -1,0 +1,1 @@
+"""Conformance suites: whether servers do what a specification says."""

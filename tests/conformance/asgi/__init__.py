@@ -1,0 +1,1 @@
+"""A conformance suite for ASGI servers; see README.md beside this package."""
