@@ -49,7 +49,7 @@ class Dialogue:
         self.case = case
         self.server = server
         self.answered = 0
-        self.log_start = len(server.log())
+        self.log_start = 0 if case.lifespan else len(server.log())
         self._client: Client | None = None
 
     def fill(self, raw: bytes) -> bytes:
@@ -296,7 +296,8 @@ def check_scope(dialogue: Dialogue) -> Iterator[str]:
 
 def check_order(dialogue: Dialogue) -> Iterator[str]:
     order = dialogue.case.order
-    names = [event.name for event in list(dialogue.server.control.events)]
+    ours = (dialogue.case.name, "lifespan")
+    names = [event.name for event in list(dialogue.server.control.events) if event.token in ours]
     places = [names.index(name) if name in names else -1 for name in order]
     if -1 in places:
         yield f"{order[places.index(-1)]!r} was never told"
@@ -308,7 +309,7 @@ def check_log(dialogue: Dialogue) -> Iterator[str]:
     case, server = dialogue.case, dialogue.server
     if case.log:
         deadline = time.monotonic() + PATIENCE
-        while case.log not in server.log():
+        while case.log not in server.log()[dialogue.log_start :]:
             if time.monotonic() > deadline:
                 yield f"{case.log.decode()!r} isn't logged"
                 break
@@ -364,6 +365,7 @@ class Runner:
         except (OSError, Silence, Ended, ProtocolError) as error:
             log = server.log().decode(errors="replace")
             raise RuntimeError(f"the server doesn't answer at all: {error!r}\n{log}") from error
+        server.control.settle()
         (scope,) = [event.value for event in server.control.of("learn") if event.name == "scope"]
         offered = {*(scope.get("extensions") or ()), *(["state"] if "state" in scope else [])}
         self.known = {"offered": offered, "spec_version": _version(scope)}

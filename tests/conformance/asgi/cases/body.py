@@ -24,7 +24,7 @@ from tests.conformance.asgi.case import (
     request,
 )
 from tests.conformance.asgi.cases.receive import CHUNKED, IS_END, IS_MESSAGE, LARGE, MIB, REQUEST, is_piece
-from tests.conformance.asgi.script import ANSWER, READ, RECEIVE, do, script
+from tests.conformance.asgi.script import ANSWER, READ, RECEIVE, body, do, script, send, start
 
 EXPECT = "RFC 9110, 10.1.1"
 
@@ -199,6 +199,26 @@ PIECES = [
             Go("go"),
         ),
         (OK,),
+    ),
+    Case(
+        "answered-while-it-comes",
+        SHOULD,
+        REQUEST,
+        (
+            Write(
+                request(
+                    script(RECEIVE, send(start(), body(b"first ", more=True)), READ, send(body(b"second"))),
+                    b"Content-Length: 6",
+                    method="POST",
+                    content=b"abc",
+                )
+            ),
+            Until(b"first"),
+            Write(b"def"),
+        ),
+        (Answer(200, b"first second"),),
+        End.SANE,
+        told=(("receive", is_piece(b"abc", more=True)), ("body", b"def")),
     ),
     Case(
         "back-pressure",

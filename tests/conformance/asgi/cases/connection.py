@@ -217,6 +217,24 @@ CASES = [
         End.OPEN,
     ),
     Case(
+        "websocket-refused-by-the-application",
+        SHOULD,
+        "HTTP 2.5, Connect - receive event",
+        (
+            Write(
+                raw(
+                    b"GET / HTTP/1.1",
+                    b"Host: h",
+                    b"Connection: Upgrade",
+                    b"Upgrade: websocket",
+                    b"Sec-WebSocket-Version: 13",
+                    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+                )
+            ),
+        ),
+        (Answer(None, interims=()),),
+    ),
+    Case(
         "connections-side-by-side",
         MUST,
         "ASGI 3.0, Overview",

@@ -9,6 +9,7 @@ from tests.conformance.asgi.case import (
     MUST,
     OK,
     SHOULD,
+    Answer,
     Case,
     Check,
     End,
@@ -189,6 +190,15 @@ SHUTDOWN = [
         Until(b"data: 1"),
         Term(),
         told=(("receive", {"type": "http.disconnect"}),),
+    ),
+    lives(
+        "unfinished-stream-is-cut",
+        SHOULD,
+        "complete",
+        Write(request(script(READ, STREAM, RECEIVE))),
+        Until(b"data: 1"),
+        Term(),
+        answers=(Answer(200, b"data: 1\n\n", whole=False),),
     ),
 ]
 

@@ -19,12 +19,13 @@ from tests.conformance.asgi.case import (
     OneOf,
     Reset,
     Told,
+    Until,
     Write,
     get,
     post,
     request,
 )
-from tests.conformance.asgi.script import ANSWER, READ, RECEIVE, do, script
+from tests.conformance.asgi.script import ANSWER, READ, RECEIVE, body, do, script, send, start
 
 REQUEST = "HTTP 2.5, Request - receive event"
 DISCONNECT = "HTTP 2.5, Disconnect - receive event"
@@ -173,6 +174,23 @@ CANCELLED = [
         told=(("cancelled", True), ("body", b"abcdef")),
     ),
     Case(
+        "listener-is-cancelled-after-a-stream",
+        MUST,
+        DISCONNECT,
+        get(
+            script(
+                READ,
+                do("begin_receive"),
+                send(start(), body(b"o", more=True), body(b"", more=True)),
+                do("cancel_receive"),
+                send(body(b"k")),
+            )
+        ),
+        (OK,),
+        End.OPEN,
+        told=(("cancelled", True), ("ended", None)),
+    ),
+    Case(
         "receive-with-a-timeout",
         SHOULD,
         REQUEST,
@@ -194,6 +212,18 @@ CANCELLED = [
 ]
 
 GONE = [
+    Case(
+        "half-close-is-no-end-of-a-stream",
+        SHOULD,
+        "RFC 9112, 9.6",
+        (
+            Write(request(script(READ, send(start(), body(b"o", more=True)), do("wait", "go"), send(body(b"k"))))),
+            Until(b"o\r\n"),
+            HalfClose(),
+            Go("go"),
+        ),
+        (OK,),
+    ),
     *(
         Case(
             f"body-cut-by-{how}{'-chunked' if field == CHUNKED else ''}",

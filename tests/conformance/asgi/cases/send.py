@@ -269,6 +269,7 @@ ORDER = [
     *refuses("status-str", start("200")),
     *refuses("status-none", start(None)),
     *refuses("status-too-small", start(99)),
+    *refuses("status-interim", start(100)),
     *refuses("status-too-large", start(1000)),
     *refuses("headers-none", {"type": "http.response.start", "status": 200, "headers": 7}),
     *refuses("header-name-str", start(200, ("x-a", b"b"))),
