@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -25,6 +27,14 @@ def of(names: tuple[str, ...], commands: tuple[str, ...], bin_dir: Path | None) 
     return peers
 
 
+def title(name: str, peer: Peer, bin_dir: Path | None) -> str:
+    """A server's name with its version, where its package is known and installed."""
+    python = str(bin_dir / "python") if bin_dir else sys.executable
+    program = f"import importlib.metadata as m; print(m.version({peer.package!r}))"
+    done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=False)
+    return f"{name} {done.stdout.strip()}".strip()
+
+
 @click.command()
 @click.option("--server", "names", multiple=True, type=click.Choice(list(PEERS)), help="A server known by name.")
 @click.option("--command", "commands", multiple=True, help="'uvicorn --host {host} --port {port} {app}'")
@@ -38,7 +48,8 @@ def main(names: tuple[str, ...], commands: tuple[str, ...], bin_dir: Path | None
         raise click.UsageError("name a server with --server, or give a --command")
     cases = [case for case in CASES if only in case.name and (should or case.level is Level.MUST)]
     found: dict[str, list[Result]] = {}
-    for name, peer in peers.items():
+    for plain_name, peer in peers.items():
+        name = title(plain_name, peer, bin_dir)
         click.echo(name)
         with tempfile.TemporaryDirectory() as directory:
             found[name] = run_all(
