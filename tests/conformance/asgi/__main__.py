@@ -13,7 +13,7 @@ from tests.conformance.asgi import report
 from tests.conformance.asgi.case import Level
 from tests.conformance.asgi.cases import CASES
 from tests.conformance.asgi.peers import PEERS, Peer
-from tests.conformance.asgi.run import Outcome, Result, run_all
+from tests.conformance.asgi.run import NotServing, Outcome, Result, run_all
 
 MARKS = {Outcome.PASS: ".", Outcome.FAIL: "F", Outcome.SKIP: "s"}
 
@@ -29,7 +29,9 @@ def of(names: tuple[str, ...], commands: tuple[str, ...], bin_dir: Path | None) 
 
 def title(name: str, peer: Peer, bin_dir: Path | None) -> str:
     """A server's name with its version, where its package is known and installed."""
-    python = str(bin_dir / "python") if bin_dir else sys.executable
+    python = bin_dir / "python" if bin_dir else Path(sys.executable)
+    if not peer.package or not python.exists():
+        return name
     program = f"import importlib.metadata as m; print(m.version({peer.package!r}))"
     done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=False)
     return f"{name} {done.stdout.strip()}".strip()
@@ -51,10 +53,13 @@ def main(names: tuple[str, ...], commands: tuple[str, ...], bin_dir: Path | None
     for plain_name, peer in peers.items():
         name = title(plain_name, peer, bin_dir)
         click.echo(name)
-        with tempfile.TemporaryDirectory() as directory:
-            found[name] = run_all(
-                peer, Path(directory), cases, lambda result: click.echo(MARKS[result.outcome], nl=False)
-            )
+        try:
+            with tempfile.TemporaryDirectory() as directory:
+                found[name] = run_all(
+                    peer, Path(directory), cases, lambda result: click.echo(MARKS[result.outcome], nl=False)
+                )
+        except NotServing as error:
+            raise click.ClickException(str(error)) from None
         click.echo(f"\n{report.table(found[name])}\n\n{report.failures(found[name])}\n")
     if len(found) > 1:
         click.echo(report.side_by_side(found))

@@ -111,6 +111,7 @@ class Process:
 
     started = False
     loop: asyncio.AbstractEventLoop | None = None
+    left_behind: ClassVar[set[asyncio.Task[None]]] = set()
     tasks: ClassVar[weakref.WeakSet[asyncio.Task[Any]]] = weakref.WeakSet()
 
 
@@ -221,6 +222,11 @@ class Call:
         await asyncio.wait([task])
         self.tell("cancelled", task.cancelled())
 
+    async def do_receive_twice(self) -> None:
+        """Receive in two tasks at once."""
+        for message in await asyncio.gather(self.receive_one(), self.receive_one()):
+            self.tell("receive", message)
+
     async def do_receive_for(self, seconds: float) -> None:
         try:
             self.tell("receive", await asyncio.wait_for(self.receive_one(), seconds))
@@ -243,6 +249,17 @@ class Call:
             self.tell("attempt", names_of(error))
         else:
             self.tell("attempt")
+
+    async def do_attempt_later(self, gate: str, message: Message) -> None:
+        """Send from a task that outlives this call."""
+
+        async def later() -> None:
+            await self.do_wait(gate)
+            await self.do_attempt(message)
+
+        task = asyncio.create_task(later())
+        Process.left_behind.add(task)
+        task.add_done_callback(Process.left_behind.discard)
 
     async def do_send_by_task(self, message: Message) -> None:
         await asyncio.create_task(self.send(message))  # type: ignore[arg-type]

@@ -42,6 +42,10 @@ def short(value: Any) -> str:
     return text if len(text) < 160 else f"{text[:100]} ... {text[-40:]}"
 
 
+class NotServing(Exception):  # noqa: N818 - a state of the server
+    """The server doesn't start, or answers nothing."""
+
+
 class Dialogue:
     """One case under way: its connection, and what it has received."""
 
@@ -364,7 +368,7 @@ class Runner:
                 client.read_response()
         except (OSError, Silence, Ended, ProtocolError) as error:
             log = server.log().decode(errors="replace")
-            raise RuntimeError(f"the server doesn't answer at all: {error!r}\n{log}") from error
+            raise NotServing(f"the server doesn't answer at all: {error!r}\n{log}") from error
         server.control.settle()
         (scope,) = [event.value for event in server.control.of("learn") if event.name == "scope"]
         offered = {*(scope.get("extensions") or ()), *(["state"] if "state" in scope else [])}

@@ -116,6 +116,21 @@ CASES = [
         (OK, Answer(200, b"ab")),
     ),
     Case(
+        "messages-after-the-return-stay-out-too",
+        MUST,
+        BODY,
+        (
+            Write(request(script(READ, do("attempt_later", "go", body(b"late")), ANSWER))),
+            Told("ended"),
+            Write(request(script(READ, send(start(), body(b"a", more=True)), do("wait", "on"), send(body(b"b"))))),
+            Until(b"1\r\na"),
+            Go("go"),
+            Told("attempt"),
+            Go("on"),
+        ),
+        (OK, Answer(200, b"ab")),
+    ),
+    Case(
         "late-receive-takes-nothing-of-the-next-request",
         MUST,
         "HTTP 2.5, Disconnect - receive event",

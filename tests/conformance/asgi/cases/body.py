@@ -243,6 +243,31 @@ PIECES = [
 ]
 
 CONTINUE = b"Expect: 100-continue"
+UNREAD = [
+    Case(
+        "back-pressure-chunked",
+        SHOULD,
+        REQUEST,
+        (
+            Write(
+                request(
+                    script(do("wait", "go"), do("read_size"), ANSWER),
+                    CHUNKED,
+                    method="POST",
+                    content=b"%x\r\n" % LARGE,
+                )
+            ),
+            Told("scope"),
+            Flood(LARGE, 12 * MIB),
+            Go("go"),
+            Rest(),
+            Write(b"\r\n0\r\n\r\n"),
+        ),
+        (OK,),
+        told=(("size", LARGE),),
+    )
+]
+
 EXPECTATIONS = [
     Case(
         "continue-at-receive",
@@ -328,4 +353,4 @@ EXPECTATIONS = [
     ),
 ]
 
-CASES = [*WHOLE, *PIECES, *EXPECTATIONS]
+CASES = [*WHOLE, *PIECES, *UNREAD, *EXPECTATIONS]

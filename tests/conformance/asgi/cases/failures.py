@@ -70,6 +70,14 @@ CASES = [
     cut("raises-within-chunks", script(CHUNKED, FAIL)),
     cut("raises-within-length", script(LENGTH, FAIL)),
     cut("returns-within-chunks", CHUNKED),
+    Case(
+        "blocked-send-cancelled",
+        MUST,
+        INCOMPLETE,
+        (Write(request(script(send(start()), do("flood", 1 << 16, 1024)))), Told("ended")),
+        (Answer(200, whole=False),),
+        End.CLOSED,
+    ),
     cut("returns-within-length", LENGTH),
     cut("raises-cancelled-within-chunks", script(CHUNKED, do("cancel"))),
     Case(

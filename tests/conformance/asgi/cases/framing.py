@@ -18,7 +18,7 @@ from tests.conformance.asgi.case import (
     get,
     request,
 )
-from tests.conformance.asgi.script import Operation, attempt, body, do, length, script, send, start
+from tests.conformance.asgi.script import FAIL, Operation, attempt, body, do, length, script, send, start
 
 BODY = "HTTP 2.5, Response body - send event"
 LENGTH = "RFC 9110, 8.6"
@@ -113,6 +113,9 @@ DELIMITED = [
 ]
 
 
+KEPT_OR_LEFT_OUT = Check("the length given, or none", lambda values: values in ((), (b"1000",)))
+
+
 def bodiless(status: int, method: str, *headers: tuple[bytes, bytes], content: bytes) -> tuple[Write, ...]:
     return ask(send(start(status, *headers), body(content)), method)
 
@@ -162,6 +165,17 @@ NO_CONTENT = [
         for status in (204, 304)
         for name, headers, content in (("", (), b""), ("-given-some", (), b"ok"))
     ),
+    *(
+        Case(
+            f"{status}-given-pieces",
+            MUST,
+            "RFC 9110, 15.3.5 and 15.4.5",
+            ask(send(start(status), body(b"o", more=True), body(b"k"))),
+            (Answer(status, b""),),
+            End.SANE,
+        )
+        for status in (204, 304)
+    ),
     Case(
         "204-without-framing",
         MUST,
@@ -187,11 +201,11 @@ NO_CONTENT = [
         End.OPEN,
     ),
     Case(
-        "304-keeps-length",
+        "304-with-length",
         SHOULD,
         "RFC 9110, 8.6",
         bodiless(304, "GET", length(1000), content=b""),
-        (Answer(304, b"", fields=((b"content-length", (b"1000",)),)),),
+        (Answer(304, b"", fields=((b"content-length", KEPT_OR_LEFT_OUT),)),),
         End.OPEN,
     ),
 ]
@@ -259,6 +273,17 @@ ENFORCED = [
             ("list", (b"2, 3",)),
             ("empty", (b"",)),
         )
+    ),
+    *(
+        Case(
+            f"length-reached-then-{name}",
+            MUST,
+            "RFC 9112, 6.3",
+            get(script(send(start(200, length(2)), body(b"ok", more=True)), more)),
+            (OK,),
+            End.SANE,
+        )
+        for name, more in (("returns", []), ("raises", FAIL), ("ends", send(body())))
     ),
     Case(
         "large-stream-with-a-wrong-length",

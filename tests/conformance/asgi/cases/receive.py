@@ -213,6 +213,13 @@ CANCELLED = [
 
 GONE = [
     Case(
+        "gone-for-all-that-receive",
+        SHOULD,
+        DISCONNECT,
+        (Write(request(script(READ, do("tell", "read"), do("receive_twice")))), Told("read"), Reset()),
+        told=(("receive", IS_DISCONNECT), ("receive", IS_DISCONNECT)),
+    ),
+    Case(
         "half-close-is-no-end-of-a-stream",
         SHOULD,
         "RFC 9112, 9.6",
