@@ -238,6 +238,39 @@ class Slice:
     close = release
 
 
+class FilePart(Slice):
+    """What is to be sent of an application's file, from a descriptor of its own: the application may close the file."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, fd: int, offset: int, count: int, path: str | None) -> None:
+        self._file = None
+        self._path = path
+        self.fd = os.dup(fd)
+        self.offset = offset
+        self.count = count
+
+    @property
+    def path(self) -> str | None:
+        """The name that the application opened the file by, if it is known."""
+        return self._path
+
+    def release(self) -> None:
+        """Close the descriptor, once."""
+        fd = self.fd
+        super().release()
+        if fd >= 0:
+            os.close(fd)
+
+    close = release
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        # By a name of its own: at the interpreter's end modules are emptied.
+        fd, self.fd = getattr(self, "fd", -1), -1
+        if fd >= 0:
+            close(fd)
+
+
 class OpenFiles:
     """Files kept open by a key, as nginx's open_file_cache does: a request for one of them costs a stat(2).
 

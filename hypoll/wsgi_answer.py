@@ -28,7 +28,7 @@ from wsgiref.util import FileWrapper
 from hypoll.answers import close_body
 from hypoll.contracts import HandlerCall
 from hypoll.encode import CONTENTLESS
-from hypoll.files import Slice
+from hypoll.files import FilePart
 from hypoll.message import ClientDisconnect, Request, Response, check_field, exact_bytes, exact_str, reason
 
 if TYPE_CHECKING:
@@ -308,39 +308,6 @@ class Pieces:
         """Close what the application has returned, once."""
         body, self._body = self._body, None
         close_body(body)
-
-
-class FilePart(Slice):
-    """What is to be sent of an application's file, from a descriptor of its own: the application may close the file."""
-
-    __slots__ = ("_path",)
-
-    def __init__(self, fd: int, offset: int, count: int, path: str | None) -> None:
-        self._file = None
-        self._path = path
-        self.fd = os.dup(fd)
-        self.offset = offset
-        self.count = count
-
-    @property
-    def path(self) -> str | None:
-        """The name that the application opened the file by, if it is known."""
-        return self._path
-
-    def release(self) -> None:
-        """Close the descriptor, once."""
-        fd = self.fd
-        super().release()
-        if fd >= 0:
-            os.close(fd)
-
-    close = release
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        # By a name of its own: at the interpreter's end modules are emptied.
-        fd, self.fd = getattr(self, "fd", -1), -1
-        if fd >= 0:
-            close(fd)
 
 
 def _file_part(start: Start, wrapper: FileWrapper) -> FilePart | None:

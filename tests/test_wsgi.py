@@ -20,12 +20,13 @@ import requests
 
 from hypoll import Request, Routes, wsgi_answer
 from hypoll.app import RouteError
+from hypoll.files import FilePart
 from hypoll.head import METHODS
 from hypoll.header_section import NO_FIELDS, Section
 from hypoll.peer import Peer
 from hypoll.testing import TestClient
 from hypoll.wsgi import WSGI, ErrorStream, check_application, service_of
-from hypoll.wsgi_answer import FilePart, Start
+from hypoll.wsgi_answer import Start
 
 PLAIN = [("Content-Type", "text/plain")]
 COOKIES = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
@@ -241,8 +242,9 @@ class _Class:
 def test_what_is_no_wsgi_application_is_told_why(application, words):
     with pytest.raises(TypeError, match=words):
         check_application(application)
-    with pytest.raises(TypeError, match=words):
-        TestClient(application)
+    if "ASGI" not in words:
+        with pytest.raises(TypeError, match=words):
+            TestClient(application)
 
 
 def test_what_is_one():
