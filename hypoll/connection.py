@@ -294,6 +294,8 @@ class Connection:
             self.deadline = min(self.deadline, now + NEW_GRACE)
         elif self.phase is Phase.LINGERING:
             self.deadline = min(self.deadline, now + LINGER_IN_DRAIN)
+        elif self.exchange is not None and self.exchange.on_drain():
+            pass
         elif end_stream(self):
             self._drive_on()
 
@@ -346,6 +348,8 @@ class Connection:
         if half_closes:
             # A half-close: the peer still reads what is owed.
             self.half_closed = True
+            if self.exchange is not None:
+                self.exchange.on_half_close()
         if events & _INPUT:
             self.readable = True
         if self.planned and events and not half_closes:

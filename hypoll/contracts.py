@@ -45,9 +45,11 @@ class Deferred:
     direct: the same as `call`, of the request alone, for one without parameters: spares the hot path a call. A dict
     from it is sent as JSON without asking `settle`.
     name: of the handler, for the task that it runs in: asyncio's own names, one for each, cost 0.2 µs.
+    exchange, plain_exchange: the kinds of `hypoll.exchange.Exchange` and `PlainExchange` that run it, made without
+    arguments; None: those.
     """
 
-    __slots__ = ("call", "direct", "fail", "handler", "kind", "name", "settle", "stream")
+    __slots__ = ("call", "direct", "exchange", "fail", "handler", "kind", "name", "plain_exchange", "settle", "stream")
 
     def __init__(
         self,
@@ -59,8 +61,12 @@ class Deferred:
         handler: Kind | None = None,
         direct: Callable[[Request], Any] | None = None,
         name: str = "hypoll",
+        exchange: Callable[[], Any] | None = None,
+        plain_exchange: Callable[[], Any] | None = None,
     ) -> None:
         self.kind = kind
+        self.exchange = exchange
+        self.plain_exchange = plain_exchange
         self.name = name
         self.direct = direct
         self.handler = kind if handler is None else handler
@@ -91,6 +97,11 @@ class Application:
     def uses_threads(self) -> bool:
         """Whether any of its code runs on the pool's threads."""
         return True
+
+    @property
+    def keeps_tasks(self) -> bool:
+        """Whether tasks that it has begun itself go on until its shutdown has run. Else they are cancelled before."""
+        return False
 
     @property
     def ready_checks(self) -> Sequence[Callable[[], Any]]:

@@ -47,6 +47,7 @@ LENGTHS = 1024
 """Lengths of content whose head is kept."""
 
 _prefixes: dict[tuple[int, str | None], bytes] = {}
+_beginnings: dict[int, bytes] = {}
 _date = b""
 
 
@@ -91,7 +92,18 @@ def refresh_date(now: float | None = None) -> None:
     global _date
     _date = formatdate(time.time() if now is None else now, usegmt=True).encode()
     _prefixes.clear()
+    _beginnings.clear()
     HEADS.clear()
+
+
+def begin_head(status: int) -> bytes:
+    """The status line, Server and Date of a head, kept until the second ends."""
+    beginning = _beginnings.get(status)
+    if beginning is None:
+        phrase = reason(status).encode("latin-1")
+        beginning = b"HTTP/1.1 %d %b\r\nServer: hypoll\r\nDate: %b\r\n" % (status, phrase, _date)
+        _beginnings[status] = beginning
+    return beginning
 
 
 def json_head(size: int) -> bytes | None:
@@ -375,6 +387,13 @@ class Framer:
             raise ValueError(f"the body is longer than its Content-Length: {self.declared}")
         # An empty chunk would be the last. It is given on as nothing: skipping it here might never end.
         return b"%x\r\n%b\r\n" % (len(piece), piece) if self.chunked and piece else piece
+
+    def around(self, count: int) -> tuple[bytes, bytes]:
+        """What goes before and behind a piece of so many bytes that is sent from elsewhere. Raises as `piece` does."""
+        self.sent += count
+        if self.declared is not None and self.sent > self.declared:
+            raise ValueError(f"the body is longer than its Content-Length: {self.declared}")
+        return (b"%x\r\n" % count, b"\r\n") if self.chunked and count else (b"", b"")
 
     def end(self) -> bytes:
         """What tells the end: the last chunk, only when nothing failed. Raises `ValueError` when bytes are missing."""

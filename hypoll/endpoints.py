@@ -41,6 +41,11 @@ class Endpoints(Application):
         return self.application.uses_threads
 
     @property
+    def keeps_tasks(self) -> bool:
+        """The application's."""
+        return self.application.keeps_tasks
+
+    @property
     def ready_checks(self) -> Sequence[Callable[[], Any]]:
         """The application's."""
         return self.application.ready_checks

@@ -111,6 +111,13 @@ class Exchange(Job):
         self.deferred = deferred
         self.context = context
 
+    def on_half_close(self) -> None:
+        """The peer has ended its side: it may have gone, or still read."""
+
+    def on_drain(self) -> bool:
+        """The server begins to go away. Whether the answer comes to its end by that."""
+        return False
+
     def start(self) -> None:
         """Have the handler run where it is to."""
         means, deferred = self.means, self.deferred
@@ -465,6 +472,18 @@ class Exchange(Job):
         """Have the answer say that the connection ends with it."""
         self.request.keep_alive = False
         self.request.plain = False
+
+
+def exchange_of(
+    connection: Carrier, means: Means, request: Request, deferred: Deferred, context: contextvars.Context
+) -> Exchange:
+    """The exchange that runs a deferred answer; it isn't started."""
+    if deferred.exchange is None:
+        return Exchange(connection, means, request, deferred, context)
+    made: Exchange = deferred.exchange()
+    made.connection, made.means, made.context = connection, means, context
+    made.request, made.deferred = request, deferred
+    return made
 
 
 class PlainExchange(Exchange):

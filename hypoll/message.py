@@ -336,6 +336,8 @@ class Streamed:
     interval: float | None = None
     ends_with_server = False
     framer: Any = None
+    sent = 0
+    """Bytes that it has sent by itself, beside what was pulled."""
 
     @property
     def parted(self) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hypoll.contracts import NEVER, Deferred, Phase
 from hypoll.encode import CONTINUE
-from hypoll.exchange import Exchange
+from hypoll.exchange import Exchange, exchange_of
 from hypoll.held import Held
 from hypoll.http import State
 from hypoll.message import BodyStore, ClientDisconnect, HTTPError, Request
@@ -39,7 +39,7 @@ def begin_body(connection: Connection) -> None:
         context = shared.context.copy()
         answer = connection.ask(request, context)
         if isinstance(answer, Deferred):
-            start(connection, Exchange(connection, shared, request, answer, context))
+            start(connection, exchange_of(connection, shared, request, answer, context))
             return
         # Answered by its head alone: nobody wants the body.
         request.keep_alive = request.plain = False

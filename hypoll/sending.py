@@ -12,7 +12,7 @@ from hypoll.answers import unsendable
 from hypoll.bodies import FileSource, InlineSource, Source, TaskSource
 from hypoll.contracts import NEVER, Deferred, End, Kind, Phase
 from hypoll.encode import COPY_LIMIT, Rest, encode, encode_file, file_head
-from hypoll.exchange import Exchange, PlainExchange
+from hypoll.exchange import PlainExchange, exchange_of
 from hypoll.files import File, OpenFile, Slice
 from hypoll.http import State
 from hypoll.message import FAILURES, Request, Response, json_response
@@ -43,6 +43,24 @@ def send_last(connection: Connection, answer: bytes) -> bool:
         connection.instrument.tell_end(End.CLIENT, connection.writer)
     connection.close()
     return True
+
+
+def send_plain(connection: Connection, payload: bytes) -> None:
+    """Send the whole answer of a handler that worked elsewhere, on a connection that goes on. Raises `PeerGone`."""
+    try:
+        sent = connection.sock.send(payload)
+    except BlockingIOError:
+        sent = 0
+    except OSError as error:
+        raise PeerGone from error
+    if sent < len(payload):
+        connection.writer.buffers.append(memoryview(payload)[sent:])
+        connection.enter(Phase.SENDING)
+        return
+    if connection.instrument is not None:
+        connection.instrument.tell(End.KEPT, connection.writer)
+    connection.phase = Phase.IDLE
+    connection.deadline = connection.shared.loop.now + connection.shared.keep_alive
 
 
 def source_of(connection: Connection, rest: Rest, context: Context | None) -> Source | None:
@@ -117,10 +135,10 @@ def put(
         return context.run(encode_or_fail, connection, out, request, answer, Kind.INLINE)
     shared = connection.shared
     if not alone or shared.draining or connection.half_closed:
-        connection.exchange = Exchange(connection, shared, request, answer, context)
+        connection.exchange = exchange_of(connection, shared, request, answer, context)
         return None  # it begins when the answers before its are sent
     # What `start` does, without its calls.
-    connection.exchange = exchange = PlainExchange()
+    connection.exchange = exchange = (answer.plain_exchange or PlainExchange)()
     exchange.connection, exchange.means, exchange.context = connection, shared, context
     exchange.request, exchange.deferred = request, answer
     connection.phase, connection.deadline = Phase.WAITING, NEVER

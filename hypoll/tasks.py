@@ -29,6 +29,9 @@ T = TypeVar("T")
 CANCEL_TIME = 1.0
 """Seconds that tasks which are cancelled at the end may take to clean up."""
 
+TOLD_TIME = 0.1
+"""Seconds in which tasks that were told of the end may come to theirs before they are cancelled."""
+
 log = logging.getLogger("hypoll.error")
 
 
@@ -62,9 +65,12 @@ class Tasks:
     once. make: the same, which has to be given the event loop, too: it spares a request a call.
     count: tasks under way, for who makes them to keep: a done callback would cost each a turn of asyncio.
     on_idle: for them to call when none is left.
+    begun: those of them that nobody else may hold: asyncio holds tasks weakly, and one that waits for what only it
+    knows of would be collected.
+    keeps_others: whether tasks that aren't `begun` go on until what is to be done `at_end` was done.
     """
 
-    def __init__(self, loop: Loop, *, uvloop: bool = True) -> None:
+    def __init__(self, loop: Loop, *, uvloop: bool = True, keeps_others: bool = False) -> None:
         self.on_idle: Callable[[], object] = lambda: None
         known = _epoll_sets()
         self.asyncio = new_event_loop(uvloop)
@@ -72,6 +78,7 @@ class Tasks:
         self._loop = loop
         self.count = 0
         self.make = _new_task
+        self._keeps_others = keeps_others
         self.new: Callable[..., asyncio.Task[None]] = partial(_new_task, loop=self.asyncio)
         self._soon = False
         self._wake_at = float("inf")
@@ -79,7 +86,7 @@ class Tasks:
         self._at_end: list[Callable[[], object]] = []
         self._running = False
         self._failure: BaseException | None = None
-        self._begun: set[asyncio.Task[None]] = set()
+        self.begun: set[asyncio.Task[None]] = set()
         self.asyncio.add_reader(loop.fileno(), self._turn)
         loop.on_work = self._plan
         loop.on_abandon(self._abandon)
@@ -108,9 +115,8 @@ class Tasks:
 
         self.count += 1
         task = self.new(counted())
-        # asyncio holds tasks weakly: one that waits for what only it knows of would be collected.
-        self._begun.add(task)
-        task.add_done_callback(self._begun.discard)
+        self.begun.add(task)
+        task.add_done_callback(self.begun.discard)
 
     async def in_thread(self, lease: Lease, call: Callable[[], T], context: contextvars.Context) -> T:
         """Await a call that is made on a thread of the pool, in a context. Raises what it raises."""
@@ -155,6 +161,8 @@ class Tasks:
         self._loop.on_work = None
         self.asyncio.remove_reader(self._loop.fileno())
         self._end()
+        if self._keeps_others:
+            self._cancel(asyncio.all_tasks(self.asyncio))
         self.asyncio.run_until_complete(self.asyncio.shutdown_asyncgens())
         self.asyncio.close()
 
@@ -246,14 +254,18 @@ class Tasks:
         self._turn()
 
     def _end(self) -> None:
-        self._cancel_all()
+        if not self._keeps_others:
+            self._cancel(asyncio.all_tasks(self.asyncio))
+        elif self.begun:
+            # Their clients have gone, as they are told by now: who listens ends by itself.
+            _, pending = self.asyncio.run_until_complete(asyncio.wait(self.begun, timeout=TOLD_TIME))
+            self._cancel(pending)
         callbacks, self._at_end = self._at_end, []
         for callback in callbacks:
             callback()
 
-    def _cancel_all(self) -> None:
+    def _cancel(self, tasks: set[asyncio.Task[None]]) -> None:
         """Cancel what is left, of the application's own tasks, too, and let it clean up."""
-        tasks = asyncio.all_tasks(self.asyncio)
         for task in tasks:
             task.cancel()
         if tasks:

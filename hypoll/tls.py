@@ -201,6 +201,11 @@ class TLSSocket(socket.socket):
         self.secured = False
         self.ended = False
 
+    @property
+    def session(self) -> ssl.SSLObject:
+        """What was agreed upon with the peer."""
+        return self._tls
+
     def handshake(self) -> bool:
         """Go on with the handshake, as far as what has come allows it. True: it is over. Raises `OSError`."""
         self._drained = False

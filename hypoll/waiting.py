@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from hypoll.connection import Connection
 
 
-def respond_with_care(connection: Connection, exchange: Exchange, answer: Response | bytes) -> None:
-    """Send an answer about which something is special."""
+def respond_with_care(connection: Connection, exchange: Exchange, answer: Response | bytes, first: bytes = b"") -> None:
+    """Send an answer about which something is special. first: of a body that is streamed, what goes with its head."""
     if connection.disarmed:
         rearm(connection)
     body = b"" if isinstance(answer, bytes) else answer.body
@@ -30,6 +30,8 @@ def respond_with_care(connection: Connection, exchange: Exchange, answer: Respon
     rest = context.run(encode_or_fail, connection, out, exchange.request, answer, exchange.deferred.kind)
     if rest is None and lacks_body(connection, exchange):
         rest = Rest(None, close=True)
+    if first and rest is not None and rest.source is not None:
+        out.append(first)
     connection.deliver(out, rest, context)
     if connection.readable or connection.parser.pending:
         # Not now: requests that came together must not be nested in each other.

@@ -149,10 +149,13 @@ class Writer:
             source.close()
 
     def _pull(self, sock: socket.socket, source: Source) -> Pull:
-        before = source.sent if type(source) is FileSource else 0
+        before = source.sent if isinstance(source, (FileSource, Streamed)) else 0
         try:
             pull = source.pull(sock, self.buffers)
-            self.pulled += source.sent - before if type(source) is FileSource else sum(map(len, self.buffers))
+            if isinstance(source, (FileSource, Streamed)):
+                self.pulled += source.sent - before
+            if type(source) is not FileSource:
+                self.pulled += sum(map(len, self.buffers))
             return pull
         except (KeyboardInterrupt, PeerGone):
             raise
