@@ -19,6 +19,8 @@ from click.core import ParameterSource
 from hypoll import errorlog, patched, watched
 from hypoll.affinity import cpu_count
 from hypoll.app import Routes
+from hypoll.asgi.lifespan import STARTUP_FAILED, StartupError
+from hypoll.hosting import Servable, fault_of, interface_of, made_by
 from hypoll.imports import find_from
 from hypoll.leaving import Departure
 from hypoll.listen import BindError, activated, listen, unix_paths
@@ -30,7 +32,6 @@ from hypoll.server import RELOAD_GRACE, Server
 from hypoll.settings import Option, Processes, Settings, format_size, options, parse_size, variable
 from hypoll.surroundings import Plan, advice, look
 from hypoll.version import __version__
-from hypoll.wsgi import WSGIApplication, misfit
 from hypoll.wsgi_face import Face
 
 RELOAD_PATIENCE = 5.0
@@ -90,8 +91,18 @@ class AppError(click.ClickException):
     exit_code = 2
 
 
-def load(reference: str) -> Routes | WSGIApplication:
-    """Import `module:attribute`. Raises `AppError` that says in a sentence what is wrong and where."""
+class _StartupFailed(click.ClickException):
+    """The application's own word that it can't start."""
+
+    exit_code = STARTUP_FAILED
+
+
+def load(reference: str, settings: Settings | None = None) -> Servable:
+    """Import `module:attribute`, or what that makes. Raises `AppError` that says what is wrong and where.
+
+    settings: `interface` and `factory`.
+    """
+    settings = settings or Settings()
     module_name, _, attribute = reference.partition(":")
     if "/" in module_name or module_name.endswith(".py"):
         directory, file = os.path.split(module_name.removesuffix(".py"))
@@ -106,15 +117,27 @@ def load(reference: str) -> Routes | WSGIApplication:
             where = f"{module_name} ({getattr(module, '__file__', None) or 'built-in'})"
             raise AppError(f"{where} has no attribute {attribute!r}; {_suggestion(module)}")
         target = getattr(target, name)
-    if isinstance(target, Face):
-        target = target.routes
-    fault = "" if isinstance(target, Routes) else misfit(target)
+    target = _made(reference, target, settings)
+    fault = "" if isinstance(target, Routes) else fault_of(target, settings.interface)
     if fault:
         raise AppError(f"{reference} {fault}; {_suggestion(module)}")
     fault = patched.fault(target)
     if fault:
         raise AppError(f"{reference} can't be served: {fault}")
     return target  # type: ignore[no-any-return]
+
+
+def _made(reference: str, target: Any, settings: Settings) -> Any:
+    """What a reference leads to, with `factory` what that makes. Raises `AppError`."""
+    if isinstance(target, (Routes, Face)):
+        return target.routes if isinstance(target, Face) else target
+    if not settings.factory:
+        return target
+    try:
+        made = made_by(target)
+    except Exception as error:
+        raise AppError(f"{reference} makes no application: {_where(error)}") from error
+    return made.routes if isinstance(made, Face) else made
 
 
 def _suggestion(module: Any) -> str:
@@ -215,8 +238,8 @@ def main_command() -> click.Command:
         "hypoll",
         callback=_main,
         params=[*own, *(_declaration(option) for option in (*options(Processes), *options()))],
-        help="Serve the Routes object or WSGI application ATTRIBUTE of MODULE, as in `hypoll app:routes`, until TERM "
-        "or INT.",
+        help="Serve the Routes object or the ASGI or WSGI application ATTRIBUTE of MODULE, as in `hypoll app:routes`, "
+        "until TERM or INT.",
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     return click.version_option(__version__, prog_name="hypoll", message="%(prog)s %(version)s")(command)
@@ -256,7 +279,7 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
     departure = click.get_current_context().obj
     if check:
         workers = _worker_count(processes)
-        _check(app, load(app), Plan(settings=settings, log_level=log_level, workers=workers))
+        _check(app, load(app, settings), Plan(settings=settings, log_level=log_level, workers=workers))
         return
     if departure is not None:
         departure.begin()
@@ -278,22 +301,24 @@ def _serve(app: str, log_level: str, settings: Settings, processes: Processes, d
     if processes.workers:
         from hypoll import cluster  # gunicorn: one process by itself needs none of it
 
-        cluster.serve(app, lambda: _load_or_tell(app), settings, processes, log_level)
+        made = dataclasses.replace(settings, factory=False)  # what is loaded is what the factory has made
+        cluster.serve(app, lambda: _load_or_tell(app, settings), made, processes, log_level)
     else:
         _serve_alone(app, settings, departure)
 
 
-def _load_or_tell(app: str) -> Routes | WSGIApplication:
+def _load_or_tell(app: str, settings: Settings) -> Servable:
     """`load`. Who watches over this process is told what is wrong."""
     try:
-        return load(app)
+        return load(app, settings)
     except AppError as error:
         watched.tell(error.__context__ or error, error.message)
         raise
 
 
 def _serve_alone(app: str, settings: Settings, departure: Departure) -> None:
-    routes = _load_or_tell(app)
+    routes = _load_or_tell(app, settings)
+    settings = dataclasses.replace(settings, factory=False)  # it has made them
     departure.check()
 
     def announce(server: Server) -> None:
@@ -304,6 +329,8 @@ def _serve_alone(app: str, settings: Settings, departure: Departure) -> None:
         departure.seconds = serve(routes, settings, announce)
     except SetupError:
         raise
+    except StartupError as error:
+        raise _StartupFailed(f"{app}: {error}") from None
     except Exception as error:
         if not departure.served:
             watched.tell(error)
@@ -386,9 +413,10 @@ def _settings(values: dict[str, Any]) -> Settings:
         raise click.UsageError(str(error)) from None
 
 
-def _check(app: str, routes: Routes | WSGIApplication, plan: Plan) -> None:
+def _check(app: str, routes: Servable, plan: Plan) -> None:
     warnings = advice(look(), plan)
-    what = "is a WSGI application"
+    if not isinstance(routes, Routes):
+        what = f"is {'an ASGI' if interface_of(routes, plan.settings.interface) == 'asgi' else 'a WSGI'} application"
     if isinstance(routes, Routes):
         table = routes.table()
         _show(table)

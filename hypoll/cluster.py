@@ -19,14 +19,13 @@ from gunicorn.sock import TCP6Socket
 
 from hypoll import shared_counters
 from hypoll.affinity import cpu_count, least_used, pin
-from hypoll.contracts import Application
 from hypoll.errorlog import OutletHandler, QuietStreamHandler, make_handler
 from hypoll.gunicorn_config import counts_together
+from hypoll.hosting import Servable
 from hypoll.listen import listen, resolved, unix_paths
 from hypoll.reload import command_of
 from hypoll.settings import Processes, Settings
 from hypoll.tls import context_of
-from hypoll.wsgi import WSGIApplication
 
 _INHERITED = "127.0.0.1:0"
 """An address that gunicorn doesn't bind, since it has listeners: beside them one that is named by its descriptor, as
@@ -85,7 +84,7 @@ class _Cluster(BaseApplication):
 
     def __init__(
         self,
-        load: Callable[[], Application | WSGIApplication],
+        load: Callable[[], Servable],
         settings: Settings,
         options: dict[str, Any],
         paths: list[str],
@@ -103,7 +102,7 @@ class _Cluster(BaseApplication):
         self.cfg.hypoll_command = self._settings
         self.cfg.hypoll_given = frozenset()
 
-    def load(self) -> Application | WSGIApplication:
+    def load(self) -> Servable:
         return self._load()
 
     def run(self) -> None:
@@ -121,7 +120,7 @@ class _Cluster(BaseApplication):
 
 def serve(
     name: str,
-    load: Callable[[], Application | WSGIApplication],
+    load: Callable[[], Servable],
     settings: Settings,
     processes: Processes,
     log_level: str,
@@ -175,10 +174,10 @@ def bound(settings: Settings) -> list[str]:
     return [f"fd://{listen(address, settings).detach()}" for address in settings.bind]
 
 
-def _told(load: Callable[[], Application | WSGIApplication]) -> Callable[[], Application | WSGIApplication]:
+def _told(load: Callable[[], Servable]) -> Callable[[], Servable]:
     """`load`, telling gunicorn that it is the application that can't be loaded."""
 
-    def load_or_tell() -> Application | WSGIApplication:
+    def load_or_tell() -> Servable:
         try:
             return load()
         except Exception as error:

@@ -27,7 +27,7 @@ from contextvars import Context
 from hypoll.answers import failure
 from hypoll.contracts import PHASES, Deferred, End, Phase
 from hypoll.encode import CLOSE, HEADS, UNPARSED, Rest, encode, json_head, plain_head
-from hypoll.ending import LINGER_IN_DRAIN, begin_to_linger, cut, end_idle, end_stream, finish, read_away, time_out
+from hypoll.ending import LINGER_IN_DRAIN, begin_to_linger, end_idle, end_stream, fail_body, finish, read_away, time_out
 from hypoll.exchange import Exchange, PlainExchange
 from hypoll.forks import keep_out
 from hypoll.head import PeerError
@@ -180,7 +180,7 @@ class Connection:
         if isinstance(error, HTTPError):
             self.refuse(error)
         elif isinstance(error, BodyError):
-            cut(self, error)
+            fail_body(self, error)
         elif isinstance(error, PeerError):
             self.guard(begin_to_linger, self)  # it speaks something else; what was answered before that is still its
         elif gone:
@@ -459,7 +459,7 @@ class Connection:
         except PeerError:
             rest = Rest(None, close=True)
         if len(out) == 1 and rest is None and self.exchange is None and not self.writer.buffers:
-            if self._send(out[0]) and (parser.state or self.writer.end or self.writer.heartbeat):
+            if self.send_whole(out[0]) and (parser.state or self.writer.end or self.writer.heartbeat):
                 self._go_on()
         elif rest is CLOSE and len(out) == 1 and send_last(self, out[0]):
             pass
@@ -488,7 +488,7 @@ class Connection:
             return None
         return head + body if self.instrument is None else self.instrument.plain(request, answer, head, body)
 
-    def _send(self, answer: bytes) -> bool:
+    def send_whole(self, answer: bytes) -> bool:
         """Send a whole answer to a connection that then is idle. False: the kernel is full, what is left waits."""
         try:
             sent = self.sock.send(answer)
@@ -538,7 +538,7 @@ class Connection:
                 respond_with_care(self, exchange, answer)
             else:
                 exchange.connection = self.exchange = None
-                self._send(piece)
+                self.send_whole(piece)
         except Exception as error:
             self._on_failure(error)
 

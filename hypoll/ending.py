@@ -29,11 +29,16 @@ MAX_LINGERING = 256
 """Connections whose input is read away at once; then the oldest is closed."""
 
 
-def cut(connection: Connection, error: BodyError) -> None:
-    """A body has failed: end the connection where its answer has no end, which alone can tell the client."""
+def fail_body(connection: Connection, error: BodyError) -> None:
+    """A body has failed: only the missing end can tell the client."""
     if error.__cause__ is not None:
         log_cut(error.__cause__)
     error.__traceback__ = error.__cause__ = None
+    cut(connection)
+
+
+def cut(connection: Connection) -> None:
+    """End the connection where the answer under way has no end."""
     if connection.instrument is not None and connection.instrument.records:
         connection.instrument.tell_end(End.FAILED, connection.writer)
     exchange, connection.exchange = connection.exchange, None

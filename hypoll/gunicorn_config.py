@@ -58,7 +58,6 @@ UNSUPPORTED = (
     "tmp_upload_dir",
     "sendfile",
     "asgi_loop",
-    "asgi_lifespan",
     "asgi_disconnect_grace_period",
     "websocket_max_message_size",
     "root_path",
@@ -88,6 +87,7 @@ TRANSLATED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "ca_certs": ("ca_certs", lambda cfg: cfg.ca_certs or ""),
     "cert_reqs": ("cert_reqs", lambda cfg: _CERT_REQS[ssl.VerifyMode(cfg.cert_reqs)]),
     "ciphers": ("ciphers", lambda cfg: cfg.ciphers or ""),
+    "lifespan": ("asgi_lifespan", lambda cfg: cfg.asgi_lifespan),
 }
 """hypoll's options that gunicorn has a setting for: its name, and what its value means here."""
 

@@ -20,7 +20,7 @@ from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker as BaseWorker
 
-from hypoll import shared_counters, watched, wsgi
+from hypoll import hosting, shared_counters, watched
 from hypoll.contracts import Answer, Application, Deferred
 from hypoll.gunicorn_boot import crossing, fold_after, mark_end, service_ends
 from hypoll.gunicorn_config import (
@@ -56,7 +56,7 @@ class _Abort(_Quit):
 
 
 class Worker(BaseWorker):
-    """Serves a `Routes` object, or a WSGI application, in one process of gunicorn's."""
+    """Serves a `Routes` object, or a WSGI or ASGI application, in one process of gunicorn's."""
 
     engine: Engine
     server: Server
@@ -300,11 +300,6 @@ class Worker(BaseWorker):
 def service_of(application: Any, settings: Settings, multiprocess: bool = False) -> Application:
     """What serves an application. Raises `AppImportError`, at which gunicorn's master halts."""
     try:
-        return wsgi.service_of(
-            application,
-            script_name=settings.script_name,
-            multiprocess=multiprocess,
-            stream=settings.wsgi_stream,
-        )
+        return hosting.service_of(application, settings, multiprocess=multiprocess)
     except TypeError as error:
         raise AppImportError(str(error)) from None

@@ -11,6 +11,7 @@ import select
 from types import BuiltinFunctionType
 from typing import Any
 
+from hypoll.asgi.recognition import is_asgi
 from hypoll.contracts import Application
 
 EPOLL = (
@@ -38,8 +39,10 @@ def has_patched_threads() -> bool:
 
 
 def uses_threads(application: Any) -> bool:
-    """Whether anything of an application runs on threads: threaded handlers, or all of a WSGI application."""
-    return not isinstance(application, Application) or application.uses_threads
+    """Whether anything of an application runs on threads: threaded handlers, all of a WSGI application; but nothing of
+    an ASGI one.
+    """
+    return application.uses_threads if isinstance(application, Application) else not is_asgi(application)
 
 
 def _is_epoll(kind: object) -> bool:

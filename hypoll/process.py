@@ -12,7 +12,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from hypoll import errorlog, patched
-from hypoll.contracts import Application
+from hypoll.hosting import Servable, service_of
 from hypoll.leaving import Ended, has_terminal
 from hypoll.loop import Loop
 from hypoll.message import Request
@@ -23,7 +23,6 @@ from hypoll.server import Server, Status
 from hypoll.settings import Settings
 from hypoll.version import __version__
 from hypoll.watchdog import Watchdog
-from hypoll.wsgi import WSGIApplication, service_of
 
 if TYPE_CHECKING:
     from hypoll.tasks import Tasks
@@ -36,13 +35,13 @@ class SetupError(Exception):
 
 
 def run(
-    routes: Application | WSGIApplication,
+    routes: Servable,
     bind: str | tuple[str, ...] = "127.0.0.1:8000",
     *,
     on_start: Callable[[Server], Any] | None = None,
     **settings: Any,
 ) -> None:
-    """Serve `routes`, or a WSGI application, until TERM or INT, from a script's main thread.
+    """Serve `routes`, or a WSGI or ASGI application, until TERM or INT, from a script's main thread.
 
     A thread of the application that is no daemon, or a call of `asyncio.to_thread` that doesn't return, holds the end
     of the script, as of any; that of the command `hypoll` it doesn't, beyond `graceful_timeout`.
@@ -54,11 +53,12 @@ def run(
     The first TERM or INT drains: requests under way are finished for up to `graceful_timeout` seconds. An INT after it
     stops at once. The server's own lines go to standard error; those of the application, too, unless the script has set
     up logging. Raises `BindError` when an
-    address can't be listened on, `SetupError` when a log can't be written or metrics not be had, `ValueError` and
+    address can't be listened on, `hypoll.asgi.lifespan.StartupError` when an ASGI application says that it can't start,
+    `SetupError` when a log can't be written or metrics not be had, `ValueError` and
     `TypeError` for settings.
     """
     chosen = Settings(bind=(bind,) if isinstance(bind, str) else tuple(bind), **settings)
-    service = service_of(routes, script_name=chosen.script_name, stream=chosen.wsgi_stream)
+    service = service_of(routes, chosen)
     occupy_standard_descriptors()
     if logging.getLogger().hasHandlers():
         errorlog.set_up_server("info", errorlog.make_handler(chosen.log_format))
@@ -74,9 +74,7 @@ def run(
     log.info("stopped")
 
 
-def serve(
-    routes: Application | WSGIApplication, settings: Settings, on_start: Callable[[Server], Any] | None = None
-) -> float:
+def serve(routes: Servable, settings: Settings, on_start: Callable[[Server], Any] | None = None) -> float:
     """`run` for ready `Settings`. Gives the seconds that the process's exit may take: what a drain has left over."""
     engine = Engine(routes, settings)
     try:
@@ -152,12 +150,12 @@ class Engine:
 
     def __init__(
         self,
-        application: Application | WSGIApplication,
+        application: Servable,
         settings: Settings,
         *,
         observers: Iterable[Observer] = (),
     ) -> None:
-        service = service_of(application, script_name=settings.script_name, stream=settings.wsgi_stream)
+        service = service_of(application, settings)
         fault = patched.fault(service)
         if fault:
             raise SetupError(fault)
@@ -177,7 +175,8 @@ class Engine:
         if service.asynchronous:
             from hypoll.tasks import IDLE_CODE, Tasks  # asyncio is loaded for applications that have anything async
 
-            self.tasks, self._rests = Tasks(self.loop, uvloop=settings.uvloop), IDLE_CODE
+            self._rests = IDLE_CODE
+            self.tasks = Tasks(self.loop, uvloop=settings.uvloop, keeps_others=service.keeps_tasks)
         self._server: Server | None = None
         self._leaving = False
 

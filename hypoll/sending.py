@@ -45,24 +45,6 @@ def send_last(connection: Connection, answer: bytes) -> bool:
     return True
 
 
-def send_plain(connection: Connection, payload: bytes) -> None:
-    """Send the whole answer of a handler that worked elsewhere, on a connection that goes on. Raises `PeerGone`."""
-    try:
-        sent = connection.sock.send(payload)
-    except BlockingIOError:
-        sent = 0
-    except OSError as error:
-        raise PeerGone from error
-    if sent < len(payload):
-        connection.writer.buffers.append(memoryview(payload)[sent:])
-        connection.enter(Phase.SENDING)
-        return
-    if connection.instrument is not None:
-        connection.instrument.tell(End.KEPT, connection.writer)
-    connection.phase = Phase.IDLE
-    connection.deadline = connection.shared.loop.now + connection.shared.keep_alive
-
-
 def source_of(connection: Connection, rest: Rest, context: Context | None) -> Source | None:
     """Where the pieces of a streamed body will come from."""
     if rest.async_stream is not None and connection.exchange is not None:

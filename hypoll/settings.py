@@ -194,13 +194,26 @@ class Settings:
     wsgi_stream: bool = _option(
         False, "Call a WSGI application when the head is whole, and let it wait for the body on its thread."
     )
+    interface: str = _option(
+        "auto",
+        "What an application that isn't Routes is called as: auto tells it by its signature.",
+        choices=("auto", "asgi", "wsgi"),
+    )
+    factory: bool = _option(False, "Call ATTRIBUTE without arguments: it makes the application.")
+    lifespan: str = _option(
+        "auto",
+        "Whether an ASGI application is asked to start and to shut down: auto asks, and goes on where that fails.",
+        choices=("auto", "on", "off"),
+    )
+    early_hints: bool = _option(False, "Let an ASGI application send interim responses of status 103 (RFC 8297).")
     slow_callback: float = _option(
         0.1, "Log a handler that holds the loop for longer, with its stack. 0: don't look.", unit="s"
     )
     uvloop: bool = _option(True, "Run async handlers on uvloop when it is installed.")
     script_name: str = _option(
         "",
-        "The path that a WSGI application is below: SCRIPT_NAME. Without it the environment's SCRIPT_NAME is taken.",
+        "The path that the application is below: SCRIPT_NAME of a WSGI, root_path of an ASGI application. Without it "
+        "the environment's SCRIPT_NAME is taken.",
         metavar="PATH",
         check=_check_path,
     )

@@ -11,10 +11,9 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("hypoll.testing needs requests: pip install 'hypoll[test]'", name=error.name) from None
 
-from hypoll.contracts import Application
+from hypoll.hosting import Servable, service_of
 from hypoll.process import Engine
 from hypoll.settings import Settings
-from hypoll.wsgi import WSGIApplication, service_of
 
 START_TIMEOUT = 10.0
 """Seconds the application's startup may take."""
@@ -26,18 +25,18 @@ class TestClient(requests.Session):
         with TestClient(routes) as client:
             assert client.get("/users/7").json() == {"id": 7}
 
-    A WSGI application may be given, too. It may be entered again after it was left: that starts a new server.
+    A WSGI or ASGI application may be given, too. It may be entered again after it was left: that starts a new server.
 
     settings: the fields of `hypoll.settings.Settings`; `bind` is always a free port of 127.0.0.1.
     """
 
     __test__ = False  # not a test of pytest's
 
-    def __init__(self, routes: Application | WSGIApplication, **settings: Any) -> None:
+    def __init__(self, routes: Servable, **settings: Any) -> None:
         super().__init__()
         self.trust_env = False  # a proxy of the environment has no business here
         self._settings = Settings(**{"access_log": "off", **settings, "bind": ("127.0.0.1:0",)})
-        self._routes = service_of(routes, script_name=self._settings.script_name, stream=self._settings.wsgi_stream)
+        self._routes = service_of(routes, self._settings)
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None

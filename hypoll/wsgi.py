@@ -43,6 +43,7 @@ class WSGI(Application):
     script_name: the path below which the application is, as `/shop`: SCRIPT_NAME. Other paths are 404.
     multiprocess: whether other processes serve the application, too: `wsgi.multiprocess`.
     stream: whether the application is called when the head is whole, and waits for the body as it reads it.
+    known: whether somebody says that it is one, so that its signature doesn't count.
 
     Raises `TypeError` for what can't be called so, and for ASGI applications.
     """
@@ -50,9 +51,16 @@ class WSGI(Application):
     asynchronous = False
 
     def __init__(
-        self, application: WSGIApplication, *, script_name: str = "", multiprocess: bool = False, stream: bool = False
+        self,
+        application: WSGIApplication,
+        *,
+        script_name: str = "",
+        multiprocess: bool = False,
+        stream: bool = False,
+        known: bool = False,
     ) -> None:
-        check_application(application)
+        if not known:
+            check_application(application)
         self.application = application
         self.script_name = script_name.rstrip("/")
         self._errors = ErrorStream()
@@ -118,18 +126,19 @@ def service_of(
     script_name: str = "",
     multiprocess: bool = False,
     stream: bool = False,
+    known: bool = False,
 ) -> Application:
     """What serves an application: itself, when it is `Routes` or another service; a `WSGI` for any other callable.
 
-    script_name, multiprocess, stream: of the WSGI application. Without the first the environment's SCRIPT_NAME is
-    taken, as gunicorn does. Raises `TypeError` for what is neither.
+    script_name, multiprocess, stream, known: of the WSGI application. Without the first the environment's SCRIPT_NAME
+    is taken, as gunicorn does. Raises `TypeError` for what is neither.
     """
     if isinstance(application, Face):
         return application.routes
     if hasattr(application, "startup") and hasattr(application, "refuses"):
         return adapted(cast(Application, application))
     script_name = script_name or os.environ.get("SCRIPT_NAME", "")
-    return WSGI(application, script_name=script_name, multiprocess=multiprocess, stream=stream)
+    return WSGI(application, script_name=script_name, multiprocess=multiprocess, stream=stream, known=known)
 
 
 def check_application(application: Any) -> None:

@@ -621,7 +621,7 @@ WRONG = {
     "broken_route.py": "from hypoll import Routes\nroutes = Routes()\n\nroutes.get('users')\n",
     "exits.py": "import sys\nsys.exit(3)\n",
     "named.py": "from hypoll import Routes\napi = Routes()\nother = Routes()\nnumber = 7\nclass holder: routes = api\n",
-    "asgi.py": "async def application(scope, receive, send): pass\ndef handler(request): pass\n",
+    "asgi.py": "async def application(request): pass\ndef handler(request): pass\n",
 }
 
 
@@ -656,7 +656,10 @@ def wrong(directory: Path) -> Path:
         ("named:routes", "named ({directory}/named.py) has no attribute 'routes'; it has named:api and named:other"),
         ("named:holder.app", "has no attribute 'holder.app'; it has named:api"),
         ("named:number", "named:number is a int, neither a hypoll.Routes nor a WSGI application; it has named"),
-        ("asgi:application", "asgi:application is an ASGI application; only WSGI applications and hypoll.Routes are"),
+        (
+            "asgi:application",
+            "asgi:application is a coroutine function, but no ASGI application: it can't be called with",
+        ),
         ("asgi:handler", "asgi:handler is no WSGI application: it can't be called with environ and start_response"),
     ],
 )

@@ -373,7 +373,7 @@ def test_usr1_reopens_the_logs(start, tmp_path):
     [
         ("raise RuntimeError('at import')", 3, "RuntimeError: at import"),
         ("other = 1", 4, "Failed to find attribute 'routes' in 'app'"),
-        ("async def routes(scope, receive, send): pass", 4, "routes is an ASGI application"),
+        ("def routes(request): pass", 4, "routes is no WSGI application"),
         (APP + "\n@routes.on_start\ndef fail(): raise RuntimeError('at start')\n", 3, "RuntimeError: at start"),
     ],
     ids=["import", "attribute", "other", "on_start"],

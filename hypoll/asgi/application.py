@@ -1,0 +1,73 @@
+"""ASGI applications (ASGI 3.0) as what a server serves."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from hypoll.answers import failure, to_response
+from hypoll.asgi.cycle import Cycle, PlainCycle
+from hypoll.asgi.lifespan import Lifespan
+from hypoll.asgi.recognition import ASGIApplication, single_callable
+from hypoll.asgi.scope import Scopes
+from hypoll.asgi.tls import Certificates
+from hypoll.contracts import Application, Complete, Deferred, Kind
+from hypoll.message import Request
+
+if TYPE_CHECKING:
+    from hypoll.settings import Settings
+
+
+class ASGI(Application):
+    """An ASGI application as what a server serves: each request a task, with `receive` and `send`.
+
+    application: called with scope, receive and send; one of ASGI 2 is called with the scope first.
+    settings: of the server: `script_name` is the application's `root_path`; `lifespan`, `early_hints`.
+    """
+
+    def __init__(self, application: Callable[..., Any], settings: Settings) -> None:
+        self.application: ASGIApplication = single_callable(application)
+        self.lifespan = Lifespan(self.application, settings.lifespan)
+        self._scopes = Scopes(settings.script_name.rstrip("/"), self.lifespan.state, early_hints=settings.early_hints)
+        self._certificates = Certificates(settings.certfile)
+        name = getattr(application, "__qualname__", type(application).__name__)
+        self._deferred = Deferred(
+            Kind.ASYNC, self._call, to_response, failure, name=name, exchange=Cycle, plain_exchange=PlainCycle
+        )
+
+    @property
+    def asynchronous(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def uses_threads(self) -> bool:
+        """Nothing of hypoll's does."""
+        return False
+
+    @property
+    def keeps_tasks(self) -> bool:
+        """Whether its own tasks go on until its shutdown: that is where it ends them."""
+        return True
+
+    def answer(self, request: Request) -> Deferred:
+        """Answer a request in a task of its own."""
+        return self._deferred
+
+    def streams(self, request: Request) -> bool:
+        """Whether the body is taken as it comes: always."""
+        return True
+
+    def startup(self, complete: Complete) -> None:
+        """Begin the lifespan. Raises `StartupError`."""
+        complete(self.lifespan.startup())
+
+    def shutdown(self, complete: Complete) -> None:
+        """End the lifespan."""
+        complete(self.lifespan.shutdown())
+
+    def _call(self, request: Request, cycle: Cycle) -> Awaitable[None]:
+        connection = cycle.connection
+        sock = None if connection is None else connection.tls
+        scope = self._scopes.of(request, None if sock is None else self._certificates.of(sock))
+        return self.application(scope, cycle.receive_event, cycle.send_event)

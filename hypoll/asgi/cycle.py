@@ -1,0 +1,468 @@
+"""A request and its application's call (ASGI HTTP 2.5): what `receive` and `send` do, from the head to the task's end.
+
+Laws:
+
+- Each request is a task of its own, in a context of its own. What the application does after its answer holds neither
+  the connection nor its next request; a drain waits for it.
+- The start is held until the first piece of the body, and goes with it. Until then an error is answered 500; from then
+  on only the missing end can tell the client.
+- Nothing waits but who has to: an answer that is whole, or a request without body, makes no future.
+- The application is told of a client that goes, never cancelled: by `receive`, and by what `send` raises.
+- Nothing ends a body but the application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from hypoll.answers import failure
+from hypoll.asgi.errors import DisconnectedError, is_disconnect
+from hypoll.asgi.extensions import EARLY_HINT, EXTENSIONS
+from hypoll.asgi.request_body import RequestBody
+from hypoll.asgi.response_body import ResponseBody
+from hypoll.asgi.start import Message, Start
+from hypoll.encode import Framer
+from hypoll.ending import cut
+from hypoll.exchange import Exchange
+from hypoll.forks import keep_out
+from hypoll.message import FAILURES, ClientDisconnect, HTTPError, Response, exact_bytes, problem
+from hypoll.output import JOIN_LIMIT
+from hypoll.tasks import Tasks
+from hypoll.waiting import respond_with_care
+
+if TYPE_CHECKING:
+    from hypoll.connection import Connection
+
+PIECES_IN_A_ROW = 16
+"""Pieces an application sends before the others on its event loop have their turn."""
+
+log = logging.getLogger("hypoll.error")
+
+
+class Cycle(Exchange):
+    """One request of an ASGI application.
+
+    gone: whether nobody will get more of the answer. finished: whether the answer is sent, or nothing more of it is.
+    head: what the application has started its answer with. stream: the answer's body, once the head is on its way.
+    trailer_lines: the trailer fields so far.
+    """
+
+    connection: Connection | None
+    gone = False
+    finished = False
+    head: Start | None = None
+    stream: ResponseBody | None = None
+    trailer_lines = b""
+    _body: RequestBody | None = None
+    """The request's body, where it wasn't whole when the application was called."""
+    _complete = False
+    """Whether the application has sent all of its answer."""
+    _body_complete = False
+    """Whether it has sent all of its body, and trailer fields are to come."""
+    _given = False
+    """Whether it has received all of its request."""
+    _told = False
+    """Whether it is to be told that the client has ended its side."""
+    _waiters: list[asyncio.Future[None]] | None = None
+    _row = 0
+
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+    else:
+        __init__ = object.__init__
+
+    # the connection's side
+
+    def start(self) -> None:
+        """Call the application."""
+        connection, tasks = self.connection, self.means.tasks
+        if connection is None or tasks is None:
+            raise RuntimeError("an ASGI application needs a server that runs on asyncio")
+        if connection.parser.incoming is self.request:
+            self._open_body(connection)
+        tasks.count += 1
+        task = tasks.new(self._run(tasks), name=self.deferred.name, context=self.context)
+        if not task.done():
+            self._task = task
+            tasks.begun.add(task)
+
+    def _open_body(self, connection: Connection) -> None:
+        # Not at once: who reads from a fast client must let the others run.
+        demand, loop = connection.on_demand, self.means.loop
+        self._body = self.intake = body = RequestBody(lambda: loop.call_soon(demand), self._wake)
+        body.put(connection.parser.stream())
+
+    def abandon(self) -> None:
+        """The client has gone."""
+        self.gone = True
+        self._leave(ClientDisconnect("the client has gone"))
+
+    def end(self) -> None:
+        """The answer is sent."""
+        self.finished = True
+        self._leave(ClientDisconnect("the request is answered"))
+
+    def _leave(self, reason: Exception) -> None:
+        self.connection = None
+        intake, self.intake = self.intake, None
+        if intake is not None:
+            intake.fail(reason)
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """The body will never be whole: refuse the request, unless its answer has begun.
+
+        An application that doesn't look would take what came of it for all.
+        """
+        super().fail(error)
+        connection = self.connection
+        if connection is None or self.stream is not None or self._complete:
+            return
+        connection.exchange = None
+        self.abandon()
+        if not isinstance(error, HTTPError):
+            error = HTTPError(400, "the connection ended before the request did")
+        connection.refuse(error)
+
+    def on_half_close(self) -> None:
+        """The peer has ended its side. Before the start it is asked whether it still reads; see `receiving.doubt`."""
+        if self.head is not None:
+            self._told = True
+            self._wake()
+
+    def on_drain(self) -> bool:
+        """The server begins to go away: end an event stream, which has no end of its own, where it is."""
+        connection, start = self.connection, self.head
+        if connection is None or start is None or not start.is_events or self._complete:
+            return False
+        if self.stream is None:
+            self._begin(connection, start, b"")
+        self._cut()
+        return True
+
+    def _cut(self) -> None:
+        """Send what came of the body, and end the connection."""
+        self.gone = True
+        self._wake()
+        if self.stream is not None:
+            self.stream.fail()
+            self.stream.flush()
+        elif self.connection is not None:
+            cut(self.connection)
+
+    # the application's call
+
+    async def _run(self, tasks: Tasks) -> None:
+        request = self.request
+        try:
+            if self.connection is not None:  # else the client has gone already
+                await self.deferred.call(request, self)
+                if not self._complete:
+                    self._on_returned()
+        except FAILURES as error:
+            self._on_raised(error)
+        finally:
+            task, self._task = self._task, None
+            if task is not None:
+                tasks.begun.discard(task)
+            tasks.count -= 1
+            if not tasks.count:
+                tasks.on_idle()
+
+    def _on_raised(self, error: BaseException) -> None:
+        """The application has raised."""
+        keep_out(error)
+        connection, request = self.connection, self.request
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        if isinstance(error, (asyncio.CancelledError, GeneratorExit)) and connection is None:
+            raise error  # the server's end; else it is of something of the application's own
+        where, name = f"{request.method} {request.raw_path}", request.id
+        if (self.gone or self._told) and not self._complete:
+            if not is_disconnect(error):
+                # It made of that what it could: no error of the server's, and one that clients cause at will.
+                log.info("%s ended by %r after its client had gone, request %s", where, error, name)
+            error.__traceback__ = None
+            self._cut()
+        elif connection is None or self.stream is not None or self._complete:
+            what = "after its answer" if self._complete or self.finished else "in its answer, which is cut"
+            log.error("%s failed %s, request %s", where, what, name, exc_info=error, extra={"request_id": name})
+            error.__traceback__ = None
+            if not (self._complete or self.finished):
+                self._cut()
+        else:
+            if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+                connection.respond(self._escaped(error))
+            else:
+                connection.respond(failure(request, error))
+            self._complete = True
+
+    def _on_returned(self) -> None:
+        """The application has returned, and hasn't sent all of its answer."""
+        connection, request = self.connection, self.request
+        if connection is None or self.finished:
+            return
+        if self.gone or self._told:
+            self._cut()
+            return
+        where, name = f"{request.method} {request.raw_path}", request.id
+        extra = {"request_id": name}
+        if self.stream is not None:
+            log.error("%s returned in its answer, which is cut, request %s", where, name, extra=extra)
+            self._cut()
+            return
+        what = "an answer" if self.head is None else "the body of its answer"
+        log.error("%s returned without %s, request %s", where, what, name, extra=extra)
+        self._complete = True
+        detail = "the server failed to answer; the log has the reason under this id"
+        connection.respond(problem(HTTPError(500, detail), name))
+
+    # what it receives
+
+    async def receive_event(self) -> dict[str, Any]:
+        """Give the next event of the request (ASGI HTTP 2.5): pieces of its body, then its end.
+
+        A call that is cancelled has taken nothing.
+        """
+        while not self.finished:
+            if self._given:
+                if self.gone or self._told:
+                    break
+                await self._wait()
+                continue
+            body = self._body
+            if body is None:
+                self._given = True
+                return {"type": "http.request", "body": self.request.body, "more_body": False}
+            if body.is_cut:
+                break
+            piece = body.take()
+            if piece or piece is None:
+                self._given = piece is None or body.has_ended
+                return {"type": "http.request", "body": piece or b"", "more_body": not self._given}
+            await self._wait_for(body)
+        return {"type": "http.disconnect"}
+
+    async def _wait_for(self, body: RequestBody) -> None:
+        """Wait for more of the body; meanwhile the client's time runs."""
+        body.hungry = True
+        body.demand()
+        try:
+            await self._wait()
+        except asyncio.CancelledError:
+            if not self._waiters:
+                body.hungry = False
+                body.demand()  # nothing, for now
+            raise
+
+    async def _wait(self) -> None:
+        """Wait until something has changed."""
+        assert self.means.tasks is not None
+        waiter = self.means.tasks.asyncio.create_future()
+        if self._waiters is None:
+            self._waiters = []
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # what it sends
+
+    async def send_event(self, message: Message) -> None:
+        """Take an event of the answer (ASGI HTTP 2.5), and wait while the client is too far behind.
+
+        What comes behind the last is dropped. Raises `DisconnectedError` when the client has gone, `RuntimeError` for
+        an event out of order, `ValueError` and `TypeError` for one that can't be sent.
+        """
+        try:
+            kind = message["type"]
+        except (KeyError, TypeError):
+            raise TypeError(f"send takes an event, a dict with its type, not {message!r:.60}") from None
+        if self._complete or self.finished:
+            return
+        if self.gone:
+            raise DisconnectedError("the client has gone, or the server goes")
+        start, connection = self.head, self.connection
+        assert connection is not None
+        if kind == "http.response.body" and start is not None:
+            body = message.get("body", b"")
+            if type(body) is not bytes:
+                body = _checked_body(body)
+            if message.get("more_body", False) or start.trailers or self.stream is not None:
+                await self.put(connection, start, body, last=not message.get("more_body", False))
+            elif len(body) <= connection.shared.settings.max_output:
+                self._send_whole(connection, start, body)
+            else:
+                start.declare(len(body))
+                await self.put(connection, start, body, last=True)
+        elif kind == "http.response.start" and start is None:
+            self.head = start = Start(message)
+            if start.is_events or (connection.half_closed and not self.request.minor):
+                # A client waits for an event stream's head; one of HTTP/1.0 can't be asked by less.
+                self.means.loop.call_soon(self._send_start)
+        else:
+            await self._take_extension(kind, message)
+
+    async def _take_extension(self, kind: Any, message: Message) -> None:
+        extension = EXTENSIONS.get(kind) if isinstance(kind, str) else None
+        if extension is not None and (self.head is not None or kind == EARLY_HINT):
+            await extension(self, message)
+        elif kind == "http.response.start":
+            raise RuntimeError("http.response.start can't be sent here: the answer is started already")
+        elif kind == "http.response.body" or extension is not None:
+            raise RuntimeError(f"{kind} can't be sent here: the answer isn't started")
+        else:
+            raise RuntimeError(f"{kind!r:.60} is no event of an HTTP answer")
+
+    def _send_whole(self, connection: Connection, start: Start, body: bytes) -> None:
+        """Send an answer that is whole."""
+        has_content = start.has_content(self.request.method)
+        if has_content and start.declared not in (None, len(body)):
+            raise ValueError(f"the answer declares Content-Length: {start.declared}, its body has {len(body)} bytes")
+        self._complete = True
+        if (
+            type(self) is PlainCycle and has_content and len(body) <= JOIN_LIMIT
+            and not (connection.readable or connection.writer.buffers or connection.shared.draining)
+        ):  # fmt: skip
+            payload = start.whole(body)
+            if payload is not None:
+                self._send_plain(connection, start, payload)
+                return
+        if not has_content and (start.declared is not None or not body):
+            connection.respond(start.response(iter(())))
+        else:
+            connection.respond(start.response(body))
+
+    def _send_plain(self, connection: Connection, start: Start, payload: bytes) -> None:
+        instrument = connection.instrument
+        if instrument is not None:
+            out = [payload]
+            instrument.note(self.request, start.response(b""), out, 0)
+            payload = out[0]
+        self.finished = True
+        self.connection = connection.exchange = None
+        connection.guard(connection.send_whole, payload)
+        if self._waiters:
+            self._wake()
+
+    def _send_start(self) -> None:
+        """Send the head alone, if it hasn't gone with a piece meanwhile."""
+        connection, start = self.connection, self.head
+        if connection is None or start is None or self.stream is not None or self._complete or self.gone:
+            return
+        self._begin(connection, start, b"")
+
+    def _begin(self, connection: Connection, start: Start, piece: bytes, *, last: bool = False) -> ResponseBody:
+        """Send the head, and with it the first piece."""
+        framer = Framer(start.declared is None and self.request.minor > 0, start.declared)
+        stream = ResponseBody(framer, self._wake, encrypted=connection.tls is not None)
+        first = b""
+        if start.has_content(self.request.method):
+            first = framer.piece(piece)
+            if last:
+                first += framer.end()
+                stream.finish()
+        self.stream = stream
+        connection.guard(respond_with_care, connection, self, start.response(stream), first)
+        if start.is_events and connection.shared.drain.begun:
+            self.on_drain()
+        return stream
+
+    async def put(self, connection: Connection, start: Start, piece: bytes, *, last: bool = False) -> None:
+        """Send a piece of the body; wait while more than `max_output` waits for the client."""
+        if self._body_complete:
+            raise RuntimeError("http.response.body can't be sent here: the body is whole, trailer fields are to come")
+        self._body_complete = last
+        last = last and not start.trailers
+        stream = self.stream
+        if stream is None:
+            stream = self._begin(connection, start, piece, last=last)
+        elif not stream.closed:
+            stream.put(stream.framer.piece(piece))
+            if last:
+                stream.put(stream.framer.end())
+                stream.finish()
+            stream.flush()
+        if last:
+            self._complete = True
+        await self.drain_to_limit(stream)
+
+    async def drain_to_limit(self, stream: ResponseBody) -> None:
+        """Wait while more than `max_output` waits for the client. Raises `DisconnectedError` when it has gone."""
+        while True:
+            connection = self.connection
+            if connection is None or stream.closed:
+                break
+            waiting = stream.waiting + sum(map(len, connection.writer.buffers))
+            if waiting <= connection.shared.settings.max_output:
+                break
+            await self._wait()
+            self._row = 0
+        if self.gone and not self.finished:
+            raise DisconnectedError("the client has gone, or the server goes")
+        self._row += 1
+        if self._row % PIECES_IN_A_ROW == 0:
+            await asyncio.sleep(0)
+
+    # what extensions need
+
+    def begin(self) -> ResponseBody:
+        """The stream of the answer, its head on its way."""
+        connection, start = self.connection, self.head
+        assert connection is not None
+        assert start is not None
+        return self.stream or self._begin(connection, start, b"")
+
+    def respond(self, response: Response) -> None:
+        """Send a response that is the whole answer."""
+        connection = self.connection
+        assert connection is not None
+        self._complete = True
+        connection.respond(response)
+
+    def complete_body(self) -> None:
+        """The body is whole, and trailer fields are to come. Raises `RuntimeError` when it was so already."""
+        if self._body_complete:
+            raise RuntimeError("the body is whole already")
+        self._body_complete = True
+
+    @property
+    def awaits_trailers(self) -> bool:
+        """Whether the body is whole, and trailer fields are to come."""
+        return self._body_complete and not self._complete
+
+    async def finish_body(self, end: bytes) -> None:
+        """End the streamed body with these bytes."""
+        stream = self.begin()
+        stream.put(end)
+        stream.finish()
+        self._complete = True
+        stream.flush()
+        await self.drain_to_limit(stream)
+
+    def send_interim(self, response: bytes) -> None:
+        """Send an interim response, if the final one hasn't begun and the client takes it."""
+        connection = self.connection
+        if connection is not None and self.stream is None and self.request.minor:
+            connection.guard(connection.writer.write, connection.sock, [response])
+
+
+class PlainCycle(Cycle):
+    """One that is started where it is made, as `hypoll.exchange.PlainExchange` is."""
+
+    started = True
+
+
+def _checked_body(body: Any) -> bytes:
+    if not isinstance(body, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a body is {body!r:.60}: it must be bytes")
+    return exact_bytes(body)

@@ -1,0 +1,104 @@
+"""The scope of a request (ASGI HTTP 2.5, "HTTP Connection Scope"), built straight from what the parser has.
+
+Laws:
+
+- Client and scheme are what `Request` says they are, by the word of trusted proxies.
+- All of a scope is the application's to change: nothing of it is another request's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from hypoll.header_section import Section
+from hypoll.message import Request
+from hypoll.peer import UNIX_CLIENT, UNKNOWN_CLIENT
+
+Scope = dict[str, Any]
+
+ASGI_VERSION = "3.0"
+
+SPEC_VERSION = "2.3"
+"""The newest version of the HTTP specification by which frameworks listen for `http.disconnect` while they stream.
+
+From 2.4 on Starlette only waits for `send` to raise, so that a stream which waits for its next piece outlives its
+client. `send` raises all the same.
+"""
+
+_NOWHERE = (UNIX_CLIENT[0], UNKNOWN_CLIENT[0])
+_VERSIONS = ("1.0", "1.1")
+
+
+class Scopes:
+    """Makes the scopes of one application.
+
+    root_path: the path at which the application is mounted; empty: at the root.
+    state: what the lifespan has put there, of which each request gets a shallow copy.
+    early_hints: whether the application may send interim responses of status 103.
+    """
+
+    def __init__(self, root_path: str, state: Mapping[str, Any], *, early_hints: bool = False) -> None:
+        self._root_path = root_path
+        self._state = state
+        self._early_hints = early_hints
+
+    def of(self, request: Request, tls: Mapping[str, Any] | None = None) -> Scope:
+        """The scope of a request. tls: of its connection (ASGI TLS 0.2); None: it is a plain one."""
+        raw_path, _, query = request.target.partition(b"?")
+        # 37 is the percent sign: `in` is faster with a number.
+        path = (unquote_to_bytes(raw_path) if 37 in raw_path else raw_path).decode("utf-8", "replace")
+        root_path = self._root_path
+        if root_path and not _is_below(path, root_path):
+            path = root_path + path  # a proxy has taken it away
+        peer, origin = request.peer, request._origin
+        client, server = origin.client or peer.client, peer.server
+        extensions: dict[str, Any] = {
+            "http.response.pathsend": {},
+            "http.response.zerocopysend": {},
+            "http.response.trailers": {},
+        }
+        if self._early_hints:
+            extensions["http.response.early_hint"] = {}
+        if tls is not None:
+            extensions["tls"] = dict(tls)
+        headers = fields_of(request.section)
+        if request.authority is not None:
+            headers = _with_host(headers, request.authority.encode("latin-1"))
+        return {
+            "type": "http",
+            "asgi": {"version": ASGI_VERSION, "spec_version": SPEC_VERSION},
+            "http_version": _VERSIONS[request.minor],
+            "method": request.method,
+            "scheme": origin.scheme or peer.scheme,
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": root_path,
+            "headers": headers,
+            "client": None if client[0] in _NOWHERE else client,
+            "server": server if server[0] else None,
+            "state": {**self._state},
+            "extensions": extensions,
+        }
+
+
+def fields_of(section: Section) -> list[tuple[bytes, bytes]]:
+    """(lower-case name, value) of each field line, in the order received."""
+    if section._fields is not None or not section.block:
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in section.fields]
+    fields = []
+    for line in section.block.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        fields.append((name.lower(), value.strip(b" \t")))
+    return fields
+
+
+def _with_host(fields: list[tuple[bytes, bytes]], authority: bytes) -> list[tuple[bytes, bytes]]:
+    """The fields with the host of an absolute-form target in place of the Host field's (RFC 9112, 3.2.2)."""
+    return [(b"host", authority), *(field for field in fields if field[0] != b"host")]
+
+
+def _is_below(path: str, root_path: str) -> bool:
+    return path.startswith(root_path) and path[len(root_path) : len(root_path) + 1] in ("", "/")

@@ -1,0 +1,189 @@
+"""The head of an answer, `http.response.start` (ASGI HTTP 2.5): checked once, and written.
+
+Law: what is wrong with a head is raised to the application, by `send`. Nothing of it can break the framing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hypoll.encode import CONTENTLESS, begin_head
+from hypoll.message import Response, check_field, exact_int
+
+Message = Mapping[str, Any]
+
+Fields = list[tuple[bytes, bytes]]
+
+MAX_NAMES = 1024
+"""Names of fields that are remembered as checked; further ones are checked each time."""
+
+EVENTS = b"text/event-stream"
+"""The media type of event streams, which have no end of their own."""
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+# What a field means to framing, or to the head's own fields. 0: nothing.
+_LENGTH, _TYPE, _CONNECTION, _ENCODING, _OWN = range(1, 6)
+_MEANINGS = {
+    b"content-length": _LENGTH,
+    b"content-type": _TYPE,
+    b"connection": _CONNECTION,
+    b"transfer-encoding": _ENCODING,
+    b"server": _OWN,
+    b"date": _OWN,
+}
+
+
+class _Names(dict[bytes, int]):
+    """What names of fields mean, each checked once."""
+
+    def __missing__(self, name: bytes) -> int:
+        if not isinstance(name, bytes):
+            raise TypeError(f"a field's name is {name!r}: it must be bytes")
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"{name!r} is not a field name: it must be a token")
+        meaning = _MEANINGS.get(name.lower(), 0)
+        if len(self) < MAX_NAMES:
+            self[bytes(name)] = meaning
+        return meaning
+
+
+_names = _Names()
+
+
+class Start:
+    """The head that an application has given.
+
+    lines: its field lines, but those of the connection. declared: the Content-Length; None: there is none.
+    trailers: whether trailer fields are to come behind the body.
+    is_events: whether the answer is an event stream. closes: whether the connection is to end with it.
+    has_own: whether it has a Server or a Date of its own.
+
+    Raises `ValueError` and `TypeError` for a head that can't be sent.
+    """
+
+    __slots__ = ("_fields", "closes", "declared", "has_own", "is_events", "lines", "status", "trailers")
+
+    def __init__(self, message: Message) -> None:
+        status = message.get("status")
+        if type(status) is not int or not 200 <= status <= 599:
+            status = _checked_status(status)
+        self.status = status
+        headers = message.get("headers") or ()
+        # A copy: a change after this doesn't count.
+        self._fields = fields = list(headers) if type(headers) in (list, tuple) else _listed(headers)
+        self.declared: int | None = None
+        self.trailers = bool(message.get("trailers", False))
+        self.is_events = self.closes = self.has_own = False
+        lines = []
+        try:
+            for name, value in fields:
+                meaning = _names[name]
+                if meaning and self._note(meaning, value):
+                    continue
+                lines.append(b"%b: %b\r\n" % (name, value))
+        except (TypeError, ValueError) as error:
+            raise _explained(fields, error) from None
+        self.lines = block = b"".join(lines)
+        count = len(lines)
+        if block.count(b"\r") != count or block.count(b"\n") != count or _CONTROL.search(block):
+            raise _explained(fields, ValueError("a field can't be sent"))
+
+    def _note(self, meaning: int, value: bytes) -> bool:
+        """Note what a field means. Whether it isn't to be sent."""
+        if meaning == _TYPE:
+            self.is_events = value[: len(EVENTS)].lower() == EVENTS
+        elif meaning == _LENGTH:
+            if self.declared is not None or not value.isdigit():
+                raise ValueError(f"Content-Length: {value!r} is not one decimal number")
+            self.declared = int(value)
+        elif meaning == _CONNECTION:
+            # A field of the connection, not of the answer: the one thing an application may ask is its end.
+            self.closes = self.closes or b"close" in [option.strip() for option in value.lower().split(b",")]
+            return True
+        elif meaning == _OWN:
+            self.has_own = True
+        return meaning == _ENCODING  # the server's to choose
+
+    def has_content(self, method: str) -> bool:
+        """Whether the answer to a request of this method has content, whatever the application gives."""
+        return method != "HEAD" and self.status not in CONTENTLESS
+
+    def whole(self, body: bytes) -> bytes | None:
+        """The answer with this head, on a connection that goes on; None: it needs more thought."""
+        if self.closes or self.has_own or self.status in CONTENTLESS:
+            return None
+        if self.declared is None:
+            return b"%b%bContent-Length: %d\r\n\r\n%b" % (begin_head(self.status), self.lines, len(body), body)
+        return b"%b%b\r\n%b" % (begin_head(self.status), self.lines, body)
+
+    def declare(self, length: int) -> None:
+        """Declare the length of the body, if the application doesn't."""
+        if self.declared is None:
+            self.declared = length
+
+    def response(self, body: Any) -> Response:
+        """The response with this head and a body."""
+        headers = []
+        for name, value in self._fields:
+            if _names[name] not in (_ENCODING, _CONNECTION, _LENGTH):
+                headers.append((bytes(name).decode("latin-1"), bytes(value).decode("latin-1")))
+        if self.declared is not None:
+            headers.append(("Content-Length", str(self.declared)))
+        if self.closes:
+            headers.append(("Connection", "close"))
+        return Response(body, self.status, headers, "")
+
+
+def trailer_lines(headers: Any) -> bytes:
+    """Trailer fields as lines. Raises `ValueError`, `TypeError`."""
+    fields = _listed(headers or ())
+    try:
+        if any(_names[name] for name, _ in fields):
+            raise ValueError("a field of framing or of the connection can't be a trailer field (RFC 9110, 6.5.1)")
+        return field_lines(fields)
+    except (TypeError, ValueError) as error:
+        raise _explained(fields, error) from None
+
+
+def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Fields as lines. Raises `ValueError`, `TypeError`."""
+    lines = []
+    for name, value in fields:
+        checked = check_field(name.decode("latin-1"), value.decode("latin-1"))
+        lines.append("{}: {}\r\n".format(*checked).encode("latin-1"))
+    return b"".join(lines)
+
+
+def _listed(headers: Any) -> Fields:
+    if isinstance(headers, (str, bytes, Mapping)) or not isinstance(headers, Iterable):
+        raise TypeError(f"the headers are {headers!r:.60}: they must be pairs of name and value, in bytes")
+    return list(headers)
+
+
+def _checked_status(status: Any) -> int:
+    """A status that isn't plainly right. Raises `ValueError`, `TypeError`."""
+    if not isinstance(status, int) or isinstance(status, bool):
+        raise TypeError(f"the status is {status!r}: it must be an int")
+    number = exact_int(status)
+    if not 200 <= number <= 599:
+        raise ValueError(f"the status is {number}: that of a final answer is from 200 to 599")
+    return number
+
+
+def _explained(fields: Any, error: Exception) -> Exception:
+    """What is wrong with the first field that is, for the application to read; the error itself if none is."""
+    for pair in fields:
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            return TypeError(f"a field is {pair!r:.60}: it must be a pair of name and value, in bytes")
+        name, value = pair
+        if not isinstance(name, bytes) or not isinstance(value, bytes):
+            return TypeError(f"a field is {pair!r:.60}: its name and value must be bytes")
+        try:
+            check_field(name.decode("latin-1"), value.decode("latin-1"))
+        except ValueError as found:
+            return found
+    return error
