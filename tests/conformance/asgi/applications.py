@@ -316,6 +316,10 @@ class Call:
     async def do_wait(self, gate: str) -> None:
         await control().wait(self.token, gate)
 
+    async def do_pause(self) -> None:
+        """Give a signal that was sent before the time to arrive."""
+        await asyncio.sleep(2 * QUIET)
+
     async def do_tell(self, name: str) -> None:
         self.tell(name)
 

@@ -134,6 +134,10 @@ class Other(NamedTuple):
     raw: bytes
 
 
+OTHER = Other(b"GET / HTTP/1.1\r\nHost: h\r\nX-Token: other\r\n\r\n")
+"""Answered, it shows that the server has seen what the client did before."""
+
+
 class HalfClose(NamedTuple):
     """Shut down the client's sending half (FIN)."""
 

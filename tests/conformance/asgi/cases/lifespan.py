@@ -133,7 +133,7 @@ SHUTDOWN = [
         "request-under-way-is-answered",
         SHOULD,
         "complete",
-        Write(request(script(READ, do("tell", "working"), do("wait", "go"), ANSWER))),
+        Write(request(script(READ, do("tell", "working"), do("wait", "go"), do("pause"), ANSWER))),
         Told("working"),
         Term(),
         Go("go"),
@@ -144,7 +144,13 @@ SHUTDOWN = [
         "shutdown-after-the-last-request",
         MUST,
         "complete",
-        Write(request(script(READ, send(start(), body(b"first", more=True)), do("wait", "go"), send(body(b"second"))))),
+        Write(
+            request(
+                script(
+                    READ, send(start(), body(b"first", more=True)), do("wait", "go"), do("pause"), send(body(b"second"))
+                )
+            )
+        ),
         Until(b"first"),
         Term(),
         Go("go"),
@@ -156,7 +162,7 @@ SHUTDOWN = [
         "shutdown-after-background-work",
         SHOULD,
         "complete",
-        Write(request(script(READ, ANSWER, do("wait", "go"), do("tell", "worked")))),
+        Write(request(script(READ, ANSWER, do("wait", "go"), do("pause"), do("tell", "worked")))),
         Until(b"ok"),
         Term(),
         Go("go"),

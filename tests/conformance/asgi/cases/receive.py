@@ -7,6 +7,7 @@ from typing import Any
 from tests.conformance.asgi.case import (
     MUST,
     OK,
+    OTHER,
     SHOULD,
     Answer,
     Case,
@@ -148,7 +149,7 @@ AFTERWARDS = [
         "half-close-is-no-end-of-the-answer",
         SHOULD,
         "RFC 9112, 9.6",
-        (Write(request(script(READ, do("wait", "go"), ANSWER))), HalfClose(), Told("scope"), Go("go")),
+        (Write(request(script(READ, do("wait", "go"), ANSWER))), HalfClose(), Told("scope"), OTHER, Go("go")),
         (OK,),
     ),
 ]
@@ -227,6 +228,7 @@ GONE = [
             Write(request(script(READ, send(start(), body(b"o", more=True)), do("wait", "go"), send(body(b"k"))))),
             Until(b"o\r\n"),
             HalfClose(),
+            OTHER,
             Go("go"),
         ),
         (OK,),
