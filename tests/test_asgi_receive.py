@@ -360,6 +360,36 @@ def test_two_may_receive_at_once():
         assert client.answer().body in (b"abcd",)
 
 
+def test_who_listens_all_the_time_leaves_the_body_to_who_reads():
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        heard: list[Message] = []
+
+        async def listen() -> None:
+            while not heard or heard[-1]["type"] != "http.disconnect":
+                heard.append(await receive())
+
+        listening = asyncio.create_task(listen())
+        await asyncio.sleep(0)
+        await send(start())
+        more = True
+        while more:
+            message = await receive()
+            more = message["more_body"]
+            await send(body(message["body"], more))
+        await listening
+        assert heard == [GONE]
+
+    with serving(app) as it:
+        client = it.connect()
+        client.send(POST % 6)
+        it.until(lambda: it.engine.tasks.count)  # type: ignore[union-attr]
+        client.send(b"abc")
+        client.head()
+        assert client.chunk() == b"abc"
+        client.send(b"def")
+        assert client.chunk() == b"def"
+
+
 @pytest.mark.parametrize("how", ["close", "reset", "half_close"])
 def test_a_body_that_is_broken_off_is_a_disconnect(how):
     app = Receiving()

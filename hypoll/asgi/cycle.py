@@ -65,7 +65,9 @@ class Cycle(Exchange):
     """Whether it has received all of its request."""
     _told = False
     """Whether it is to be told that the client has ended its side."""
-    _waiters: list[asyncio.Future[None]] | None = None
+    _waiters: dict[int, asyncio.Future[None]] | None = None
+    """What calls wait for, by the order in which they began to."""
+    _calls = 0
     _row = 0
 
     if TYPE_CHECKING:
@@ -227,11 +229,12 @@ class Cycle(Exchange):
 
         A call that is cancelled has taken nothing.
         """
+        order = 0
         while not self.finished:
             if self._given:
                 if self.gone or self._told:
                     break
-                await self._wait()
+                order = await self._wait(order)
                 continue
             body = self._body
             if body is None:
@@ -243,37 +246,45 @@ class Cycle(Exchange):
             if piece or piece is None:
                 self._given = piece is None or body.has_ended
                 return {"type": "http.request", "body": piece or b"", "more_body": not self._given}
-            await self._wait_for(body)
+            if self.gone:
+                break
+            order = await self._wait_for(body, order)
         return {"type": "http.disconnect"}
 
-    async def _wait_for(self, body: RequestBody) -> None:
+    async def _wait_for(self, body: RequestBody, order: int) -> int:
         """Wait for more of the body; meanwhile the client's time runs."""
         body.hungry = True
         body.demand()
         try:
-            await self._wait()
+            return await self._wait(order)
         except asyncio.CancelledError:
             if not self._waiters:
                 body.hungry = False
                 body.demand()  # nothing, for now
             raise
 
-    async def _wait(self) -> None:
-        """Wait until something has changed."""
+    async def _wait(self, order: int = 0) -> int:
+        """Wait until something has changed. Gives the call's place in the order, to be given when it waits again."""
         assert self.means.tasks is not None
-        waiter = self.means.tasks.asyncio.create_future()
+        if not order:
+            self._calls = order = self._calls + 1
         if self._waiters is None:
-            self._waiters = []
-        self._waiters.append(waiter)
+            self._waiters = {}
+        self._waiters[order] = waiter = self.means.tasks.asyncio.create_future()
         try:
             await waiter
         finally:
-            self._waiters.remove(waiter)
+            del self._waiters[order]
+        return order
 
     def _wake(self) -> None:
-        for waiter in self._waiters or ():
-            if not waiter.done():
-                waiter.set_result(None)
+        # The last call first: who listens for the client's end all the time, as frameworks do, leaves the body to who
+        # reads it.
+        waiters = self._waiters
+        if waiters:
+            for order in sorted(waiters, reverse=True):
+                if not waiters[order].done():
+                    waiters[order].set_result(None)
 
     # what it sends
 

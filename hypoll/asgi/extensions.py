@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypoll.asgi.start import Message, Start, field_lines, trailer_lines
 from hypoll.files import FilePart, open_regular
+from hypoll.message import HTTPError
 
 if TYPE_CHECKING:
     from hypoll.asgi.cycle import Cycle
@@ -20,8 +21,8 @@ EARLY_HINT = "http.response.early_hint"
 async def send_path(cycle: Cycle, message: Message) -> None:
     """Send a file by its path, as the whole body (http.response.pathsend).
 
-    Raises `RuntimeError` when some of a body was sent, `OSError` and `HTTPError` when it can't be opened, `ValueError`
-    when its size isn't what is declared.
+    Raises `RuntimeError` when some of a body was sent, `OSError` when it can't be opened, `ValueError` when it is no
+    regular file, or its size isn't what is declared.
     """
     if cycle.stream is not None:
         raise RuntimeError("http.response.pathsend can't be sent here: some of the body was sent")
@@ -29,7 +30,10 @@ async def send_path(cycle: Cycle, message: Message) -> None:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"the path of http.response.pathsend is {path!r:.60}: it must be a str")
     path = os.fspath(path)
-    fd, status = open_regular(path)
+    try:
+        fd, status = open_regular(path)
+    except HTTPError:  # which would be the client's answer
+        raise ValueError(f"{path} is no regular file") from None
     try:
         part = FilePart(fd, 0, status.st_size, path)
     finally:

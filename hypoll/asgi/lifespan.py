@@ -12,6 +12,9 @@ from hypoll.asgi.scope import ASGI_VERSION
 
 SPEC_VERSION = "2.0"
 
+END_TIME = 0.1
+"""Seconds in which the application's call may come to its end when it has said all that it is asked for."""
+
 STARTUP_FAILED = 3
 """The exit code of a process whose application fails to start: gunicorn's, at which its master halts, and uvicorn's."""
 
@@ -77,8 +80,10 @@ class Lifespan:
         """Let the task come to its end, which has nothing more to say."""
         task, self._task = self._task, None
         if task is not None:
-            await asyncio.wait((task,), timeout=1.0)
-            task.cancel()
+            _, pending = await asyncio.wait((task,), timeout=END_TIME)
+            if pending:
+                task.cancel()
+                await asyncio.wait((task,), timeout=END_TIME)
 
     async def shutdown(self) -> None:
         """Have the application shut down. What goes wrong is logged."""
