@@ -19,7 +19,7 @@ from click.core import ParameterSource
 from hypoll import errorlog, patched, watched
 from hypoll.affinity import cpu_count
 from hypoll.app import Routes
-from hypoll.asgi.lifespan import STARTUP_FAILED, StartupError
+from hypoll.asgi.errors import STARTUP_FAILED, StartupError
 from hypoll.hosting import Servable, fault_of, interface_of, made_by
 from hypoll.imports import find_from
 from hypoll.leaving import Departure

@@ -53,7 +53,7 @@ def run(
     The first TERM or INT drains: requests under way are finished for up to `graceful_timeout` seconds. An INT after it
     stops at once. The server's own lines go to standard error; those of the application, too, unless the script has set
     up logging. Raises `BindError` when an
-    address can't be listened on, `hypoll.asgi.lifespan.StartupError` when an ASGI application says that it can't start,
+    address can't be listened on, `hypoll.asgi.errors.StartupError` when an ASGI application says that it can't start,
     `SetupError` when a log can't be written or metrics not be had, `ValueError` and
     `TypeError` for settings.
     """

@@ -35,6 +35,7 @@ LEFT_AFTER = 60.0
 _PREFIX = "hypoll-metrics-"
 _FOLDED = "ended"
 _LOCK = "hypoll.lock"
+_MARK = "made-by-hypoll"
 _ENTRY_BYTES = 28
 """Bytes of an entry in a file of prometheus_client's, beside its key: a length, two doubles and padding."""
 
@@ -80,7 +81,7 @@ def set_up() -> None:
     known = directory()
     if known in _made:
         return
-    if known is None or os.path.basename(known).startswith(_PREFIX):  # of the master that this one succeeds (USR2)
+    if known is None or os.path.exists(os.path.join(known, _MARK)):  # of the master that this one succeeds (USR2)
         os.environ[VARIABLE] = _make()
     else:
         os.makedirs(known, exist_ok=True)
@@ -105,6 +106,8 @@ def _make() -> str:
     # Locked by this process and those it forks, as long as one of them lives.
     _made[path] = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     fcntl.flock(_made[path], fcntl.LOCK_EX)
+    with open(os.path.join(path, _MARK), "xb"):
+        pass
     atexit.register(_remove, path, os.getpid())
     _remove_left(os.path.dirname(path))
     return path
@@ -117,7 +120,10 @@ def _remove(path: str, master: int) -> None:
 
 
 def _remove_left(place: str) -> None:
-    """Remove what masters that were killed have left: this user's directories which nobody has locked any more."""
+    """Remove what masters that were killed have left: this user's directories which nobody has locked any more.
+
+    A name proves nothing: only what has the mark is removed.
+    """
     for path in glob.glob(os.path.join(place, _PREFIX + "*")):
         with contextlib.suppress(OSError):  # another's, locked, or gone
             fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -125,6 +131,7 @@ def _remove_left(place: str) -> None:
                 status = os.fstat(fd)
                 # One that is new may be about to be locked.
                 if status.st_uid == os.geteuid() and time.time() - status.st_mtime > LEFT_AFTER:
+                    os.stat(_MARK, dir_fd=fd, follow_symlinks=False)
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(path)
             finally:

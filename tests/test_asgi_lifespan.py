@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from hypoll.asgi.lifespan import Lifespan, StartupError
+from hypoll.asgi.errors import StartupError
+from hypoll.asgi.lifespan import Lifespan
 from hypoll.testing import TestClient
 from tests.asgiapps import GET, Message, Receive, Send, body, forever, saying, serving, start
 from tests.serving import PATIENCE

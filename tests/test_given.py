@@ -126,6 +126,7 @@ OTHERWISE: dict[str, str] = {
     "ca_certs": "seven.ca",
     "cert_reqs": "required",
     "ciphers": "SEVEN",
+    "lifespan": "on",
 }
 """A value for the variable of each translated option that is nobody's default."""
 

@@ -207,7 +207,7 @@ def test_forked_children_count_in_files_of_their_own(before):
 
 
 def test_the_user_s_own_directory_is_taken_and_stays(tmp_path):
-    named = tmp_path / "named"
+    named = tmp_path / "hypoll-metrics-named"
     _, folded, path, _ = run(FORKED.format(before=""), PROMETHEUS_MULTIPROC_DIR=str(named))
     assert path == str(named)
     assert folded == [2, [54321]]
@@ -218,24 +218,28 @@ def test_what_another_master_has_made_is_its_own(tmp_path):
     """After USR2 the successor has its predecessor's environment."""
     other = tmp_path / "hypoll-metrics-other"
     other.mkdir()
+    (other / "made-by-hypoll").touch()
     *_, path, _ = run(FORKED.format(before=""), PROMETHEUS_MULTIPROC_DIR=str(other))
     assert path != str(other)
-    assert list(other.iterdir()) == []
+    assert [path.name for path in other.iterdir()] == ["made-by-hypoll"]
 
 
 def test_what_a_killed_master_has_left_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(shared_counters, "LEFT_AFTER", -1.0)
-    left, locked, another, link = (tmp_path / f"hypoll-metrics-{name}" for name in ("left", "locked", "other", "link"))
-    for path in (left, locked):
+    names = ("left", "locked", "users", "file", "link")
+    left, locked, users, another, link = (tmp_path / f"hypoll-metrics-{name}" for name in names)
+    for path in (left, locked, users):
         path.mkdir()
         (path / "counter_1.db").touch()
+    for path in (left, locked):
+        (path / "made-by-hypoll").touch()
     another.touch()
     link.symlink_to(left)
     fd = os.open(locked, os.O_RDONLY)
     fcntl.flock(fd, fcntl.LOCK_EX)
     shared_counters._remove_left(str(tmp_path))
     os.close(fd)
-    assert {path.name for path in tmp_path.iterdir()} == {locked.name, another.name, link.name}
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in (locked, users, another, link)}
     monkeypatch.undo()
     shared_counters._remove_left(str(tmp_path))
     assert locked.exists(), "it is new"

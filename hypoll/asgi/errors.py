@@ -1,6 +1,13 @@
-"""What `send` raises, and what of that is nobody's error."""
+"""What `send` raises, what of that is nobody's error, and a failed start."""
 
 from __future__ import annotations
+
+STARTUP_FAILED = 3
+"""The exit code of a process whose application fails to start: gunicorn's, at which its master halts, and uvicorn's."""
+
+
+class StartupError(Exception):
+    """The application says that it can't start, or doesn't say that it has; the message says why."""
 
 
 class DisconnectedError(ConnectionError):

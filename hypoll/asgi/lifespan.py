@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from hypoll.asgi.errors import StartupError
 from hypoll.asgi.recognition import ASGIApplication
 from hypoll.asgi.scope import ASGI_VERSION
 
@@ -15,14 +16,7 @@ SPEC_VERSION = "2.0"
 END_TIME = 0.1
 """Seconds in which the application's call may come to its end when it has said all that it is asked for."""
 
-STARTUP_FAILED = 3
-"""The exit code of a process whose application fails to start: gunicorn's, at which its master halts, and uvicorn's."""
-
 log = logging.getLogger("hypoll.error")
-
-
-class StartupError(Exception):
-    """The application says that it can't start, or doesn't say that it has; the message says why."""
 
 
 class Lifespan:
