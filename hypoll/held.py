@@ -1,4 +1,4 @@
-"""The memory that request bodies take, all of a process together.
+"""The memory that bodies take, all of a process together: of requests, and of answers that clients don't take.
 
 Law: memory is counted as it comes, never by what a Content-Length promises, for as long as the request that has it.
 """
@@ -6,6 +6,12 @@ Law: memory is counted as it comes, never by what a Content-Length promises, for
 from __future__ import annotations
 
 from collections import deque
+
+OUTPUT_MEMORY = 8 * 1024 * 1024
+"""Bytes that may wait for all slow clients of streams before each is left less."""
+
+LEAST_OUTPUT = 64 * 1024
+"""Bytes that may wait for each of them in any case, if the settings allow that."""
 
 
 class BodyMemory:
@@ -55,3 +61,25 @@ class Held:
 
     def __del__(self) -> None:
         self._memory.give_back(self.size)
+
+
+class WaitingOutput:
+    """How much may wait for each client that takes its stream too slowly: entered by who waits for one.
+
+    limit: bytes that may wait where only a few do.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._waiters = 0
+        self.each = limit
+
+    def __enter__(self) -> None:
+        self._change(1)
+
+    def __exit__(self, *exception: object) -> None:
+        self._change(-1)
+
+    def _change(self, by: int) -> None:
+        self._waiters += by
+        self.each = min(self._limit, max(LEAST_OUTPUT, OUTPUT_MEMORY // (self._waiters + 1)))

@@ -8,7 +8,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from hypoll.contracts import LINGER_PAUSE, NEVER, Answer, Application, Phase, adapted
-from hypoll.held import BodyMemory
+from hypoll.held import BodyMemory, WaitingOutput
 from hypoll.instrument import Instruments
 from hypoll.known import Known
 from hypoll.loop import Loop, let_go
@@ -60,6 +60,7 @@ class Shared:
         """What the context of each request begins as: renewed when the application has started."""
         self.spool = SpoolSpace(loop, settings)
         self.bodies = BodyMemory(settings.body_memory)
+        self.waiting_output = WaitingOutput(settings.max_output)
         self.tasks = tasks
         self.settings = settings
         # Without keep-alive each answer is its connection's last, as in a drain; only a first request is waited for.

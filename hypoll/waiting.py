@@ -32,6 +32,7 @@ def respond_with_care(connection: Connection, exchange: Exchange, answer: Respon
         rest = Rest(None, close=True)
     if first and rest is not None and rest.source is not None:
         out.append(first)
+        connection.writer.pulled += len(first)
     connection.deliver(out, rest, context)
     if connection.readable or connection.parser.pending:
         # Not now: requests that came together must not be nested in each other.

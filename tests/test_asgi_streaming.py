@@ -8,6 +8,7 @@ import gc
 import threading
 import weakref
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -79,6 +80,22 @@ def test_send_waits_while_more_than_max_output_waits(size, limit):
             assert taken < 50_000_000
         client.close()
         assert app.ended.wait(PATIENCE)
+
+
+def test_many_slow_clients_are_left_less_each():
+    app = Endless(32 * KIB)
+    with serving(app, max_output=256 * KIB) as it, mock.patch("hypoll.held.OUTPUT_MEMORY", 512 * KIB):
+        clients = [it.connect(buffer=4096) for _ in range(20)]
+        for client in clients:
+            client.send(GET)
+            client.head()
+        settled(it, app)
+        assert waiting_of(it) <= 20 * (64 + 2 * 32) * KIB
+        assert it.on_loop(lambda: it.server.shared.waiting_output.each) == 64 * KIB
+        for client in clients:
+            client.close()
+        it.until(lambda: not it.server.connections)
+        it.until(lambda: it.server.shared.waiting_output.each == 256 * KIB)
 
 
 def test_a_slow_client_holds_nobody_else():

@@ -28,15 +28,15 @@ from hypoll.ending import cut
 from hypoll.exchange import Exchange
 from hypoll.forks import keep_out
 from hypoll.message import FAILURES, ClientDisconnect, HTTPError, Response, exact_bytes, problem
-from hypoll.output import JOIN_LIMIT
-from hypoll.tasks import Tasks
+from hypoll.output import JOIN_LIMIT, SEND_SIZE
+from hypoll.tasks import EAGER, Tasks
 from hypoll.waiting import respond_with_care
 
 if TYPE_CHECKING:
     from hypoll.connection import Connection
 
 PIECES_IN_A_ROW = 16
-"""Pieces an application sends before the others on its event loop have their turn."""
+"""Pieces, if they are small, that an application sends before the others on its event loop have their turn."""
 
 log = logging.getLogger("hypoll.error")
 
@@ -68,7 +68,8 @@ class Cycle(Exchange):
     _waiters: dict[int, asyncio.Future[None]] | None = None
     """What calls wait for, by the order in which they began to."""
     _calls = 0
-    _row = 0
+    _in_a_row = 0
+    """Bytes sent since others had their turn, a piece counting as a part of a turn at the least."""
 
     if TYPE_CHECKING:
 
@@ -86,10 +87,14 @@ class Cycle(Exchange):
         if connection.parser.incoming is self.request:
             self._open_body(connection)
         tasks.count += 1
-        task = tasks.new(self._run(tasks), name=self.deferred.name, context=self.context)
-        if not task.done():
-            self._task = task
-            tasks.begun.add(task)
+        if EAGER:
+            task = tasks.new(self._run(tasks), name=self.deferred.name, context=self.context)
+            if task.done():
+                return
+        else:  # `tasks.new`, without a call
+            task = asyncio.Task(self._run(tasks), loop=tasks.asyncio, name=self.deferred.name, context=self.context)
+        self._task = task
+        tasks.begun.add(task)
 
     def _open_body(self, connection: Connection) -> None:
         # Not at once: who reads from a fast client must let the others run.
@@ -298,23 +303,25 @@ class Cycle(Exchange):
             kind = message["type"]
         except (KeyError, TypeError):
             raise TypeError(f"send takes an event, a dict with its type, not {message!r:.60}") from None
-        if self._complete or self.finished:
-            return
-        if self.gone:
+        connection = self.connection
+        if connection is None or self._complete or self.gone:
+            if self._complete or self.finished:
+                return
             raise DisconnectedError("the client has gone, or the server goes")
-        start, connection = self.head, self.connection
-        assert connection is not None
+        start = self.head
         if kind == "http.response.body" and start is not None:
             body = message.get("body", b"")
             if type(body) is not bytes:
                 body = _checked_body(body)
-            if message.get("more_body", False) or start.trailers or self.stream is not None:
-                await self.put(connection, start, body, last=not message.get("more_body", False))
-            elif len(body) <= connection.shared.settings.max_output:
-                self._send_whole(connection, start, body)
-            else:
-                start.declare(len(body))
-                await self.put(connection, start, body, last=True)
+            more, size = message.get("more_body", False), len(body)
+            if not (more or start.trailers or self.stream is not None):
+                if size <= connection.shared.settings.max_output:
+                    self._send_whole(connection, start, body)
+                    return
+                start.declare(size)
+            stream = self._put(connection, start, body, last=not more)
+            del message, body  # while it waits there is one copy, and it counts
+            await self.drain_to_limit(stream, size)
         elif kind == "http.response.start" and start is None:
             self.head = start = Start(message)
             if start.is_events or (connection.half_closed and not self.request.minor):
@@ -336,30 +343,31 @@ class Cycle(Exchange):
 
     def _send_whole(self, connection: Connection, start: Start, body: bytes) -> None:
         """Send an answer that is whole."""
-        has_content = start.has_content(self.request.method)
-        if has_content and start.declared not in (None, len(body)):
-            raise ValueError(f"the answer declares Content-Length: {start.declared}, its body has {len(body)} bytes")
-        self._complete = True
+        declared = start.declared
         if (
-            type(self) is PlainCycle and has_content and len(body) <= JOIN_LIMIT
+            type(self) is PlainCycle and (declared is None or declared == len(body)) and len(body) <= JOIN_LIMIT
             and not (connection.readable or connection.writer.buffers or connection.shared.draining)
         ):  # fmt: skip
             payload = start.whole(body)
             if payload is not None:
                 self._send_plain(connection, start, payload)
                 return
-        if not has_content and (start.declared is not None or not body):
+        has_content = start.has_content(self.request.method)
+        if has_content and declared not in (None, len(body)):
+            raise ValueError(f"the answer declares Content-Length: {declared}, its body has {len(body)} bytes")
+        self._complete = True
+        if not has_content and (declared is not None or not body):
             connection.respond(start.response(iter(())))
         else:
             connection.respond(start.response(body))
 
     def _send_plain(self, connection: Connection, start: Start, payload: bytes) -> None:
-        instrument = connection.instrument
-        if instrument is not None:
+        """Send an answer on a connection that goes on."""
+        self._complete = self.finished = True
+        if connection.instrument is not None:
             out = [payload]
-            instrument.note(self.request, start.response(b""), out, 0)
+            connection.instrument.note(self.request, start.response(b""), out, 0)
             payload = out[0]
-        self.finished = True
         self.connection = connection.exchange = None
         connection.guard(connection.send_whole, payload)
         if self._waiters:
@@ -388,40 +396,41 @@ class Cycle(Exchange):
             self.on_drain()
         return stream
 
-    async def put(self, connection: Connection, start: Start, piece: bytes, *, last: bool = False) -> None:
-        """Send a piece of the body; wait while more than `max_output` waits for the client."""
+    def _put(self, connection: Connection, start: Start, piece: bytes, *, last: bool) -> ResponseBody:
+        """Send a piece of the body, as far as the client takes it."""
         if self._body_complete:
             raise RuntimeError("http.response.body can't be sent here: the body is whole, trailer fields are to come")
-        self._body_complete = last
-        last = last and not start.trailers
+        ends = last and not start.trailers
         stream = self.stream
         if stream is None:
-            stream = self._begin(connection, start, piece, last=last)
+            stream = self._begin(connection, start, piece, last=ends)
         elif not stream.closed:
             stream.put(stream.framer.piece(piece))
-            if last:
+            if ends:
                 stream.put(stream.framer.end())
                 stream.finish()
             stream.flush()
-        if last:
-            self._complete = True
-        await self.drain_to_limit(stream)
+        self._body_complete, self._complete = last, ends
+        return stream
 
-    async def drain_to_limit(self, stream: ResponseBody) -> None:
-        """Wait while more than `max_output` waits for the client. Raises `DisconnectedError` when it has gone."""
-        while True:
-            connection = self.connection
-            if connection is None or stream.closed:
+    async def drain_to_limit(self, stream: ResponseBody, size: int = 0) -> None:
+        """Wait while more waits for the client than may; let the others have their turn.
+
+        size: bytes that were given just now. Raises `DisconnectedError` when the client has gone.
+        """
+        limits = None
+        while (connection := self.connection) is not None and not stream.closed:
+            limits = limits or connection.shared.waiting_output
+            if stream.waiting + sum(map(len, connection.writer.buffers)) <= limits.each:
                 break
-            waiting = stream.waiting + sum(map(len, connection.writer.buffers))
-            if waiting <= connection.shared.settings.max_output:
-                break
-            await self._wait()
-            self._row = 0
+            self._in_a_row = 0
+            with limits:
+                await self._wait()
         if self.gone and not self.finished:
             raise DisconnectedError("the client has gone, or the server goes")
-        self._row += 1
-        if self._row % PIECES_IN_A_ROW == 0:
+        self._in_a_row += max(size, SEND_SIZE // PIECES_IN_A_ROW)
+        if self._in_a_row >= SEND_SIZE:
+            self._in_a_row = 0
             await asyncio.sleep(0)
 
     # what extensions need

@@ -19,6 +19,12 @@ Fields = list[tuple[bytes, bytes]]
 MAX_NAMES = 1024
 """Names of fields that are remembered as checked; further ones are checked each time."""
 
+MAX_LINES = 1024
+"""Lines of fields that are remembered; then all are forgotten."""
+
+MAX_LINE = 256
+"""Bytes of a line up to which it is."""
+
 EVENTS = b"text/event-stream"
 """The media type of event streams, which have no end of their own."""
 
@@ -53,6 +59,9 @@ class _Names(dict[bytes, int]):
 
 _names = _Names()
 
+_lines: dict[tuple[bytes, bytes], bytes] = {}
+"""Lines of fields that mean nothing here and were checked, by name and value: applications repeat themselves."""
+
 
 class Start:
     """The head that an application has given.
@@ -65,7 +74,8 @@ class Start:
     Raises `ValueError` and `TypeError` for a head that can't be sent.
     """
 
-    __slots__ = ("_fields", "closes", "declared", "has_own", "is_events", "lines", "status", "trailers")
+    declared: int | None = None
+    trailers = is_events = closes = has_own = False
 
     def __init__(self, message: Message) -> None:
         status = message.get("status")
@@ -75,22 +85,34 @@ class Start:
         headers = message.get("headers") or ()
         # A copy: a change after this doesn't count.
         self._fields = fields = list(headers) if type(headers) in (list, tuple) else _listed(headers)
-        self.declared: int | None = None
-        self.trailers = bool(message.get("trailers", False))
-        self.is_events = self.closes = self.has_own = False
+        if message.get("trailers", False):
+            self.trailers = True
         lines = []
         try:
-            for name, value in fields:
-                meaning = _names[name]
-                if meaning and self._note(meaning, value):
-                    continue
-                lines.append(b"%b: %b\r\n" % (name, value))
-        except (TypeError, ValueError) as error:
+            for pair in fields:
+                line = _lines.get(pair) if type(pair) is tuple else None
+                if line is None:
+                    name, value = pair
+                    line = self._line(name, value)
+                lines.append(line)
+        except (TypeError, ValueError, AttributeError) as error:
             raise _explained(fields, error) from None
-        self.lines = block = b"".join(lines)
-        count = len(lines)
-        if block.count(b"\r") != count or block.count(b"\n") != count or _CONTROL.search(block):
-            raise _explained(fields, ValueError("a field can't be sent"))
+        self.lines = lines[0] if len(lines) == 1 else b"".join(lines)
+
+    def _line(self, name: bytes, value: bytes) -> bytes:
+        """The line of a field; empty: it isn't to be sent. Raises `ValueError`, `TypeError`."""
+        meaning = _names[name]
+        if meaning and self._note(meaning, value):
+            return b""
+        line = b"%b: %b\r\n" % (name, value)
+        if line.count(b"\r") != 1 or line.count(b"\n") != 1 or _CONTROL.search(line):
+            raise ValueError(f"the value of {name!r} can't be sent")
+        if not meaning or (meaning == _TYPE and not self.is_events):
+            if len(_lines) >= MAX_LINES:
+                _lines.clear()
+            if len(line) <= MAX_LINE:
+                _lines[bytes(name), bytes(value)] = line
+        return line
 
     def _note(self, meaning: int, value: bytes) -> bool:
         """Note what a field means. Whether it isn't to be sent."""
