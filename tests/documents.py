@@ -111,6 +111,9 @@ SOURCES = ("hypoll", "benchmarks", "tests")
 VARIABLES: dict[str, type] = {"request": Request, "routes": Routes}
 """What the documents call an object, and what it is one of."""
 
+OTHERS = ("uvicorn",)
+"""Programs whose options stand in the first column of a table of that heading."""
+
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _PATH = re.compile(
     r"[\w.-]+(/[\w.-]+)*\.(py|c|lua|toml|txt|ya?ml|cfg|service|socket|md)|(scripts|tests|deploy)(/[\w-]+)+"
@@ -121,6 +124,9 @@ def missing_names(document: str) -> list[str]:
     """What a document names in backticks and isn't in the code: files, names, options; and variables anywhere."""
     text = (ROOT / document).read_text()
     prose = re.sub(r"(?ms)^```.*?^```", "", text)
+    for other in OTHERS:
+        table = re.compile(rf"(?m)^\| {other} \|.*\n(?:^\|.*\n)+")
+        prose = table.sub(lambda found: re.sub(r"(?m)^\|(?:[^|\\]|\\.)*\|", "|", found[0]), prose)
     tokens = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", prose)
     faults = [token for token in tokens if not _is_there(token)]
     if document.startswith(OF_CODE):

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from hypoll.asgi.errors import DisconnectedError
-from hypoll.observe import End, Observer, Record
+from hypoll.contracts import End
+from hypoll.observe import Observer, Record
 from tests.asgiapps import GET, Message, Receive, Send, body, forever, saying, serving, start
 from tests.serving import PATIENCE
 

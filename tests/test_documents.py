@@ -59,6 +59,14 @@ def index():
 """
 
 
+ASGI_APP = """
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"served"})
+"""
+
+
 class Example(NamedTuple):
     """A block of code: its document, its first line that isn't empty, and its text."""
 
@@ -107,6 +115,7 @@ def serve(words: list[str], directory: Path) -> None:
     """Run a command line of hypoll or gunicorn as it stands, on a free port, and ask it for its first page."""
     (directory / "app.py").write_text(APP)
     (directory / "flaskapp.py").write_text(FLASK_APP)
+    (directory / "asgiapp.py").write_text(ASGI_APP)
     authority = trustme.CA()
     authority.cert_pem.write_to_path(directory / "ca.pem")
     certificate = authority.issue_cert("127.0.0.1")
@@ -275,6 +284,7 @@ def _service(text: str, directory: Path) -> None:
 @tries("README.md", "docker build -t hypoll . && docker run -p 8000:8000 hypoll")
 @tries("docs/tls.md", "hypoll app:routes --certfile cert.pem --keyfile key.pem")
 @tries("docs/wsgi.md", "hypoll flaskapp:app")
+@tries("docs/asgi.md", "hypoll asgiapp:app")
 def _shell(text: str, directory: Path) -> None:
     for number, words in enumerate(commands(text)):
         own = directory / str(number)
