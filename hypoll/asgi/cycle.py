@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from hypoll.answers import failure
 from hypoll.asgi.errors import DisconnectedError, is_disconnect
 from hypoll.asgi.extensions import EARLY_HINT, EXTENSIONS
-from hypoll.asgi.request_body import RequestBody
+from hypoll.asgi.request_body import ReceivedBody
 from hypoll.asgi.response_body import ResponseBody
 from hypoll.asgi.start import Message, Start
 from hypoll.encode import Framer
@@ -55,7 +55,7 @@ class Cycle(Exchange):
     head: Start | None = None
     stream: ResponseBody | None = None
     trailer_lines = b""
-    _body: RequestBody | None = None
+    _body: ReceivedBody | None = None
     """The request's body, where it wasn't whole when the application was called."""
     _complete = False
     """Whether the application has sent all of its answer."""
@@ -99,7 +99,7 @@ class Cycle(Exchange):
     def _open_body(self, connection: Connection) -> None:
         # Not at once: who reads from a fast client must let the others run.
         demand, loop = connection.on_demand, self.means.loop
-        self._body = self.intake = body = RequestBody(lambda: loop.call_soon(demand), self._wake)
+        self._body = self.intake = body = ReceivedBody(lambda: loop.call_soon(demand), self._wake)
         body.put(connection.parser.stream())
 
     def abandon(self) -> None:
@@ -256,7 +256,7 @@ class Cycle(Exchange):
             order = await self._wait_for(body, order)
         return {"type": "http.disconnect"}
 
-    async def _wait_for(self, body: RequestBody, order: int) -> int:
+    async def _wait_for(self, body: ReceivedBody, order: int) -> int:
         """Wait for more of the body; meanwhile the client's time runs."""
         body.hungry = True
         body.demand()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hypoll.intake import Intake
 
 
-class RequestBody(Intake):
+class ReceivedBody(Intake):
     """The pieces of a body that comes while its application runs.
 
     demand: see `Intake`. wake: called when something has come, or nothing will.
