@@ -20,7 +20,7 @@ from hypoll import errorlog, patched, watched
 from hypoll.affinity import cpu_count
 from hypoll.app import Routes
 from hypoll.asgi.errors import STARTUP_FAILED, StartupError
-from hypoll.hosting import Servable, fault_of, interface_of, made_by
+from hypoll.hosting import Servable, fault_of, interface_of, made_by, uses_threads
 from hypoll.imports import find_from
 from hypoll.leaving import Departure
 from hypoll.listen import BindError, activated, listen, unix_paths
@@ -121,7 +121,7 @@ def load(reference: str, settings: Settings | None = None) -> Servable:
     fault = "" if isinstance(target, Routes) else fault_of(target, settings.interface)
     if fault:
         raise AppError(f"{reference} {fault}; {_suggestion(module)}")
-    fault = patched.fault(target)
+    fault = patched.fault(threads=uses_threads(target))
     if fault:
         raise AppError(f"{reference} can't be served: {fault}")
     return target  # type: ignore[no-any-return]

@@ -46,6 +46,13 @@ def service_of(application: Servable, settings: Settings, *, multiprocess: bool 
     return ASGI(cast(ASGIApplication, application), dataclasses.replace(settings, script_name=script_name))
 
 
+def uses_threads(application: Servable) -> bool:
+    """Whether anything of an application runs on threads: threaded handlers, all of a WSGI application; but nothing of
+    an ASGI one.
+    """
+    return application.uses_threads if isinstance(application, Application) else not is_asgi(application)
+
+
 def interface_of(application: Any, interface: str) -> str:
     """Which interface an application is called by, "asgi" or "wsgi"; `interface`: "auto", or what somebody says.
 

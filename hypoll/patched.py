@@ -9,10 +9,6 @@ from __future__ import annotations
 import _thread
 import select
 from types import BuiltinFunctionType
-from typing import Any
-
-from hypoll.asgi.recognition import is_asgi
-from hypoll.contracts import Application
 
 EPOLL = (
     "select is monkey-patched: there is no epoll any more, over which hypoll serves. "
@@ -25,10 +21,13 @@ THREADS = (
 )
 
 
-def fault(application: Any) -> str:
-    """Why an application can't be served for what it has patched, and what to do; empty: it can."""
+def fault(*, threads: bool) -> str:
+    """Why an application can't be served for what it has patched, and what to do; empty: it can.
+
+    threads: whether anything of it runs on threads.
+    """
     found = [] if _is_epoll(getattr(select, "epoll", None)) else [EPOLL]
-    if has_patched_threads() and uses_threads(application):
+    if threads and has_patched_threads():
         found.append(THREADS)
     return ". ".join(found)
 
@@ -36,13 +35,6 @@ def fault(application: Any) -> str:
 def has_patched_threads() -> bool:
     """Whether a thread that is started isn't one of the system's."""
     return type(_thread.start_new_thread) is not BuiltinFunctionType
-
-
-def uses_threads(application: Any) -> bool:
-    """Whether anything of an application runs on threads: threaded handlers, all of a WSGI application; but nothing of
-    an ASGI one.
-    """
-    return application.uses_threads if isinstance(application, Application) else not is_asgi(application)
 
 
 def _is_epoll(kind: object) -> bool:

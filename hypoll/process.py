@@ -156,7 +156,7 @@ class Engine:
         observers: Iterable[Observer] = (),
     ) -> None:
         service = service_of(application, settings)
-        fault = patched.fault(service)
+        fault = patched.fault(threads=service.uses_threads)
         if fault:
             raise SetupError(fault)
         if patched.has_patched_threads():

@@ -10,7 +10,8 @@ import pytest
 
 import hypoll
 from hypoll import Routes
-from hypoll.patched import fault
+from hypoll.hosting import Servable, uses_threads
+from hypoll.patched import fault as fault_of
 from hypoll.process import Engine, SetupError
 from hypoll.settings import Settings
 from tests.masters import GUNICORN, HYPOLL, Master
@@ -38,6 +39,10 @@ def application(threaded: bool = False) -> Routes:
 
 def wsgi(environ: dict[str, object], start_response: Callable[..., object]) -> list[bytes]:
     return []
+
+
+def fault(served: Servable) -> str:
+    return fault_of(threads=uses_threads(served))
 
 
 def test_what_is_not_patched_is_no_fault():
