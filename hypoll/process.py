@@ -173,7 +173,7 @@ class Engine:
         self.tasks: Tasks | None = None
         self._rests: frozenset[CodeType] = frozenset()
         if service.asynchronous:
-            from hypoll.tasks import IDLE_CODE, Tasks  # asyncio is loaded for applications that have anything async
+            from hypoll.tasks import IDLE_CODE, Tasks  # loads asyncio
 
             self._rests = IDLE_CODE
             self.tasks = Tasks(self.loop, uvloop=settings.uvloop, keeps_others=service.keeps_tasks)
