@@ -85,6 +85,7 @@ class Tasks:
         self._timer: asyncio.TimerHandle | None = None
         self._at_end: list[Callable[[], object]] = []
         self._running = False
+        self._stopping = False
         self._failure: BaseException | None = None
         self.begun: set[asyncio.Task[None]] = set()
         self.asyncio.add_reader(loop.fileno(), self._turn)
@@ -142,10 +143,10 @@ class Tasks:
 
     def run(self) -> None:
         """Run both loops until the hypoll one is stopped. Raises what a turn of it raises."""
-        self._running = True
+        self._running, self._stopping = True, False
         try:
-            self._plan()
             if not self._loop.stopping:
+                self._plan()
                 self.asyncio.run_forever()
         finally:
             self._running = False
@@ -217,7 +218,7 @@ class Tasks:
         except BaseException as error:
             # asyncio would log it and go on, with a loop whose events of this turn are lost.
             self._failure = error
-            self.asyncio.stop()
+            self._stop()
         else:
             self._plan()
 
@@ -226,7 +227,7 @@ class Tasks:
         loop = self._loop
         if loop.stopping:
             if self._running:
-                self.asyncio.stop()
+                self._stop()
         elif loop.wake_at == self._wake_at and not loop.ready:
             return
         elif loop.ready:
@@ -235,6 +236,12 @@ class Tasks:
                 self.asyncio.call_soon(self._turn_soon)
         else:
             self._plan_timer(loop.wake_at)
+
+    def _stop(self) -> None:
+        """End `run`. Once: uvloop keeps a second call for whatever it runs next, and stops that."""
+        if not self._stopping:
+            self._stopping = True
+            self.asyncio.stop()
 
     def _turn_soon(self) -> None:
         self._soon = False

@@ -126,7 +126,7 @@ OTHERWISE: dict[str, str] = {
     "ca_certs": "seven.ca",
     "cert_reqs": "required",
     "ciphers": "SEVEN",
-    "lifespan": "on",
+    "lifespan": "off",
 }
 """A value for the variable of each translated option that is nobody's default."""
 
