@@ -55,7 +55,7 @@ def run(contestant: Contestant, python: str, seconds: int, connections: int, see
         measure.load(contestant, port, client, WARM_UP, connections, seed)
         before = measure.cpu(pid)
         load = measure.load(contestant, port, client, seconds, connections, seed)
-        return cost(load, measure.cpu(pid).since(before))
+        return cost(load, measure.cpu(pid).state_since(before))
 
 
 def compare(

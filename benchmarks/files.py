@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.measure import end_on_term
 from hypoll import Routes
-from hypoll.static import Static
+from hypoll.web.static import Static
 
 NAME = "64k.bin"
 SIZE = 64 * 1024

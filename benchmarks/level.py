@@ -11,16 +11,16 @@ from __future__ import annotations
 from unittest import mock
 
 from hypoll.cli import main
-from hypoll.connection import Connection
-from hypoll.contracts import Phase
+from hypoll.contracts import ConnectionState
 from hypoll.loop import IN, OUT, RDHUP, EventCallback, Loop
+from hypoll.server.connection import Connection
 
 EDGE_INTEREST = IN | OUT | RDHUP
 
 
-def interest(phase: Phase) -> int:
-    """What a connection waits for in a phase."""
-    return OUT if phase in (Phase.SENDING, Phase.FINISHING) else IN | RDHUP
+def interest(phase: ConnectionState) -> int:
+    """What a connection waits for in a state."""
+    return OUT if phase in (ConnectionState.SENDING, ConnectionState.FINISHING) else IN | RDHUP
 
 
 class LevelLoop(Loop):
@@ -38,7 +38,7 @@ class LevelLoop(Loop):
     ) -> None:
         """`Loop.register`."""
         if events == EDGE_INTEREST:
-            events, edge = interest(Phase.NEW), False
+            events, edge = interest(ConnectionState.NEW), False
         super().register(fd, callback, events, edge=edge, oneshot=oneshot, exclusive=exclusive)
 
 
@@ -48,21 +48,21 @@ class LevelConnection(Connection):
     def watch(self) -> None:
         """`Connection.watch`."""
         super().watch()
-        if interest(self.phase) != interest(Phase.NEW):
-            self.shared.loop.rearm(self.sock.fileno(), interest(self.phase), edge=False, oneshot=False)
+        if interest(self.state) != interest(ConnectionState.NEW):
+            self.context.loop.rearm(self.sock.fileno(), interest(self.state), edge=False, oneshot=False)
 
-    def enter(self, phase: Phase) -> None:
-        """`Connection.enter`."""
-        if self.watched and self.phase is not Phase.CLOSED and interest(phase) != interest(self.phase):
-            self.shared.loop.rearm(self.sock.fileno(), interest(phase), edge=False, oneshot=False)
-        super().enter(phase)
+    def enter_state(self, phase: ConnectionState) -> None:
+        """`Connection.enter_state`."""
+        if self.watched and self.state is not ConnectionState.CLOSED and interest(phase) != interest(self.state):
+            self.context.loop.rearm(self.sock.fileno(), interest(phase), edge=False, oneshot=False)
+        super().enter_state(phase)
 
 
 if __name__ == "__main__":
     with (
-        mock.patch("hypoll.process.Loop", LevelLoop),
-        mock.patch("hypoll.server.Connection", LevelConnection),
+        mock.patch("hypoll.runner.Loop", LevelLoop),
+        mock.patch("hypoll.server.server.Connection", LevelConnection),
         # So that the hot path is taken: edge-triggered, a request comes with OUT.
-        mock.patch("hypoll.connection._PLAIN_EDGE", IN),
+        mock.patch("hypoll.server.connection._PLAIN_EDGE", IN),
     ):
         main()

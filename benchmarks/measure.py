@@ -53,7 +53,7 @@ class Cpu(NamedTuple):
     system: float
     waited: float
 
-    def since(self, before: Cpu) -> Cpu:
+    def state_since(self, before: Cpu) -> Cpu:
         """The time used since `before`."""
         return Cpu(*(now - then for now, then in zip(self, before, strict=True)))
 

@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import importlib
 
-import hypoll.imports  # noqa: F401 - first: it keeps the application's modules away from the others
+import hypoll.deploy.imports  # noqa: F401 - first: it keeps the application's modules away from the others
 
 # isort: split
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # typing isn't loaded by the interpreter itself
     from hypoll import testing as testing
     from hypoll.app import RouteError, Routes
-    from hypoll.events import Event, sse
-    from hypoll.files import File
     from hypoll.http import ClientDisconnect, Headers, HTTPError, MultiDict, Request, Response
-    from hypoll.process import run
+    from hypoll.protocol.files import File
+    from hypoll.runner import run
     from hypoll.version import __version__
+    from hypoll.web.events import Event, sse
 else:
     _HOMES = {
         "ClientDisconnect": "http",
-        "Event": "events",
-        "File": "files",
+        "Event": "web.events",
+        "File": "protocol.files",
         "HTTPError": "http",
         "Headers": "http",
         "MultiDict": "http",
@@ -32,8 +32,8 @@ else:
         "RouteError": "app",
         "Routes": "app",
         "__version__": "version",
-        "run": "process",
-        "sse": "events",
+        "run": "runner",
+        "sse": "web.events",
     }
     """The module below `hypoll` that each public name comes from."""
 

@@ -11,11 +11,21 @@ from typing import Any, TypeVar
 
 import orjson
 
-from hypoll.answers import failure, settle, to_response
-from hypoll.contracts import Application, Deferred, Kind
-from hypoll.hooks import Complete, Hooks, InThread, Scopes, at_once, call_here, complete_here, pass_hooks, run_hook
-from hypoll.message import FAILURES, HTTPError, Request, Response, json_response
-from hypoll.routing import (
+from hypoll.contracts import Application, HandlerCall, RunOn
+from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response, json_response
+from hypoll.web.hooks import (
+    Hooks,
+    InThread,
+    RunToCompletion,
+    Scopes,
+    at_once,
+    call_here,
+    complete_here,
+    pass_hooks,
+    run_hook,
+)
+from hypoll.web.results import failure, to_answer, to_response
+from hypoll.web.routing import (
     Handler,
     Methods,
     Route,
@@ -23,12 +33,12 @@ from hypoll.routing import (
     Table,
     check_handler,
     check_hook,
-    kind_of,
+    find_run_on,
     name_of,
     parse_path,
 )
-from hypoll.static import Static
-from hypoll.wsgi_face import Face
+from hypoll.web.static import Static
+from hypoll.wsgi.adapter import WSGIAdapter
 
 __all__ = ["RouteError", "Routes"]
 
@@ -67,7 +77,7 @@ class Routes(Application):
         self._on_drain: list[Callable[[], Any]] = []
         self._ready_checks: list[Callable[[], Any]] = []
         self._mounted: list[Routes] = []
-        self._wsgi: Face | None = None
+        self._wsgi_adapter: WSGIAdapter | None = None
 
     # declaring
 
@@ -185,20 +195,20 @@ class Routes(Application):
         self._mark_hooked(is_async)
         return hook
 
-    def error(self, kind: type[BaseException]) -> Callable[[H], H]:
+    def error(self, run_on: type[BaseException]) -> Callable[[H], H]:
         """Answer exceptions of `kind` with what the decorated `hook(request, error)` returns.
 
         The innermost `Routes` with a hook wins, and of its hooks the nearest class. `HTTPError` may be given, which
         includes 404 and 405; a hook for `Exception` takes them, too, where there is none for `HTTPError`.
         """
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            raise RouteError(f"routes.error takes an exception class, not {kind!r}")
+        if not (isinstance(run_on, type) and issubclass(run_on, Exception)):
+            raise RouteError(f"routes.error takes an exception class, not {run_on!r}")
 
         def declare(hook: H) -> H:
-            is_async = check_hook(f"error({kind.__name__})", hook, "request", "error")
-            if kind in self._hooks.errors:
-                raise RouteError(f"there is a hook for {kind.__name__} already: one answers it")
-            self._hooks.errors[kind] = hook
+            is_async = check_hook(f"error({run_on.__name__})", hook, "request", "error")
+            if run_on in self._hooks.errors:
+                raise RouteError(f"there is a hook for {run_on.__name__} already: one answers it")
+            self._hooks.errors[run_on] = hook
             self._mark_hooked(is_async)
             return hook
 
@@ -260,14 +270,14 @@ class Routes(Application):
         Raises `RuntimeError` for an async handler while an event loop is running on this thread.
         """
         answer = self.answer(request)
-        if isinstance(answer, Deferred):
+        if isinstance(answer, HandlerCall):
             answer = _make(request, answer)
         return answer if isinstance(answer, Response) else json_response(answer)
 
-    def answer(self, request: Request) -> Response | bytes | Deferred:
+    def answer(self, request: Request) -> Response | bytes | HandlerCall:
         """Answer a request as serving does.
 
-        bytes are the body of a `json_response`, made of them only if need be. `Deferred`: the handler is not of the
+        bytes are the body of a `json_response`, made of them only if need be. `HandlerCall`: the handler is not of the
         kind that runs on the loop.
         """
         if self._hooked:
@@ -276,8 +286,8 @@ class Routes(Application):
             route = self._static.get(request.target, _NO_METHODS).get(request.method)
             if route is None:
                 route = self._find(request)
-                if route.deferred is not None:
-                    return route.deferred
+                if route.handler_call is not None:
+                    return route.handler_call
                 result = route.handler(request, **request.params)
             elif route.direct is not None:
                 return route.direct
@@ -289,16 +299,16 @@ class Routes(Application):
             return failure(request, error)
 
     @property
-    def asynchronous(self) -> bool:
+    def uses_asyncio(self) -> bool:
         """Whether asyncio is needed: a handler or a hook is an `async def`."""
         return any(routes._async or routes._hooks.waits for routes in (self, *self._descendants()))
 
     @property
     def uses_threads(self) -> bool:
         """Whether a handler is threaded."""
-        return any(route.kind is Kind.THREADED for route in self.table())
+        return any(route.run_on is RunOn.THREAD for route in self.table())
 
-    def streams(self, request: Request) -> bool:
+    def wants_stream(self, request: Request) -> bool:
         """Whether a request, whose head alone is known, goes to a handler that takes the body as it comes."""
         if not self._streams:
             return False
@@ -307,7 +317,7 @@ class Routes(Application):
         except HTTPError:
             return False
 
-    def refuses(self, request: Request) -> HTTPError | None:
+    def early_refusal(self, request: Request) -> HTTPError | None:
         """The refusal a request can be given before its body is read: no such path, or not this method.
 
         None when there are hooks that see such requests: theirs may be another answer.
@@ -320,7 +330,7 @@ class Routes(Application):
             return error
         return None
 
-    def startup(self, complete: Complete = complete_here) -> None:
+    def startup(self, complete: RunToCompletion = complete_here) -> None:
         """Run the `on_start` hooks, mounted routes' included. Raises what a hook raises, with a note of which.
 
         complete: runs a coroutine to its end.
@@ -333,7 +343,7 @@ class Routes(Application):
                     error.add_note(f"in the on_start hook {hook!r}")
                     raise
 
-    def shutdown(self, complete: Complete = complete_here) -> None:
+    def shutdown(self, complete: RunToCompletion = complete_here) -> None:
         """Run the `on_stop` hooks. One that raises is logged and doesn't keep the others from running."""
         # What started last stops first: mounted routes may use what those around them opened.
         for routes in reversed((self, *self._descendants())):
@@ -360,16 +370,16 @@ class Routes(Application):
         return None
 
     @property
-    def wsgi(self) -> Face:
+    def wsgi(self) -> WSGIAdapter:
         """These routes as a WSGI application (PEP 3333), for any server of such: `application = routes.wsgi`.
 
         Raises `RouteError`, which names all that is async in them: there is no event loop. What is declared async
         afterwards raises it, too.
         """
-        if self._wsgi is None:
+        if self._wsgi_adapter is None:
             self._check_wsgi()
-            self._wsgi = Face(self)
-        return self._wsgi
+            self._wsgi_adapter = WSGIAdapter(self)
+        return self._wsgi_adapter
 
     def table(self) -> list[Route]:
         """Every route, sorted by path."""
@@ -382,15 +392,15 @@ class Routes(Application):
         for method in methods:
             if method not in METHODS:
                 raise RouteError(f"{where}: the method must be one of {', '.join(METHODS)}")
-        kind = kind_of(where, handler, threaded)
-        if stream and kind is Kind.INLINE:
+        run_on = find_run_on(where, handler, threaded)
+        if stream and run_on is RunOn.LOOP:
             raise RouteError(f"{where}: stream=True needs a handler that may wait: threaded=True, or async def")
         check_handler(path, handler)
-        self._add(Route(path, methods, handler, (self._hooks,), kind, stream, *_deferred(handler, kind, stream)))
+        self._add(Route(path, methods, handler, (self._hooks,), run_on, stream, *_deferred(handler, run_on, stream)))
 
     def _add(self, route: Route) -> None:
         self._table.add(route)
-        self._async |= route.kind is Kind.ASYNC
+        self._async |= route.run_on is RunOn.TASK
         self._recheck_wsgi()
         self._streams |= route.stream
         for prefix, parent in self._parents:
@@ -403,16 +413,16 @@ class Routes(Application):
 
     def _check_wsgi(self) -> None:
         """Raise `RouteError` for what a WSGI application can't serve."""
-        found = [f"{'/'.join(route.methods)} {route.path}" for route in self.table() if route.kind is Kind.ASYNC]
+        found = [f"{'/'.join(route.methods)} {route.path}" for route in self.table() if route.run_on is RunOn.TASK]
         for routes in (self, *self._descendants()):
             own = routes._hooks
             hooks: list[Handler] = [*own.before, *own.after, *own.errors.values(), *routes._on_start, *routes._on_stop]
-            found += [f"the hook {name_of(hook)}" for hook in hooks if kind_of("", hook) is Kind.ASYNC]
+            found += [f"the hook {name_of(hook)}" for hook in hooks if find_run_on("", hook) is RunOn.TASK]
         if found:
             raise RouteError(f"routes.wsgi serves no async def, and these are: {', '.join(found)}")
 
     def _recheck_wsgi(self) -> None:
-        if self._wsgi is not None:
+        if self._wsgi_adapter is not None:
             self._check_wsgi()
 
     def _mark_hooked(self, is_async: bool) -> None:
@@ -453,7 +463,7 @@ class Routes(Application):
             return _options_route(allow)
         raise HTTPError(405, f"this path answers {allow}", {"Allow": allow})
 
-    def _with_hooks(self, request: Request) -> Response | Deferred:
+    def _with_hooks(self, request: Request) -> Response | HandlerCall:
         scopes: Scopes = (self._hooks,)
         route: Route | None = None
         missing: HTTPError | None = None
@@ -463,37 +473,37 @@ class Routes(Application):
         except HTTPError as error:
             # The outer hooks see what has no route, too: a CORS or an authentication hook stands there.
             missing = error
-        kind = Kind.INLINE if route is None else route.kind
+        run_on = RunOn.LOOP if route is None else route.run_on
         stream = route is not None and route.stream
         passing = partial(pass_hooks, scopes, route, missing)
-        if kind is Kind.ASYNC or any(scope.waits for scope in scopes):
-            name = "hypoll" if route is None or route.deferred is None else route.deferred.name
-            return Deferred(Kind.ASYNC, passing, to_response, failure, stream, kind, name=name)
-        if kind is Kind.THREADED:
-            return Deferred(kind, lambda request, _: at_once(passing(request)), to_response, failure, stream)
+        if run_on is RunOn.TASK or any(scope.waits for scope in scopes):
+            name = "hypoll" if route is None or route.handler_call is None else route.handler_call.name
+            return HandlerCall(RunOn.TASK, passing, to_response, failure, stream, run_on, name=name)
+        if run_on is RunOn.THREAD:
+            return HandlerCall(run_on, lambda request, _: at_once(passing(request)), to_response, failure, stream)
         return at_once(passing(request))
 
 
-def _deferred(handler: Handler, kind: Kind, stream: bool) -> tuple[Deferred | None, Deferred | None]:
+def _deferred(handler: Handler, run_on: RunOn, stream: bool) -> tuple[HandlerCall | None, HandlerCall | None]:
     """How a handler of this kind is called, if not on the loop; with parameters, and without."""
-    if kind is Kind.INLINE:
+    if run_on is RunOn.LOOP:
         return None, None
 
     def call(request: Request, in_thread: InThread) -> Any:
         return handler(request, **request.params)
 
     name = name_of(handler)
-    deferred = Deferred(kind, call, settle, failure, stream, name=name)
-    return deferred, Deferred(kind, call, settle, failure, stream, direct=handler, name=name)
+    handler_call = HandlerCall(run_on, call, to_answer, failure, stream, name=name)
+    return handler_call, HandlerCall(run_on, call, to_answer, failure, stream, direct=handler, name=name)
 
 
-def _make(request: Request, deferred: Deferred) -> Response | bytes:
+def _make(request: Request, handler_call: HandlerCall) -> Response | bytes:
     """Make a deferred answer here and now."""
     try:
-        result = deferred.call(request, call_here)
-        return deferred.settle(result if deferred.kind is Kind.THREADED else complete_here(result))
+        result = handler_call.call(request, call_here)
+        return handler_call.to_answer(result if handler_call.run_on is RunOn.THREAD else complete_here(result))
     except FAILURES as error:
-        return deferred.fail(request, error)
+        return handler_call.answer_error(request, error)
 
 
 def _options_route(allow: str) -> Route:

@@ -16,23 +16,25 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from hypoll import errorlog, patched, watched
-from hypoll.affinity import cpu_count
 from hypoll.app import Routes
 from hypoll.asgi.errors import STARTUP_FAILED, StartupError
+from hypoll.concurrency import monkey_patching
+from hypoll.concurrency.process_end import ProcessEnd
+from hypoll.deploy import watched
+from hypoll.deploy.cpus import cpu_count
+from hypoll.deploy.imports import find_from
+from hypoll.deploy.preflight import Plan, read_system, warnings_for
+from hypoll.deploy.reload import Reloader, command_of, watcher
 from hypoll.hosting import Servable, fault_of, interface_of, made_by, uses_threads
-from hypoll.imports import find_from
-from hypoll.leaving import Departure
-from hypoll.listen import BindError, activated, listen, unix_paths
-from hypoll.outlet import OutletError, occupy_standard_descriptors
-from hypoll.process import SetupError, serve
-from hypoll.reload import Reloader, command_of, watcher
-from hypoll.routing import Route
-from hypoll.server import RELOAD_GRACE, Server
+from hypoll.runner import SetupError, serve
+from hypoll.server.server import RELOAD_GRACE, Server
+from hypoll.server.sockets import BindError, activated, listen, unix_paths
 from hypoll.settings import Option, Processes, Settings, format_size, options, parse_size, variable
-from hypoll.surroundings import Plan, advice, look
+from hypoll.telemetry import error_log
+from hypoll.telemetry.log_writer import LogWriterError, occupy_standard_descriptors
 from hypoll.version import __version__
-from hypoll.wsgi_face import Face
+from hypoll.web.routing import Route
+from hypoll.wsgi.adapter import WSGIAdapter
 
 RELOAD_PATIENCE = 5.0
 """Seconds beyond `graceful_timeout` after which --reload kills a server that hangs."""
@@ -121,7 +123,7 @@ def load(reference: str, settings: Settings | None = None) -> Servable:
     fault = "" if isinstance(target, Routes) else fault_of(target, settings.interface)
     if fault:
         raise AppError(f"{reference} {fault}; {_suggestion(module)}")
-    fault = patched.fault(threads=uses_threads(target))
+    fault = monkey_patching.find_fault(threads=uses_threads(target))
     if fault:
         raise AppError(f"{reference} can't be served: {fault}")
     return target  # type: ignore[no-any-return]
@@ -129,15 +131,15 @@ def load(reference: str, settings: Settings | None = None) -> Servable:
 
 def _made(reference: str, target: Any, settings: Settings) -> Any:
     """What a reference leads to, with `factory` what that makes. Raises `AppError`."""
-    if isinstance(target, (Routes, Face)):
-        return target.routes if isinstance(target, Face) else target
+    if isinstance(target, (Routes, WSGIAdapter)):
+        return target.routes if isinstance(target, WSGIAdapter) else target
     if not settings.factory:
         return target
     try:
         made = made_by(target)
     except Exception as error:
         raise AppError(f"{reference} makes no application: {_where(error)}") from error
-    return made.routes if isinstance(made, Face) else made
+    return made.routes if isinstance(made, WSGIAdapter) else made
 
 
 def _suggestion(module: Any) -> str:
@@ -175,7 +177,7 @@ def _is_of_application(filename: str) -> bool:
     return below and not filename.startswith(own) and "site-packages" not in filename
 
 
-def _told(name: str) -> dict[str, Any]:
+def _help_of(name: str) -> dict[str, Any]:
     """That an option can also be set by a variable, and what the help says of it."""
     return {"envvar": variable(name), "show_envvar": True, "show_default": True}
 
@@ -184,7 +186,7 @@ def _declaration(option: Option) -> click.Option:
     """The command line's form of a setting."""
     name = _flag(option.name)
     unit = f" [{option.unit}]" if option.unit else ""
-    common: dict[str, Any] = {"default": option.default, **_told(option.name)}
+    common: dict[str, Any] = {"default": option.default, **_help_of(option.name)}
     if isinstance(option.default, bool):
         names = f"{name}/--no-{name[2:]}" if option.default else name
         return click.Option([names], is_flag=True, help=option.help, **common)
@@ -215,14 +217,14 @@ def main_command() -> click.Command:
         click.Option(
             ["--app-dir"],
             default=".",
-            **_told("app_dir"),
+            **_help_of("app_dir"),
             type=click.Path(exists=True, file_okay=False),
             help="The directory to import the application from.",
         ),
         click.Option(
             ["--log-level"],
             default="info",
-            **_told("log_level"),
+            **_help_of("log_level"),
             type=click.Choice(LOG_LEVELS),
             help="The least severe messages to print.",
         ),
@@ -250,13 +252,13 @@ class _Command(click.Command):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """As click's, which ends in `SystemExit`."""
-        departure = Departure() if args is None else None
+        departure = ProcessEnd() if args is None else None
         try:
             return super().main(args, *rest, obj=departure, **extra)
         except SystemExit as error:
             if departure is not None and departure.begun:
                 code = error.code
-                departure.leave(code if isinstance(code, int) else int(code is not None))
+                departure.begin_exit(code if isinstance(code, int) else int(code is not None))
             raise
 
 
@@ -269,7 +271,7 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     settings = _settings(values)
-    errorlog.set_up(log_level, settings.log_format)
+    error_log.set_up(log_level, settings.log_format)
     if hidden:
         names = ", ".join(hidden)
         log.warning("%s in %s: the standard modules of these names are imported instead: rename them", names, directory)
@@ -283,23 +285,23 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
         return
     if departure is not None:
         departure.begin()
-        watched.take_up()
+        watched.become_watched()
     try:
         if processes.reload:
             sys.exit(_reload(app, directory, log_level, settings, processes))
-        _serve(app, log_level, settings, processes, departure or Departure())
+        _serve(app, log_level, settings, processes, departure or ProcessEnd())
     except KeyboardInterrupt:  # `Ended`, or an INT that came while that was taken up
         log.info("asked to end before it served")
     except BindError as error:
         # What the kernel refuses is a failure; what isn't an address is a mistake in the command.
         raise (click.ClickException if isinstance(error.__cause__, OSError) else AppError)(str(error)) from None
     except SetupError as error:
-        raise (click.ClickException if isinstance(error.__cause__, OutletError) else AppError)(str(error)) from None
+        raise (click.ClickException if isinstance(error.__cause__, LogWriterError) else AppError)(str(error)) from None
 
 
-def _serve(app: str, log_level: str, settings: Settings, processes: Processes, departure: Departure) -> None:
+def _serve(app: str, log_level: str, settings: Settings, processes: Processes, departure: ProcessEnd) -> None:
     if processes.workers:
-        from hypoll import cluster  # gunicorn: one process by itself needs none of it
+        from hypoll.deploy import cluster  # gunicorn: one process by itself needs none of it
 
         made = dataclasses.replace(settings, factory=False)  # what is loaded is what the factory has made
         cluster.serve(app, lambda: _load_or_tell(app, settings), made, processes, log_level)
@@ -312,11 +314,11 @@ def _load_or_tell(app: str, settings: Settings) -> Servable:
     try:
         return load(app, settings)
     except AppError as error:
-        watched.tell(error.__context__ or error, error.message)
+        watched.report_failure(error.__context__ or error, error.message)
         raise
 
 
-def _serve_alone(app: str, settings: Settings, departure: Departure) -> None:
+def _serve_alone(app: str, settings: Settings, departure: ProcessEnd) -> None:
     routes = _load_or_tell(app, settings)
     settings = dataclasses.replace(settings, factory=False)  # it has made them
     departure.check()
@@ -333,7 +335,7 @@ def _serve_alone(app: str, settings: Settings, departure: Departure) -> None:
         raise _StartupFailed(f"{app}: {error}") from None
     except Exception as error:
         if not departure.served:
-            watched.tell(error)
+            watched.report_failure(error)
         if isinstance(error, BindError):
             raise
         log.critical("%s failed", app, exc_info=error)
@@ -414,7 +416,7 @@ def _settings(values: dict[str, Any]) -> Settings:
 
 
 def _check(app: str, routes: Servable, plan: Plan) -> None:
-    warnings = advice(look(), plan)
+    warnings = warnings_for(read_system(), plan)
     if not isinstance(routes, Routes):
         what = f"is {'an ASGI' if interface_of(routes, plan.settings.interface) == 'asgi' else 'a WSGI'} application"
     if isinstance(routes, Routes):

@@ -9,19 +9,19 @@ from enum import Enum, StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from hypoll.http import State
-from hypoll.message import HTTPError, Request, Response
-from hypoll.refusals import too_slow
+from hypoll.protocol.messages import HTTPError, Request, Response
+from hypoll.protocol.refusals import too_slow
 
 
-class Kind(Enum):
+class RunOn(Enum):
     """Where a handler runs."""
 
-    INLINE = "inline"
-    THREADED = "threaded"
-    ASYNC = "async"
+    LOOP = "inline"
+    THREAD = "threaded"
+    TASK = "async"
 
 
-class HandlerCall(Protocol):
+class EarlyAnswer(Protocol):
     """What a threaded handler may do before it has come to its end. On its thread."""
 
     def send(self, answer: Response) -> None:
@@ -31,55 +31,67 @@ class HandlerCall(Protocol):
         """Send the head of a response; give the `ThreadStream` that takes its body. Raises `HTTPError` 503."""
 
 
-class Deferred:
+class HandlerCall:
     """How an answer is made that isn't made on the loop: what an application gives for a request that must wait.
 
-    kind: `Kind.THREADED`: `call` may block, and gives a result. `Kind.ASYNC`: it gives a coroutine of one.
+    run_on: `RunOn.THREAD`: `call` may block, and gives a result. `RunOn.TASK`: it gives a coroutine of one.
     call: to the async `call(request, in_thread)`, where `await in_thread(function)` gives what a blocking function
-    returns; to the threaded `call(request, handler_call)`, see `HandlerCall`. The latter may give None when it has sent
+    returns; to the threaded `call(request, handler_call)`, see `EarlyAnswer`. The latter may give None when it has sent
     the answer itself.
-    settle: makes the answer of the result. What it or the call raises, if it is of `FAILURES`, goes to `fail`.
-    fail: `fail(request, error)` makes the answer of an exception.
+    to_answer: makes the answer of the result. What it or the call raises, if it is of `FAILURES`, goes to
+    `answer_error`.
+    answer_error: `answer_error(request, error)` makes the answer of an exception.
     stream: whether the handler begins when the head is whole, and takes the body from `request.stream`.
-    handler: the handler's own kind, where that is another than its hooks'; bodies, both ways, are of this kind.
+    body_run_on: the handler's own kind, where that is another than its hooks'; bodies, both ways, are of this kind.
     direct: the same as `call`, of the request alone, for one without parameters: spares the hot path a call. A dict
-    from it is sent as JSON without asking `settle`.
+    from it is sent as JSON without asking `to_answer`.
     name: of the handler, for the task that it runs in: asyncio's own names, one for each, cost 0.2 µs.
-    exchange, plain_exchange: the kinds of `hypoll.exchange.Exchange` and `PlainExchange` that run it, made without
-    arguments; None: those.
+    exchange, plain_exchange: the kinds of `hypoll.server.exchange.Exchange` and `PlainExchange` that run it, made
+    without arguments; None: those.
     """
 
-    __slots__ = ("call", "direct", "exchange", "fail", "handler", "kind", "name", "plain_exchange", "settle", "stream")
+    __slots__ = (
+        "answer_error",
+        "body_run_on",
+        "call",
+        "direct",
+        "exchange",
+        "name",
+        "plain_exchange",
+        "run_on",
+        "stream",
+        "to_answer",
+    )
 
     def __init__(
         self,
-        kind: Kind,
+        run_on: RunOn,
         call: Callable[[Request, Any], Any],
-        settle: Callable[[Any], Response | bytes],
-        fail: Callable[[Request, BaseException], Response],
+        to_answer: Callable[[Any], Response | bytes],
+        answer_error: Callable[[Request, BaseException], Response],
         stream: bool = False,
-        handler: Kind | None = None,
+        body_run_on: RunOn | None = None,
         direct: Callable[[Request], Any] | None = None,
         name: str = "hypoll",
         exchange: Callable[[], Any] | None = None,
         plain_exchange: Callable[[], Any] | None = None,
     ) -> None:
-        self.kind = kind
+        self.run_on = run_on
         self.exchange = exchange
         self.plain_exchange = plain_exchange
         self.name = name
         self.direct = direct
-        self.handler = kind if handler is None else handler
+        self.body_run_on = run_on if body_run_on is None else body_run_on
         self.call = call
-        self.settle = settle
-        self.fail = fail
+        self.to_answer = to_answer
+        self.answer_error = answer_error
         self.stream = stream
 
 
-Complete = Callable[[Coroutine[Any, Any, Any]], Any]
+RunToCompletion = Callable[[Coroutine[Any, Any, Any]], Any]
 """Runs a coroutine to its end."""
 
-Answer = Callable[[Request], Response | bytes | Deferred]
+RequestHandler = Callable[[Request], Response | bytes | HandlerCall]
 """What makes the answer of a request."""
 
 
@@ -89,7 +101,7 @@ class Application:
     """
 
     @property
-    def asynchronous(self) -> bool:
+    def uses_asyncio(self) -> bool:
         """Whether asyncio is needed."""
         return False
 
@@ -113,19 +125,19 @@ class Application:
         """What is called when the server begins to go away."""
         return ()
 
-    def answer(self, request: Request) -> Response | bytes | Deferred:
-        """Answer a request. bytes: of JSON, whose head the server makes. `Deferred`: that isn't made on the loop."""
+    def answer(self, request: Request) -> Response | bytes | HandlerCall:
+        """Answer a request. bytes: of JSON, whose head the server makes. `HandlerCall`: that isn't made on the loop."""
         raise NotImplementedError
 
-    def refuses(self, request: Request) -> HTTPError | None:
+    def early_refusal(self, request: Request) -> HTTPError | None:
         """Give the refusal of a request whose head alone is known, if it has one."""
         return None
 
-    def streams(self, request: Request) -> bool:
+    def wants_stream(self, request: Request) -> bool:
         """Whether its handler takes the body as it comes."""
         return False
 
-    def spools(self, request: Request) -> bool:
+    def wants_spool(self, request: Request) -> bool:
         """Whether its body is to be received into a spool before it is answered."""
         return False
 
@@ -133,23 +145,25 @@ class Application:
         """The path of its route as it was declared, for logs and metrics; None: there is none."""
         return None
 
-    def startup(self, complete: Complete) -> None:
+    def startup(self, complete: RunToCompletion) -> None:
         """Run once before the first connection is accepted."""
 
-    def shutdown(self, complete: Complete) -> None:
+    def shutdown(self, complete: RunToCompletion) -> None:
         """Run once after the last connection is closed."""
 
 
-def adapted(given: Application | Callable[[Request], Any]) -> Application:
+def as_application(application: Application | Callable[[Request], Any]) -> Application:
     """The application that something is, or that a callable is made into with what it has of an application's names.
 
     The one place that looks for those.
     """
-    if isinstance(given, Application):
-        return given
-    found = {name: getattr(given, name) for name in vars(Application) if name[0] != "_" and hasattr(given, name)}
+    if isinstance(application, Application):
+        return application
+    found = {
+        name: getattr(application, name) for name in vars(Application) if name[0] != "_" and hasattr(application, name)
+    }
     methods = {name: staticmethod(one) if callable(one) else one for name, one in found.items()}
-    made: Application = type("Adapted", (Application,), {"answer": staticmethod(given), **methods})()
+    made: Application = type("Adapted", (Application,), {"answer": staticmethod(application), **methods})()
     return made
 
 
@@ -158,11 +172,11 @@ def adapted(given: Application | Callable[[Request], Any]) -> Application:
 NEVER = float("inf")
 """The deadline of what has none."""
 
-LINGER_PAUSE = 5.0
+LINGER_SILENCE = 5.0
 """Seconds that a refused peer, whose input is read away, may pause."""
 
 
-class Phase(Enum):
+class ConnectionState(Enum):
     """What a connection is doing. Of each: whether it takes input, whether a request is under way, and its deadline,
     as the setting that holds its seconds, with the refusal when they have passed. None: the connection is closed then,
     or it has no deadline by a setting.
@@ -194,17 +208,17 @@ class Phase(Enum):
         self.refusal = refusal
 
 
-PHASES = {
-    State.START: Phase.IDLE,
-    State.BLANK: Phase.IDLE,
-    State.HEAD: Phase.HEAD,
-    State.BODY: Phase.BODY,
-    State.DONE: Phase.IDLE,
+STATE_OF_PARSER = {
+    State.START: ConnectionState.IDLE,
+    State.BLANK: ConnectionState.IDLE,
+    State.HEAD: ConnectionState.HEAD,
+    State.BODY: ConnectionState.BODY,
+    State.DONE: ConnectionState.IDLE,
 }
-"""The phase for what the parser is in the middle of."""
+"""The state for what the parser is in the middle of."""
 
 
-class End(StrEnum):
+class CloseReason(StrEnum):
     """Why a connection ended; `KEPT`: it goes on."""
 
     KEPT = ""
@@ -216,7 +230,7 @@ class End(StrEnum):
     REFUSED = "refused"
     """The request, or the connection, was refused."""
     TIMEOUT = "timeout"
-    """A phase's deadline passed."""
+    """A state's deadline passed."""
     ABORTED = "aborted"
     """The client left in the middle of a request or an answer."""
     FAILED = "failed"
@@ -236,7 +250,7 @@ class Timeout(StrEnum):
 class Gauges(NamedTuple):
     """What there is at the moment.
 
-    connections: how many are open, by the name of their phase.
+    connections: how many are open, by the name of their state.
     queue: calls that wait for a thread of the pool. threads: those that are busy. streams: those that have left the
     pool, since they wait for a client or stream for long.
     spool_memory, spool_disk: bytes that wait in the spools.

@@ -20,31 +20,33 @@ from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker as BaseWorker
 
-from hypoll import hosting, shared_counters, watched
-from hypoll.contracts import Answer, Application, Deferred
-from hypoll.gunicorn_boot import crossing, fold_after, mark_end, service_ends
-from hypoll.gunicorn_config import (
+from hypoll import hosting
+from hypoll.concurrency.process_end import bound_exit
+from hypoll.contracts import Application, HandlerCall, RequestHandler
+from hypoll.deploy import watched
+from hypoll.deploy.boot import crossing, fold_after, mark_end, service_ends
+from hypoll.deploy.gunicorn_config import (
     check,
     command_settings,
     counts_together,
-    given_by,
+    explicit_settings,
     tls_context,
     translate,
     validate,
     warn_of_ignored,
 )
-from hypoll.gunicorn_log import before, dump_stacks, forward, is_used, observers_of
-from hypoll.heartbeat import Heartbeat
-from hypoll.leaving import bound_exit
+from hypoll.deploy.gunicorn_logging import dump_stacks, forward, is_used, observers_of, wrap_pre_request
+from hypoll.deploy.heartbeat import Heartbeat
 from hypoll.loop import IN, TICK, Loop
-from hypoll.message import Request, Response
-from hypoll.observing import rehearse
-from hypoll.outlet import OutletError
-from hypoll.process import Engine
-from hypoll.server import Server, Status
+from hypoll.protocol.messages import Request, Response
+from hypoll.runner import Runner
+from hypoll.server.context import ServerContext
+from hypoll.server.server import Server, Status
+from hypoll.server.transport import TLSError
 from hypoll.settings import Settings
-from hypoll.shared import Shared
-from hypoll.tls import TLSError
+from hypoll.telemetry import shared_counters
+from hypoll.telemetry.log_writer import LogWriterError
+from hypoll.telemetry.setup import validate_telemetry
 
 
 class _Quit(KeyboardInterrupt):
@@ -58,7 +60,7 @@ class _Abort(_Quit):
 class Worker(BaseWorker):
     """Serves a `Routes` object, or a WSGI or ASGI application, in one process of gunicorn's."""
 
-    engine: Engine
+    runner: Runner
     server: Server
     _quitting = False
     _aborting = False
@@ -73,7 +75,7 @@ class Worker(BaseWorker):
 
     def _note_given(self, app: Any) -> None:
         """Find out which settings were given, once for each configuration, and name those that aren't honoured."""
-        self.cfg.hypoll_given = given_by(app, self.cfg)
+        self.cfg.hypoll_given = explicit_settings(app, self.cfg)
         warn_of_ignored(self.cfg.hypoll_given, self.log)
 
     @classmethod
@@ -89,13 +91,13 @@ class Worker(BaseWorker):
         return translate(self.cfg, self.cfg.hypoll_given)
 
     @property
-    def context(self) -> ssl.SSLContext | None:
-        """TLS, if the settings ask for it. Raises `hypoll.tls.TLSError`."""
+    def tls_context(self) -> ssl.SSLContext | None:
+        """TLS, if the settings ask for it. Raises `hypoll.server.transport.TLSError`."""
         return tls_context(self.cfg, self.settings)
 
     @classmethod
     def validate(cls, cfg: Any) -> Settings:
-        """Raise `ValueError` or `hypoll.tls.TLSError` for what can't be."""
+        """Raise `ValueError` or `hypoll.server.transport.TLSError` for what can't be."""
         settings = validate(cfg)
         tls_context(cfg)
         return settings
@@ -106,8 +108,8 @@ class Worker(BaseWorker):
         check(cfg)
         try:
             settings = cls.validate(cfg)
-            rehearse(settings)
-        except (ValueError, TypeError, TLSError, OutletError, ModuleNotFoundError) as error:
+            validate_telemetry(settings)
+        except (ValueError, TypeError, TLSError, LogWriterError, ModuleNotFoundError) as error:
             raise RuntimeError(str(error)) from None
         if settings.metrics or settings.status:
             cls._count_together(cfg, log)
@@ -148,7 +150,7 @@ class Worker(BaseWorker):
             for file in (*files, getattr(error, "filename", None)):
                 if file and os.path.exists(file):
                     self.reloader.add_extra_file(file)
-            self.wsgi = watched.failing("".join(traceback.format_exception(error)))
+            self.wsgi = watched.failing_application("".join(traceback.format_exception(error)))
 
     def run(self) -> None:
         """Serve until a signal, `max_requests`, or the master's end."""
@@ -156,7 +158,7 @@ class Worker(BaseWorker):
         # has set this before, as its own workers start nothing here.)
         self.booted = False
         forward(self.log)
-        self.engine = Engine(self.wsgi, self.settings, observers=observers_of(self))
+        self.runner = Runner(self.wsgi, self.settings, observers=observers_of(self))
         try:
             self._serve()
         except _Abort:
@@ -166,26 +168,26 @@ class Worker(BaseWorker):
             pass
         finally:
             faulthandler.disable()
-            self.engine.close()
+            self.runner.close()
         # Threads of the application must not hold the exit; gunicorn's own hooks have this much at the least.
         bound_exit(0, max(self.server.seconds_left, TICK))
 
     def _serve(self) -> None:
-        engine = self.engine
+        runner = self.runner
         alone = bool(self.cfg.reuse_port)
         sockets = [listener.sock for listener in self.sockets]
-        self.server = engine.server(sockets, shared=not alone, own=alone, context=self.context)
-        self._watch_signals(engine.loop)  # first, so that a handler which an on_start hook sets takes none away
+        self.server = runner.make_server(sockets, shared=not alone, own=alone, tls_context=self.tls_context)
+        self._watch_signals(runner.loop)  # first, so that a handler which an on_start hook sets takes none away
         try:
-            engine.start()
+            runner.start()
         except Exception as error:
-            watched.tell(error)
+            watched.report_failure(error)
             raise
-        engine.loop.call_soon(self._begin)
-        self._watch_requests(self.server.shared)
+        runner.loop.call_soon(self._begin)
+        self._watch_requests(self.server.context)
         try:
-            self._beat()
-            engine.run()
+            self._send_heartbeat()
+            runner.run()
         except _Abort:
             raise
         except _Quit:
@@ -195,16 +197,16 @@ class Worker(BaseWorker):
         """The loop turns: what fails from now on isn't sure to fail in the next worker, too."""
         self.booted = True
 
-    def _watch_requests(self, shared: Shared) -> None:
+    def _watch_requests(self, context: ServerContext) -> None:
         if self.max_requests < sys.maxsize:
-            shared.wrap(self._counted)
+            context.wrap(self._counted)
         if is_used(self.cfg, "pre_request"):
-            shared.wrap(lambda answer: before(answer, self))
+            context.wrap(lambda answer: wrap_pre_request(answer, self))
 
-    def _counted(self, answer: Answer) -> Answer:
+    def _counted(self, answer: RequestHandler) -> RequestHandler:
         """`answer`, that begins to drain with the last request this worker is for."""
 
-        def count(request: Request) -> Response | bytes | Deferred:
+        def count(request: Request) -> Response | bytes | HandlerCall:
             self.nr += 1
             if self.nr == self.max_requests:
                 self.log.info("Autorestarting worker after current request.")
@@ -214,7 +216,7 @@ class Worker(BaseWorker):
         return count
 
     def _watch_signals(self, loop: Loop) -> None:
-        loop.add_signal_handler(signal.SIGTERM, self._leave)
+        loop.add_signal_handler(signal.SIGTERM, self._begin_shutdown)
         loop.add_signal_handler(signal.SIGINT, self._drain, self._quit)
         loop.add_signal_handler(signal.SIGQUIT, self._drain, self._quit)
         faulthandler.disable()  # it would keep a handler of SIGABRT from before
@@ -224,12 +226,12 @@ class Worker(BaseWorker):
         # gunicorn's reloader, in its thread, sets `alive` and writes here.
         loop.register(self.PIPE[0], self._on_pipe, IN)
 
-    def _beat(self) -> None:
+    def _send_heartbeat(self) -> None:
         """Tell the master that the loop turns, at least every `timeout / 2`; leave when there is no master any more.
 
         A timer of the loop, never a thread: a loop that is stuck must be seen to be.
         """
-        self.server.loop.call_later(min(TICK, self.timeout / 2) or TICK, self._beat)
+        self.server.loop.call_later(min(TICK, self.timeout / 2) or TICK, self._send_heartbeat)
         if self.timeout:
             self.tmp.notify()
         if self.ppid != os.getppid():
@@ -238,12 +240,12 @@ class Worker(BaseWorker):
         elif not self.alive:
             self._drain()
 
-    def _leave(self) -> None:
+    def _begin_shutdown(self) -> None:
         """TERM. Where the service ends, readiness tells so first; a worker that leaves others to serve goes at once."""
         if self.server.status is Status.STOPPED:
             self.alive = False  # it is starting: the first beat sees that
         elif service_ends() and self.reloader is None:
-            self.engine.leave()
+            self.runner.begin_shutdown()
         else:
             self._drain()
 
@@ -253,7 +255,7 @@ class Worker(BaseWorker):
         if self.reloader is None:
             self.server.drain()
         else:
-            self.server.drain_in_haste()
+            self.server.drain_for_reload()
 
     def _retire(self) -> None:
         """Leave for a successor, which the master starts only when this worker has ended."""
@@ -286,7 +288,7 @@ class Worker(BaseWorker):
 
     def _reopen(self) -> None:
         self.log.reopen_files()
-        self.engine.observing.reopen()
+        self.runner.telemetry.reopen()
         dump_stacks(self.log)
 
     def _on_pipe(self, events: int) -> None:

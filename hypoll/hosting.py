@@ -8,12 +8,12 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from hypoll import wsgi
 from hypoll.asgi.recognition import binds, is_asgi
 from hypoll.contracts import Application
 from hypoll.settings import Settings
-from hypoll.wsgi import WSGIApplication, misfit
-from hypoll.wsgi_face import Face
+from hypoll.wsgi import application as wsgi_application
+from hypoll.wsgi.adapter import WSGIAdapter
+from hypoll.wsgi.application import WSGIApplication, mismatch
 
 ASGIApplication = Callable[..., Awaitable[None]]
 
@@ -24,16 +24,16 @@ Servable = Application | WSGIApplication | ASGIApplication
 def service_of(application: Servable, settings: Settings, *, multiprocess: bool = False) -> Application:
     """What serves an application: itself, when it is `Routes` or another service.
 
-    settings: `interface`, `factory`, and what the application is told of. Without `script_name` the environment's
+    settings: `interface`, `factory`, and what the application is notified of. Without `script_name` the environment's
     SCRIPT_NAME is taken, as gunicorn does.
-    multiprocess: whether other processes serve it, too: `wsgi.multiprocess`.
+    multiprocess: whether other processes serve it, too: `wsgi_application.multiprocess`.
 
     Raises `TypeError` for what can't be served.
     """
     if settings.factory and not _is_ready(application):
         application = made_by(application)
     if _is_ready(application) or interface_of(application, settings.interface) == "wsgi":
-        return wsgi.service_of(
+        return wsgi_application.service_of(
             application,  # type: ignore[arg-type]
             script_name=settings.script_name,
             multiprocess=multiprocess,
@@ -72,7 +72,7 @@ def fault_of(application: Any, interface: str) -> str:
         return ""
     if inspect.iscoroutinefunction(application):
         return "is a coroutine function, but no ASGI application: it can't be called with scope, receive and send"
-    fault = misfit(application)
+    fault = mismatch(application)
     if fault and callable(application) and binds(application, 0):
         return f"{fault}; if it makes an application, say --factory"
     return fault
@@ -88,6 +88,6 @@ def made_by(factory: Any) -> Any:
 
 def _is_ready(application: Any) -> bool:
     """Whether it is a service already, or `Routes` as a WSGI application."""
-    return isinstance(application, (Application, Face)) or (
-        hasattr(application, "startup") and hasattr(application, "refuses")
+    return isinstance(application, (Application, WSGIAdapter)) or (
+        hasattr(application, "startup") and hasattr(application, "early_refusal")
     )

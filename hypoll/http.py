@@ -2,9 +2,10 @@
 
 The laws of the parser:
 
-- httptools (llhttp, strict) sees every byte of a head and judges it, each tab as a space: behind `chunked` it takes
-  only the latter, and elsewhere nothing tells them apart. What it lets through and the RFCs don't, `head.py` refuses.
-- Of a chunked body it gets the chunks alone, and `chunked.py` judges what is between them.
+- httptools (llhttp, strict) sees every byte of a head and checks it, each tab as a space: behind `chunked` it takes
+  only the latter, and elsewhere nothing tells them apart. What it lets through and the RFCs don't, `validation.py`
+  refuses.
+- Of a chunked body it gets the chunks alone, and `chunked.py` checks what is between them.
 - It is fed one message at a time and never runs ahead: a head can only end at CRLF CRLF, a body with a length needs no
   parser, and the end of a chunked one is found by us. So that httptools can't pause is never felt, no pipelined
   request is parsed before its turn, and after a refusal no byte is parsed at all.
@@ -21,12 +22,9 @@ from typing import Any
 
 import httptools
 
-from hypoll.chunked import Chunks
-from hypoll.encode import UNPARSED, Rest, encode, refresh_date
-from hypoll.head import BAD_ENCODING, METHODS, PeerError, check_line, glance, header_section, parse_fields, request_line
-from hypoll.header_section import HeadSection, Section
-from hypoll.known import CONNECTION, HOST, LENGTH, OTHER, Known
-from hypoll.message import (
+from hypoll.protocol.chunked import Chunks
+from hypoll.protocol.header_section import HeaderSection, RawHeaderSection
+from hypoll.protocol.messages import (
     FAILURES,
     BodyStore,
     ClientDisconnect,
@@ -38,9 +36,21 @@ from hypoll.message import (
     json_response,
     problem,
 )
-from hypoll.multidict import Headers, MultiDict
-from hypoll.peer import NOBODY, Peer
-from hypoll.refusals import body_too_large, no_room
+from hypoll.protocol.multidict import Headers, MultiDict
+from hypoll.protocol.peer import NOBODY, Peer
+from hypoll.protocol.refusals import body_too_large, no_room
+from hypoll.protocol.serializer import UNPARSED, Remainder, encode, refresh_date
+from hypoll.protocol.validation import (
+    BAD_ENCODING,
+    METHODS,
+    PeerError,
+    check_line,
+    parse_fields,
+    parse_header_section,
+    parse_request_line,
+    peek_request_line,
+)
+from hypoll.protocol.vocabulary import CONNECTION, HOST, LENGTH, OTHER, Vocabulary
 from hypoll.settings import Settings
 
 __all__ = [
@@ -48,16 +58,16 @@ __all__ = [
     "ClientDisconnect",
     "HTTPError",
     "Headers",
-    "Known",
     "MultiDict",
     "Peer",
     "PeerError",
+    "Remainder",
     "Request",
     "RequestParser",
     "Response",
-    "Rest",
     "State",
     "StreamedRequest",
+    "Vocabulary",
     "encode",
     "json_response",
     "problem",
@@ -66,13 +76,15 @@ __all__ = [
 
 HEAD_END = b"\r\n\r\n"
 
-WHOLE_BODY = 32 * 1024
+SMALL_BODY = 32 * 1024
 """Bytes of a body up to which httptools sees it with its head, when both came together."""
 
-OPTIONS = {blank + word: word == b"close" for blank in (b"", b" ") for word in (b"close", b"keep-alive")}
+COMMON_CONNECTION_OPTIONS = {
+    blank + word: word == b"close" for blank in (b"", b" ") for word in (b"close", b"keep-alive")
+}
 """Whether a Connection field, in lower case, asks for the connection's end, where it has one of the common forms."""
 
-KEPT_SECTION = 1024
+COMPARED_SECTION = 1024
 """Bytes of a header section up to which a connection keeps its last one."""
 
 LARGE_PIECE = 8 * 1024
@@ -136,17 +148,17 @@ class RequestParser:
     _body: list[bytes | bytearray | memoryview] | None = None
     _execute: Callable[[bytes], object] | None = None
     """httptools' parser of the messages that don't come in the straight way; made when there is one."""
-    _section: Section | None = None
+    _section: HeaderSection | None = None
     """The last one that went the straight way."""
     _chunks: list[bytes | memoryview]
     """What came of a body and was neither kept nor taken."""
     _unfinished: list[None]
     """Emptied by httptools when a message is complete."""
 
-    def __init__(self, settings: Settings, peer: Peer = NOBODY, known: Known | None = None) -> None:
+    def __init__(self, settings: Settings, peer: Peer = NOBODY, vocabulary: Vocabulary | None = None) -> None:
         self.peer = peer
         self._settings = settings
-        self._known = Known(settings) if known is None else known
+        self._vocabulary = Vocabulary(settings) if vocabulary is None else vocabulary
         # What each request looks at, though the class has it: an attribute of an instance is found sooner.
         self.state = State.START
         self.pending = b""
@@ -161,8 +173,8 @@ class RequestParser:
         """Take what was received; give the first request it completes.
 
         The straight way of a head that is here as a whole. Each field costs a search and a look-up, whatever it says.
-        What is odd, or not whole, or means more to framing than a length, goes to `_feed_with_care`; that is no loss
-        of a judgement, since httptools sees the same bytes here as there.
+        What is odd, or not whole, or means more to framing than a length, goes to `_feed_in_general`; that is no loss
+        of a check, since httptools sees the same bytes here as there.
         """
         pending, at = self.pending, self._at
         if not pending:
@@ -171,65 +183,65 @@ class RequestParser:
             pending, at = pending[at:] + data, 0
         end = pending.find(HEAD_END, at)
         if end < 0 or self.state:
-            return self._feed_with_care(pending, at)
-        known = self._known
+            return self._feed_in_general(pending, at)
+        vocabulary = self._vocabulary
         line_end = pending.find(b"\r\n", at)
         words = pending[at:line_end].split(b" ")
         if len(words) != 3:
-            return self._feed_with_care(pending, at)
+            return self._feed_in_general(pending, at)
         name, target, version = words
         method = METHODS.get(name)
         # Bytes as numbers: `in` is faster so. Those that no target may have httptools looks for.
         if (
             method is None or version != b"HTTP/1.1" or not target or target[0] != 47 or 35 in target
             or (37 in target and BAD_ENCODING.search(target))
-            or (end - at > known.short_head and not known.passes(pending[at:end]))
+            or (end - at > vocabulary.short_head and not vocabulary.within_limits(pending[at:end]))
         ):  # fmt: skip
-            return self._feed_with_care(pending, at)
+            return self._feed_in_general(pending, at)
         # A client repeats itself: a section is compared with the connection's last one.
-        section: Section | None = self._section
+        section: HeaderSection | None = self._section
         block = pending[line_end:end]
         if section is None or block != section.block:
             section = self._read_section(block)
             if section is None:
-                return self._feed_with_care(pending, at)
+                return self._feed_in_general(pending, at)
         length = section.length
         stop = end + 4
         whole = True
         if length:
-            whole = length <= WHOLE_BODY and stop + length <= len(pending)
+            whole = length <= SMALL_BODY and stop + length <= len(pending)
             stop += length if whole else 0
         try:
-            known.execute(pending if not at and stop == len(pending) else pending[at:stop])
+            vocabulary.validate(pending if not at and stop == len(pending) else pending[at:stop])
         except BaseException as error:
-            known.renew()
+            vocabulary.renew_parser()
             if not isinstance(error, (httptools.HttpParserError, httptools.HttpParserUpgrade)):
                 raise
-            return self._feed_with_care(pending, at)
+            return self._feed_in_general(pending, at)
         request = PlainRequest()
         request.method, request.target, request.peer, request.size = method, target, self.peer, stop - at
-        request.section = section
+        request.header_section = section
         if section.close:
-            known.renew()  # which takes nothing more
+            vocabulary.renew_parser()  # which takes nothing more
             request.keep_alive, request.plain = False, False
             self.state = State.DONE
         else:
             request.plain = name != b"HEAD"
         if not whole:
-            known.renew()
+            vocabulary.renew_parser()
             return self._feed_body(request, pending, stop)
         if length:
             request.body = pending[end + 4 : stop]
         if stop < len(pending):
             self.pending, self._at = pending, stop
         elif at:
-            self._forget()
+            self._clear_pending()
         return request
 
-    def _read_section(self, block: bytes) -> Section | None:
-        """Judge the field lines of a head. None: with care. It is kept to be compared with the next."""
-        known = self._known
-        names = known.names
+    def _read_section(self, block: bytes) -> HeaderSection | None:
+        """Check the field lines of a head. None: with care. It is kept to be compared with the next."""
+        vocabulary = self._vocabulary
+        names = vocabulary.names
         host = length = close = None
         noted: dict[int, bytes | None] = {}
         lines = block.split(b"\r\n")
@@ -240,19 +252,19 @@ class RequestParser:
             elif meaning:
                 value = line.partition(b":")[2]
                 if meaning == HOST and host is None:
-                    host = known.hosts[value]
-                elif meaning == CONNECTION and value.lower() in OPTIONS:
-                    close = close or OPTIONS[value.lower()]
+                    host = vocabulary.hosts[value]
+                elif meaning == CONNECTION and value.lower() in COMMON_CONNECTION_OPTIONS:
+                    close = close or COMMON_CONNECTION_OPTIONS[value.lower()]
                 elif meaning == LENGTH and length is None and len(value) < 20 and value.strip(b" \t").isdigit():
                     length = int(value)
                 else:
                     return None
-        if not host or (length and length > known.largest_body) or len(lines) - 1 > known.most_fields:
+        if not host or (length and length > vocabulary.largest_body) or len(lines) - 1 > vocabulary.most_fields:
             return None
-        section = HeadSection()
-        section.block, section.host, section.noted = block, host, noted
+        section = RawHeaderSection()
+        section.block, section.host, section.indexed = block, host, noted
         section.length, section.close = length, bool(close)
-        if len(block) <= KEPT_SECTION:
+        if len(block) <= COMPARED_SECTION:
             self._section = section
         return section
 
@@ -260,9 +272,9 @@ class RequestParser:
         """Go on with a body of known length, which needs no parser."""
         self.size, request.size = request.size, 0
         self._receive(request, None)
-        return self._feed_with_care(pending, at)
+        return self._feed_in_general(pending, at)
 
-    def _feed_with_care(self, pending: bytes, at: int) -> Request | None:
+    def _feed_in_general(self, pending: bytes, at: int) -> Request | None:
         """`feed`, with a head that comes in pieces or is odd, or with a body."""
         self.pending, self._at = pending, at
         while self._at < len(self.pending):
@@ -281,11 +293,11 @@ class RequestParser:
             if request is not None:
                 request.size = self.size
                 if self._at == len(self.pending):
-                    self._forget()
+                    self._clear_pending()
                 return request
             if self._chunked is not None and self._chunked.halted:
                 return None
-        self._forget()
+        self._clear_pending()
         return None
 
     def take(self) -> list[bytes]:
@@ -308,20 +320,20 @@ class RequestParser:
         self.spool = spool
         came, self._body = self._body, None
         if came:
-            self._put_into(spool, b"".join(came))
+            self._write_to_spool(spool, b"".join(came))
 
-    def _put_into(self, spool: BodyStore, data: bytes) -> None:
+    def _write_to_spool(self, spool: BodyStore, data: bytes) -> None:
         try:
             spool.force(data)
         except OSError:
-            raise self._refused(no_room()) from None
+            raise self._refuse(no_room()) from None
 
     @property
     def left(self) -> int | None:
         """Bytes of the incoming body still to come; None: only its end will tell."""
         return self._left if self._chunked is None else None
 
-    def _forget(self) -> None:
+    def _clear_pending(self) -> None:
         self.pending = b""
         self._at = 0
 
@@ -337,20 +349,22 @@ class RequestParser:
         """
         if self.refused is not None:
             return None if self.refused is UNPARSED else self.refused
-        return self.incoming or self._begun(self._partial)
+        return self.incoming or self._partial_request(self._partial)
 
-    def _begun(self, head: bytes, whole: bool = False) -> Request | None:
+    def _partial_request(self, head: bytes, whole: bool = False) -> Request | None:
         """What is known of a request of whose head so much has come; `whole`: and httptools has taken it."""
         line, newline, block = head.partition(b"\n")
-        known = glance(line.removesuffix(b"\r")) if newline else None
-        if known is None:
-            return Request("HEAD", b"", Section(), self.peer) if head.startswith(b"HEAD ") else None
-        request = Request(known.method, known.target, Section(parse_fields(block) if whole else ()), self.peer)
-        request.minor = known.minor
-        request.authority = known.authority
+        vocabulary = peek_request_line(line.removesuffix(b"\r")) if newline else None
+        if vocabulary is None:
+            return Request("HEAD", b"", HeaderSection(), self.peer) if head.startswith(b"HEAD ") else None
+        request = Request(
+            vocabulary.method, vocabulary.target, HeaderSection(parse_fields(block) if whole else ()), self.peer
+        )
+        request.minor = vocabulary.minor
+        request.authority = vocabulary.authority
         return request
 
-    def _refused(self, error: HTTPError | PeerError, request: Request | None = None) -> HTTPError | PeerError:
+    def _refuse(self, error: HTTPError | PeerError, request: Request | None = None) -> HTTPError | PeerError:
         self.refused = request or self.incoming or UNPARSED
         self.state = State.DONE
         self.incoming = None
@@ -358,7 +372,7 @@ class RequestParser:
         self._partial = b""
         self._body = self.spool = None
         self._chunks = []
-        self._forget()
+        self._clear_pending()
         return error
 
     # the head
@@ -382,9 +396,9 @@ class RequestParser:
                 self._fault = str(error)
         whole = found and fits and head[0] != 10
         if self._fault is not None or (b"\n" in piece and not whole):
-            self._judge_line(head)  # a whole head's is judged with it
+            self._validate_line(head)  # a whole head's is checked with it
         if not fits:
-            raise self._refused(self._too_large(head), self._begun(head))
+            raise self._refuse(self._too_large(head), self._partial_request(head))
         if not found or self._fault is not None:
             self._partial = head
             if head == b"\r":
@@ -424,21 +438,21 @@ class RequestParser:
         except httptools.HttpParserError as error:
             if isinstance(error, httptools.HttpParserCallbackError) and error.__context__ is not None:
                 raise error.__context__ from None  # a callback is a list's method: MemoryError
-            raise self._refused(HTTPError(400, f"the body is malformed: {error}")) from None
+            raise self._refuse(HTTPError(400, f"the body is malformed: {error}")) from None
 
-    def _judge_line(self, head: bytes) -> None:
+    def _validate_line(self, head: bytes) -> None:
         """Refuse a bad request line as soon as it is whole, so that the answer is the same however it was split."""
         line, newline, _ = head.partition(b"\n")
         line = line.removesuffix(b"\r")
         try:
             if newline:
-                request_line(line)
+                parse_request_line(line)
             else:
                 check_line(line)
         except (HTTPError, PeerError) as error:
-            raise self._refused(error, self._begun(head)) from None
+            raise self._refuse(error, self._partial_request(head)) from None
         if newline and self._fault is not None:
-            raise self._refused(HTTPError(400, f"the request is malformed: {self._fault}"), self._begun(head))
+            raise self._refuse(HTTPError(400, f"the request is malformed: {self._fault}"), self._partial_request(head))
 
     def _too_large(self, head: bytes) -> HTTPError:
         limit = self._settings.max_head
@@ -452,8 +466,8 @@ class RequestParser:
             request = self._request(head)
             self._check_length(request)
         except (HTTPError, PeerError) as error:
-            raise self._refused(error, self._begun(head, whole=True)) from None
-        section = request.section
+            raise self._refuse(error, self._partial_request(head, whole=True)) from None
+        section = request.header_section
         if section.chunked:
             if upgrade:
                 # httptools takes such a message to end with its head, and its body for the other protocol. hypoll
@@ -473,13 +487,13 @@ class RequestParser:
 
     def _request(self, head: bytes) -> Request:
         """The request of a whole head. Raises `HTTPError`, `PeerError`."""
-        # At the LF, as in `_judge_line`: llhttp lets a bare one end a line without version.
+        # At the LF, as in `_validate_line`: llhttp lets a bare one end a line without version.
         line, _, block = head.partition(b"\n")
         line = line.removesuffix(b"\r")
-        method, target, minor, authority = request_line(line)
+        method, target, minor, authority = parse_request_line(line)
         if len(line) > (self._settings.max_line or len(line)):
             raise HTTPError(414, f"the request line is longer than {self._settings.max_line} bytes")
-        section = header_section(block, self._settings.max_headers, self._settings.max_field)
+        section = parse_header_section(block, self._settings.max_headers, self._settings.max_field)
         if minor == 1 and section.host is None:
             raise HTTPError(400, "the request has no Host field")
         if minor == 0 and section.chunked:
@@ -487,7 +501,7 @@ class RequestParser:
         request = Request(method, target, section, self.peer)
         request.minor = minor
         request.authority = authority
-        request.keep_alive = not section.close and (minor == 1 or section.persist)
+        request.keep_alive = not section.close and (minor == 1 or section.keep_alive)
         request.plain = section.plain and minor == 1 and method != "HEAD"
         if section.expect is not None and minor == 1:
             if section.expect != "100-continue":
@@ -499,7 +513,7 @@ class RequestParser:
 
     def _check_length(self, request: Request) -> None:
         """Raise `HTTPError` 413 for a body that is too large by its length."""
-        if (request.section.length or 0) > self._settings.max_body:
+        if (request.header_section.length or 0) > self._settings.max_body:
             raise body_too_large(self._settings.max_body)
 
     # the body
@@ -509,7 +523,7 @@ class RequestParser:
         self.incoming = request
         self.state = State.BODY
         self.received = 0
-        self._left = request.section.length or 0
+        self._left = request.header_section.length or 0
         self._chunked = chunked
         if chunked is None:
             self._chunks, self._execute = [], None
@@ -524,7 +538,7 @@ class RequestParser:
             done = self._take_chunks(chunked)
         if done:
             return self._on_body_complete()
-        self._gather()
+        self._keep_body()
         return None
 
     def _take_length(self) -> None:
@@ -544,21 +558,21 @@ class RequestParser:
         """Feed httptools chunks. Whether they are all of the body."""
         fed, self._at = chunked.pass_over(self.pending, self._at)
         if chunked.fault is not None:
-            raise self._refused(chunked.fault)
+            raise self._refuse(chunked.fault)
         before = len(self._chunks)
         self._feed_chunks(fed)
         self.received += sum(map(len, self._chunks[before:]))
         done = not self._unfinished
         if not chunked.agrees(done, self.received):
-            raise self._refused(HTTPError(400, "the body is malformed: it is not in chunks"))
+            raise self._refuse(HTTPError(400, "the body is malformed: it is not in chunks"))
         return done
 
-    def _gather(self) -> None:
+    def _keep_body(self) -> None:
         """Keep what came, or put it where it is wanted."""
         if self.streaming or not self._chunks:
             return
         if self.spool is not None:
-            self._put_into(self.spool, b"".join(self._chunks))
+            self._write_to_spool(self.spool, b"".join(self._chunks))
         else:
             if self._body is None:
                 self._body = []
@@ -570,7 +584,7 @@ class RequestParser:
         request = self.incoming
         assert request is not None
         if self.spool is not None:
-            self._gather()
+            self._keep_body()
             request.spooled, self.spool = self.spool, None
         elif not self.streaming:
             pieces = [*(self._body or ()), *self._chunks]

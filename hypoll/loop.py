@@ -9,7 +9,7 @@ Its laws:
   descriptor's successor of the same number.
 - A callback that raises is logged; the loop goes on.
 - One turn is: wait, events, what `call_soon` had asked for before their end, timers.
-- Deadlines are judged last: a turn in which a timer is due takes all that is ready first, however many batches it is.
+- Deadlines are checked last: a turn in which a timer is due takes all that is ready first, however many batches it is.
 - Time in which the loop did not run counts for no timer; `on_pause` tells others of it.
 """
 
@@ -497,7 +497,7 @@ class Loop:
             return []  # an edge lost here costs its connection the rest of its deadline, not the loop
 
     def _catch_up(self, events: list[tuple[int, int]]) -> None:
-        """Take all that is ready, so that what is due is judged by it.
+        """Take all that is ready, so that what is due is checked by it.
 
         `events` may lack some of it: a batch is full at `MAX_EVENTS`, and a wait that a stop interrupts (signal(7))
         gives none at all once its time has passed, since Python doesn't look again. An edge is told once, so all that

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hypoll.networks import Networks
+from hypoll.proxy.networks import Networks
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -87,8 +87,8 @@ def _option(
     metavar: str = "",
     check: Callable[[Any], object] | None = None,
 ) -> Any:
-    told = {"help": meaning, "unit": unit, "least": least, "choices": choices, "metavar": metavar, "check": check}
-    return dataclasses.field(default=default, metadata=told)
+    metadata = {"help": meaning, "unit": unit, "least": least, "choices": choices, "metavar": metavar, "check": check}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def _check_path(value: str) -> None:

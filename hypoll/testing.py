@@ -12,7 +12,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("hypoll.testing needs requests: pip install 'hypoll[test]'", name=error.name) from None
 
 from hypoll.hosting import Servable, service_of
-from hypoll.process import Engine
+from hypoll.runner import Runner
 from hypoll.settings import Settings
 
 START_TIMEOUT = 10.0
@@ -82,17 +82,17 @@ class TestClient(requests.Session):
         self._loop.call_soon(self._loop.call_soon, self._server.cut_streams)  # when event streams have ended cleanly
 
     def _serve(self) -> None:
-        engine = Engine(self._routes, self._settings)
-        self._loop = engine.loop
+        runner = Runner(self._routes, self._settings)
+        self._loop = runner.loop
         try:
-            self._server = engine.start()
+            self._server = runner.start()
         except BaseException as error:
             self._failure = error
         self._ready.set()
         try:
             if self._failure is None:
-                engine.run()
+                runner.run()
         finally:
             if self._failure is None:
                 self._server.stop()
-            engine.close()
+            runner.close()

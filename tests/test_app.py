@@ -19,7 +19,7 @@ import pytest
 
 import hypoll
 from hypoll import HTTPError, Request, Response, RouteError, Routes
-from hypoll.header_section import Section
+from hypoll.protocol.header_section import HeaderSection
 from hypoll.testing import TestClient
 
 
@@ -379,7 +379,7 @@ def test_an_http_error_may_say_no_more_than_its_status():
 
 
 def test_an_error_s_id_is_the_one_the_request_came_with():
-    request = Request("GET", b"/nothing", Section((("x-request-id", "my-own"),)))
+    request = Request("GET", b"/nothing", HeaderSection((("x-request-id", "my-own"),)))
     assert problem(Routes()(request))["id"] == "my-own"
 
 
@@ -466,12 +466,12 @@ def test_json_that_is_none_is_a_400_of_the_handler():
 def test_refuses_knows_paths_and_methods():
     routes = Routes()
     routes.post("/x/{id:int}")(lambda request, id: "")
-    assert routes.refuses(Request("POST", b"/x/1")) is None
-    assert routes.refuses(Request("OPTIONS", b"/x/1")) is None
-    missing = routes.refuses(Request("POST", b"/x/one"))
+    assert routes.early_refusal(Request("POST", b"/x/1")) is None
+    assert routes.early_refusal(Request("OPTIONS", b"/x/1")) is None
+    missing = routes.early_refusal(Request("POST", b"/x/one"))
     assert missing is not None
     assert missing.status == 404
-    refused = routes.refuses(Request("PUT", b"/x/1"))
+    refused = routes.early_refusal(Request("PUT", b"/x/1"))
     assert refused is not None
     assert refused.status == 405
     assert refused.headers == {"Allow": "OPTIONS, POST"}
@@ -482,8 +482,8 @@ def test_refuses_runs_no_handler_and_no_hook():
     other.before(lambda request: pytest.fail("a hook ran"))
     other.post("/x")(lambda request: pytest.fail("a handler ran"))
     routes.mount("/other", other)
-    assert routes.refuses(Request("POST", b"/other/x")) is None
-    assert routes.refuses(Request("POST", b"/other/y")) is not None, "the hooks of /other don't see it"
+    assert routes.early_refusal(Request("POST", b"/other/x")) is None
+    assert routes.early_refusal(Request("POST", b"/other/y")) is not None, "the hooks of /other don't see it"
 
 
 @pytest.mark.parametrize("kind", ["before", "after", "error"])
@@ -495,7 +495,7 @@ def test_refuses_leaves_to_the_hooks_what_they_would_see(kind):
         routes.after(lambda request, response: "anything")
     else:
         routes.error(HTTPError)(lambda request, error: "anything")
-    assert routes.refuses(Request("POST", b"/nothing")) is None
+    assert routes.early_refusal(Request("POST", b"/nothing")) is None
     assert ask(routes, "POST", "/nothing").body == b"anything"
 
 

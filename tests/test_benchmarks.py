@@ -160,7 +160,7 @@ def test_cpu_includes_children():
 
 
 def test_the_cost_of_a_request_is_the_time_used_divided():
-    used = Cpu(3.0, 1.0, 2.0, 1.5).since(Cpu(1.0, 0.5, 0.5, 1.0))
+    used = Cpu(3.0, 1.0, 2.0, 1.5).state_since(Cpu(1.0, 0.5, 0.5, 1.0))
     assert compare.cost(Load(100_000, 40_000.0), used)[:6] == pytest.approx((40_000.0, 20.0, 5.0, 15.0, 0.8, 0.2))
 
 

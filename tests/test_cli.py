@@ -26,8 +26,7 @@ from click.testing import CliRunner
 import hypoll
 from hypoll.cli import AppError, _arguments, load, main_command
 from hypoll.settings import Option, Settings, format_size, options
-
-from .masters import wait_for_end
+from tests.support.gunicorn import wait_for_end
 
 TIMEOUT = 10.0
 

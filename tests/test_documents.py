@@ -33,9 +33,9 @@ from markdown_it import MarkdownIt
 from hypoll import Response, Routes
 from hypoll.settings import Settings
 from hypoll.testing import TestClient
-from tests import documents
-from tests.documents import DOCUMENTS, OPTIONS, ROOT, count_names, missing_names, with_tables
-from tests.masters import Master
+from tests.support import documents
+from tests.support.documents import DOCUMENTS, OPTIONS, ROOT, count_names, missing_names, with_tables
+from tests.support.gunicorn import Master
 
 APP = """
 from hypoll import Routes
@@ -132,7 +132,7 @@ def serve(words: list[str], directory: Path) -> None:
 
 
 def check_command(arguments: list[str], directory: Path) -> None:
-    """Have hypoll judge its command line."""
+    """Have hypoll check its command line."""
     (directory / "app.py").write_text(APP)
     shutil.copy(ROOT / "examples" / "links.py", directory)
     command = [sys.executable, "-m", "hypoll", *arguments, "--check", "--app-dir", str(directory)]
@@ -163,11 +163,17 @@ def test_each_file_that_is_linked_to_is_there(document):
     assert [link for link in links if not ((ROOT / document).parent / link).exists()] == []
 
 
-def test_the_rooms_are_those_of_the_house():
-    text = (ROOT / "docs/architecture.md").read_text()
-    rooms = set(re.findall(r"(\w+)\.py", text[text.index("## The rooms") : text.index("## Phases")]))
-    modules = {path.stem for path in (ROOT / "hypoll").glob("*.py")} - {"__init__", "__main__", "version"}
-    assert rooms == modules
+def test_the_tree_is_that_of_the_packages():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    tree = text[text.index("    hypoll/\n") : text.index("Imports point down")]
+    top, *packages = re.split(r"(?m)^      (?=\w+/)", tree)
+    modules = {path.stem for path in (ROOT / "hypoll").glob("*.py")} - {"__init__", "__main__"}
+    assert set(re.findall(r"(\w+)\.py", top)) == modules
+    named = {package.partition("/")[0]: set(re.findall(r"\w+", package)) for package in packages}
+    there = {path.parent.name for path in (ROOT / "hypoll").glob("*/__init__.py")}
+    assert named.keys() == there
+    for package in there:
+        assert {path.stem for path in (ROOT / "hypoll" / package).glob("[a-z]*.py")} <= named[package], package
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -378,14 +384,10 @@ def _release(text: str, directory: Path) -> None:
 # docs/
 
 
-@tries(
-    "docs/architecture.md",
-    "cli.py  testing.py                    a command line, a test: Settings and a Server",
-    "observing.py                          what the settings ask for, put together",
-)
-def _rooms(text: str, directory: Path) -> None:
-    """No code, but a table: `test_the_rooms_are_those_of_the_house` looks at all of it."""
-    assert re.findall(r"(\w+)\.py", text)
+@tries("ARCHITECTURE.md", "hypoll/", "epoll edge")
+def _figures(text: str, directory: Path) -> None:
+    """No code, but the tree, which `test_the_tree_is_that_of_the_packages` looks at, and a figure."""
+    assert len(text.splitlines()) > 10
 
 
 def units(text: str) -> dict[str, str]:

@@ -10,10 +10,10 @@ import httptools
 import pytest
 
 from hypoll import http
-from hypoll.bounded import WORD_SIZE, WORDS
-from hypoll.chunked import CHUNKS_PER_STEP
-from hypoll.header_section import NOTED, HeadSection
-from hypoll.http import HTTPError, Known, Peer, PeerError, Request, RequestParser, State
+from hypoll.http import HTTPError, Peer, PeerError, Request, RequestParser, State, Vocabulary
+from hypoll.protocol.bounded import WORD_SIZE, WORDS
+from hypoll.protocol.chunked import CHUNKS_PER_STEP
+from hypoll.protocol.header_section import INDEXED_FIELDS, RawHeaderSection
 from hypoll.settings import Settings
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -25,13 +25,13 @@ MIB = 1024 * KIB
 
 
 @pytest.fixture
-def known() -> Known:
-    return Known(Settings())
+def known() -> Vocabulary:
+    return Vocabulary(Settings())
 
 
 @pytest.fixture
-def parser(known: Known) -> RequestParser:
-    return RequestParser(Settings(), known=known)
+def parser(known: Vocabulary) -> RequestParser:
+    return RequestParser(Settings(), vocabulary=known)
 
 
 def feed(parser: RequestParser, data: bytes) -> Request:
@@ -163,13 +163,13 @@ def test_what_is_odd_leaves_it_for_as_long_as_it_is_odd(parser: RequestParser, n
     assert not goes_straight(ODD[name])
     parser.feed(ODD[name])
     if parser.state is not State.DONE:
-        assert type(feed(parser, GET).section) is HeadSection
+        assert type(feed(parser, GET).header_section) is RawHeaderSection
 
 
 def test_a_head_in_pieces_is_taken_with_care_and_the_next_is_not(parser: RequestParser) -> None:
     assert parser.feed(GET[:9]) is None
-    assert type(feed(parser, GET[9:]).section) is not HeadSection
-    assert type(feed(parser, GET).section) is HeadSection
+    assert type(feed(parser, GET[9:]).header_section) is not RawHeaderSection
+    assert type(feed(parser, GET).header_section) is RawHeaderSection
 
 
 class Listener:
@@ -198,21 +198,21 @@ def test_byte_by_byte_it_is_the_same(parser: RequestParser, name: str) -> None:
     for attribute in ("method", "target", "body", "plain", "keep_alive", "minor", "host", "size"):
         assert getattr(slow, attribute) == getattr(straight, attribute), attribute
     assert slow.headers.raw == straight.headers.raw
-    for what in ("host", "length", "close", "bodiless", "chunked"):
-        assert getattr(slow.section, what) == getattr(straight.section, what), what
-    assert slow.section.noted.keys() == straight.section.noted.keys()
-    for number in NOTED.values():
-        assert slow.section.last(number) == straight.section.last(number)
+    for what in ("host", "length", "close", "has_no_body", "chunked"):
+        assert getattr(slow.header_section, what) == getattr(straight.header_section, what), what
+    assert slow.header_section.indexed.keys() == straight.header_section.indexed.keys()
+    for number in INDEXED_FIELDS.values():
+        assert slow.header_section.last_value(number) == straight.header_section.last_value(number)
 
 
 def test_a_section_is_compared_with_the_connection_s_last_one(parser: RequestParser) -> None:
     first, second = feed(parser, GET), feed(parser, b"DELETE /other HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert first.section is second.section
+    assert first.header_section is second.header_section
     other = feed(parser, b"GET / HTTP/1.1\r\nHost: h\r\nA: b\r\n\r\n")
-    assert other.section is not first.section
-    assert feed(RequestParser(Settings()), GET).section is not first.section, "another connection's"
-    large = feed(parser, b"GET / HTTP/1.1\r\nHost: h\r\nA: %b\r\n\r\n" % (b"b" * http.KEPT_SECTION))
-    assert parser._section is other.section is not large.section
+    assert other.header_section is not first.header_section
+    assert feed(RequestParser(Settings()), GET).header_section is not first.header_section, "another connection's"
+    large = feed(parser, b"GET / HTTP/1.1\r\nHost: h\r\nA: %b\r\n\r\n" % (b"b" * http.COMPARED_SECTION))
+    assert parser._section is other.header_section is not large.header_section
 
 
 def test_what_a_handler_does_to_a_request_stays_there(parser: RequestParser) -> None:
@@ -226,13 +226,13 @@ def test_what_a_handler_does_to_a_request_stays_there(parser: RequestParser) -> 
 
 @pytest.mark.parametrize("bad", [b"A b", b"A : b", b" A: b", b"A: \x00", b"A: b\rc", b"A: b\nc", b": b"])
 def test_one_that_was_refused_is_refused_again(bad: bytes) -> None:
-    known = Known(Settings())
+    known = Vocabulary(Settings())
     for _ in range(2):
         with pytest.raises(HTTPError, match="400"):
-            RequestParser(Settings(), known=known).feed(b"GET / HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % bad)
+            RequestParser(Settings(), vocabulary=known).feed(b"GET / HTTP/1.1\r\nHost: h\r\n%b\r\n\r\n" % bad)
 
 
-def test_vocabularies_are_bounded(parser: RequestParser, known: Known) -> None:
+def test_vocabularies_are_bounded(parser: RequestParser, known: Vocabulary) -> None:
     for number in range(WORDS * 2 + 5):
         feed(parser, b"GET / HTTP/1.1\r\nHost: h%d\r\nA%d: b\r\n\r\n" % (number, number))
         assert len(known.names) <= WORDS
@@ -250,7 +250,7 @@ def test_it_passes_no_limit(limits: dict[str, Any]) -> None:
         feed(parser, b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n" % (b"a" * 1024))
 
 
-@pytest.mark.parametrize("size", [1, http.WHOLE_BODY - 1, http.WHOLE_BODY, http.WHOLE_BODY + 1])
+@pytest.mark.parametrize("size", [1, http.SMALL_BODY - 1, http.SMALL_BODY, http.SMALL_BODY + 1])
 @pytest.mark.parametrize("behind", [b"", GET])
 def test_a_body_that_came_with_its_head(parser: RequestParser, size: int, behind: bytes) -> None:
     body = bytes(range(256)) * (size // 256 + 1)
@@ -265,16 +265,16 @@ def test_a_body_that_came_with_its_head(parser: RequestParser, size: int, behind
 
 
 @pytest.mark.parametrize("failure", [MemoryError, KeyboardInterrupt])
-def test_a_judgement_that_was_broken_off_spoils_no_other(known: Known, failure: type[BaseException]) -> None:
+def test_a_judgement_that_was_broken_off_spoils_no_other(known: Vocabulary, failure: type[BaseException]) -> None:
     """It is one for all connections."""
-    parsers = [RequestParser(Settings(), known=known) for _ in range(2)]
-    judge = known.execute
+    parsers = [RequestParser(Settings(), vocabulary=known) for _ in range(2)]
+    judge = known.validate
 
     def broken_off(data: Any) -> None:
         judge(data[:-2])
         raise failure
 
-    known.execute = broken_off
+    known.validate = broken_off
     with pytest.raises(failure):
         parsers[0].feed(GET)
     assert feed(parsers[1], GET).target == b"/"
@@ -493,7 +493,7 @@ def test_a_part_of_a_head_may_have_its_limit_and_no_byte_more(
     size: int, settings: Settings, head: Callable[[int], bytes], status: int
 ) -> None:
     parser = RequestParser(settings)
-    # Twice: the second finds the header section judged.
+    # Twice: the second finds the header section checked.
     assert len(in_parts(parser, head(80) * 2, size)) == 2
     with pytest.raises(HTTPError, match=f"{status} .* than 80 bytes"):
         in_parts(parser, head(81), size)

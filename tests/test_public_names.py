@@ -10,7 +10,7 @@ import pytest
 
 import hypoll
 
-HEAVY = {"asyncio", "concurrent.futures", "gunicorn", "prometheus_client", "requests", "ssl", "hypoll.server"}
+HEAVY = {"asyncio", "concurrent.futures", "gunicorn", "prometheus_client", "requests", "ssl", "hypoll.server.server"}
 """What an application's own side has no use for."""
 
 
@@ -23,7 +23,7 @@ def modules_after(code: str) -> set[str]:
 
 def test_importing_hypoll_loads_none_of_its_rooms():
     own = {name for name in modules_after("import hypoll") if name.partition(".")[0] == "hypoll"}
-    assert own == {"hypoll", "hypoll.imports"}
+    assert own == {"hypoll", "hypoll.deploy", "hypoll.deploy.imports"}
 
 
 def test_declaring_routes_loads_no_server():
@@ -33,13 +33,13 @@ def test_declaring_routes_loads_no_server():
 
 ENGINE = """
 from hypoll import Routes
-from hypoll.process import Engine
+from hypoll.runner import Runner
 from hypoll.settings import Settings
 
 routes = Routes()
 {}def index(request): return ""
 routes.get("/")(index)
-Engine(routes, Settings()).close()
+Runner(routes, Settings()).close()
 """
 
 
@@ -47,7 +47,7 @@ Engine(routes, Settings()).close()
 def test_asyncio_is_loaded_for_what_is_async(kind, loaded):
     modules = modules_after(f"exec({ENGINE.format(kind)!r})")
     assert ("asyncio" in modules) is loaded
-    assert "hypoll.server" in modules
+    assert "hypoll.server.server" in modules
     assert not modules & {"gunicorn", "prometheus_client"}
 
 
@@ -73,8 +73,8 @@ def test_another_name_is_an_attribute_error():
 
 
 def test_a_function_stays_what_it_is_when_its_module_is_imported():
-    code = "import hypoll.events; from hypoll import Event, sse; import json; assert callable(sse)"
-    assert "hypoll.events" in modules_after(code)
+    code = "import hypoll.web.events; from hypoll import Event, sse; import json; assert callable(sse)"
+    assert "hypoll.web.events" in modules_after(code)
 
 
 USER = """

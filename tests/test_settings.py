@@ -1,4 +1,4 @@
-"""The options: their values, limits, and what is told of them."""
+"""The options: their values, limits, and what is notified of them."""
 
 from __future__ import annotations
 

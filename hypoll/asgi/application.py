@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from hypoll.answers import failure, to_response
 from hypoll.asgi.cycle import Cycle, PlainCycle
 from hypoll.asgi.lifespan import Lifespan
 from hypoll.asgi.recognition import ASGIApplication, single_callable
 from hypoll.asgi.scope import Scopes
 from hypoll.asgi.tls import Certificates
-from hypoll.contracts import Application, Complete, Deferred, Kind
-from hypoll.message import Request
+from hypoll.contracts import Application, HandlerCall, RunOn, RunToCompletion
+from hypoll.protocol.messages import Request
+from hypoll.web.results import failure, to_response
 
 if TYPE_CHECKING:
     from hypoll.settings import Settings
@@ -31,12 +31,12 @@ class ASGI(Application):
         self._scopes = Scopes(settings.script_name.rstrip("/"), self.lifespan.state, early_hints=settings.early_hints)
         self._certificates = Certificates(settings.certfile)
         name = getattr(application, "__qualname__", type(application).__name__)
-        self._deferred = Deferred(
-            Kind.ASYNC, self._call, to_response, failure, name=name, exchange=Cycle, plain_exchange=PlainCycle
+        self._deferred = HandlerCall(
+            RunOn.TASK, self._call, to_response, failure, name=name, exchange=Cycle, plain_exchange=PlainCycle
         )
 
     @property
-    def asynchronous(self) -> bool:
+    def uses_asyncio(self) -> bool:
         """Always."""
         return True
 
@@ -50,19 +50,19 @@ class ASGI(Application):
         """Whether its own tasks go on until its shutdown: that is where it ends them."""
         return True
 
-    def answer(self, request: Request) -> Deferred:
+    def answer(self, request: Request) -> HandlerCall:
         """Answer a request in a task of its own."""
         return self._deferred
 
-    def streams(self, request: Request) -> bool:
+    def wants_stream(self, request: Request) -> bool:
         """Whether the body is taken as it comes: always."""
         return True
 
-    def startup(self, complete: Complete) -> None:
+    def startup(self, complete: RunToCompletion) -> None:
         """Begin the lifespan. Raises `StartupError`."""
         complete(self.lifespan.startup())
 
-    def shutdown(self, complete: Complete) -> None:
+    def shutdown(self, complete: RunToCompletion) -> None:
         """End the lifespan."""
         complete(self.lifespan.shutdown())
 

@@ -7,7 +7,7 @@ Laws:
 - The start is held until the first piece of the body, and goes with it. Until then an error is answered 500; from then
   on only the missing end can tell the client.
 - Nothing waits but who has to: an answer that is whole, or a request without body, makes no future.
-- The application is told of a client that goes, never cancelled: by `receive`, and by what `send` raises.
+- The application is notified of a client that goes, never cancelled: by `receive`, and by what `send` raises.
 - Nothing ends a body but the application.
 """
 
@@ -17,23 +17,23 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from hypoll.answers import failure
 from hypoll.asgi.errors import DisconnectedError, is_disconnect
 from hypoll.asgi.extensions import EARLY_HINT, EXTENSIONS
 from hypoll.asgi.request_body import ReceivedBody
 from hypoll.asgi.response_body import ResponseBody
-from hypoll.asgi.start import Message, Start
-from hypoll.encode import Framer
-from hypoll.ending import cut
-from hypoll.exchange import Exchange
-from hypoll.forks import keep_out
-from hypoll.message import FAILURES, ClientDisconnect, HTTPError, Response, exact_bytes, problem
-from hypoll.output import JOIN_LIMIT, SEND_SIZE
-from hypoll.tasks import EAGER, Tasks
-from hypoll.waiting import respond_with_care
+from hypoll.asgi.start import Message, ResponseStart
+from hypoll.concurrency.asyncio_bridge import EAGER, AsyncioBridge
+from hypoll.concurrency.forks import keep_out
+from hypoll.protocol.messages import FAILURES, ClientDisconnect, HTTPError, Response, exact_bytes, problem
+from hypoll.protocol.serializer import Framer
+from hypoll.server.ending import cut_answer
+from hypoll.server.exchange import Exchange
+from hypoll.server.socket_io import JOIN_LIMIT, SEND_SIZE
+from hypoll.server.waiting import respond_in_general
+from hypoll.web.results import failure
 
 if TYPE_CHECKING:
-    from hypoll.connection import Connection
+    from hypoll.server.connection import Connection
 
 PIECES_IN_A_ROW = 16
 """Pieces, if they are small, that an application sends before the others on its event loop have their turn."""
@@ -52,7 +52,7 @@ class Cycle(Exchange):
     connection: Connection | None
     gone = False
     finished = False
-    head: Start | None = None
+    head: ResponseStart | None = None
     stream: ResponseBody | None = None
     trailer_lines = b""
     _body: ReceivedBody | None = None
@@ -81,25 +81,25 @@ class Cycle(Exchange):
 
     def start(self) -> None:
         """Call the application."""
-        connection, tasks = self.connection, self.means.tasks
+        connection, tasks = self.connection, self.server.asyncio_bridge
         if connection is None or tasks is None:
             raise RuntimeError("an ASGI application needs a server that runs on asyncio")
         if connection.parser.incoming is self.request:
             self._open_body(connection)
         tasks.count += 1
         if EAGER:
-            task = tasks.new(self._run(tasks), name=self.deferred.name, context=self.context)
+            task = tasks.new_task(self._run(tasks), name=self.handler_call.name, context=self.context)
             if task.done():
                 return
         else:  # `tasks.new`, without a call
-            task = asyncio.Task(self._run(tasks), loop=tasks.asyncio, name=self.deferred.name, context=self.context)
+            task = asyncio.Task(self._run(tasks), loop=tasks.asyncio, name=self.handler_call.name, context=self.context)
         self._task = task
         tasks.begun.add(task)
 
     def _open_body(self, connection: Connection) -> None:
         # Not at once: who reads from a fast client must let the others run.
-        demand, loop = connection.on_demand, self.means.loop
-        self._body = self.intake = body = ReceivedBody(lambda: loop.call_soon(demand), self._wake)
+        demand, loop = connection.on_body_wanted, self.server.loop
+        self._body = self.request_body = body = ReceivedBody(lambda: loop.call_soon(demand), self._wake)
         body.put(connection.parser.stream())
 
     def abandon(self) -> None:
@@ -114,7 +114,7 @@ class Cycle(Exchange):
 
     def _leave(self, reason: Exception) -> None:
         self.connection = None
-        intake, self.intake = self.intake, None
+        intake, self.request_body = self.request_body, None
         if intake is not None:
             intake.fail(reason)
         self._wake()
@@ -158,15 +158,15 @@ class Cycle(Exchange):
             self.stream.fail()
             self.stream.flush()
         elif self.connection is not None:
-            cut(self.connection)
+            cut_answer(self.connection)
 
     # the application's call
 
-    async def _run(self, tasks: Tasks) -> None:
+    async def _run(self, bridge: AsyncioBridge) -> None:
         request = self.request
         try:
             if self.connection is not None:  # else the client has gone already
-                await self.deferred.call(request, self)
+                await self.handler_call.call(request, self)
                 if not self._complete:
                     self._on_returned()
         except FAILURES as error:
@@ -174,10 +174,10 @@ class Cycle(Exchange):
         finally:
             task, self._task = self._task, None
             if task is not None:
-                tasks.begun.discard(task)
-            tasks.count -= 1
-            if not tasks.count:
-                tasks.on_idle()
+                bridge.begun.discard(task)
+            bridge.count -= 1
+            if not bridge.count:
+                bridge.on_idle()
 
     def _on_raised(self, error: BaseException) -> None:
         """The application has raised."""
@@ -258,24 +258,24 @@ class Cycle(Exchange):
 
     async def _wait_for(self, body: ReceivedBody, order: int) -> int:
         """Wait for more of the body; meanwhile the client's time runs."""
-        body.hungry = True
-        body.demand()
+        body.waits_for_piece = True
+        body.on_wanted()
         try:
             return await self._wait(order)
         except asyncio.CancelledError:
             if not self._waiters:
-                body.hungry = False
-                body.demand()  # nothing, for now
+                body.waits_for_piece = False
+                body.on_wanted()  # nothing, for now
             raise
 
     async def _wait(self, order: int = 0) -> int:
         """Wait until something has changed. Gives the call's place in the order, to be given when it waits again."""
-        assert self.means.tasks is not None
+        assert self.server.asyncio_bridge is not None
         if not order:
             self._calls = order = self._calls + 1
         if self._waiters is None:
             self._waiters = {}
-        self._waiters[order] = waiter = self.means.tasks.asyncio.create_future()
+        self._waiters[order] = waiter = self.server.asyncio_bridge.asyncio.create_future()
         try:
             await waiter
         finally:
@@ -315,7 +315,7 @@ class Cycle(Exchange):
                 body = _checked_body(body)
             more, size = message.get("more_body", False), len(body)
             if not (more or start.trailers or self.stream is not None):
-                if size <= connection.shared.settings.max_output:
+                if size <= connection.context.settings.max_output:
                     self._send_whole(connection, start, body)
                     return
                 start.declare(size)
@@ -323,10 +323,10 @@ class Cycle(Exchange):
             del message, body  # while it waits there is one copy, and it counts
             await self.drain_to_limit(stream, size)
         elif kind == "http.response.start" and start is None:
-            self.head = start = Start(message)
+            self.head = start = ResponseStart(message)
             if start.is_events or (connection.half_closed and not self.request.minor):
                 # A client waits for an event stream's head; one of HTTP/1.0 can't be asked by less.
-                self.means.loop.call_soon(self._send_start)
+                self.server.loop.call_soon(self._send_start)
         else:
             await self._take_extension(kind, message)
 
@@ -341,12 +341,12 @@ class Cycle(Exchange):
         else:
             raise RuntimeError(f"{kind!r:.60} is no event of an HTTP answer")
 
-    def _send_whole(self, connection: Connection, start: Start, body: bytes) -> None:
+    def _send_whole(self, connection: Connection, start: ResponseStart, body: bytes) -> None:
         """Send an answer that is whole."""
         declared = start.declared
         if (
             type(self) is PlainCycle and (declared is None or declared == len(body)) and len(body) <= JOIN_LIMIT
-            and not (connection.readable or connection.writer.buffers or connection.shared.draining)
+            and not (connection.readable or connection.writer.buffers or connection.context.draining)
         ):  # fmt: skip
             payload = start.whole(body)
             if payload is not None:
@@ -361,15 +361,15 @@ class Cycle(Exchange):
         else:
             connection.respond(start.response(body))
 
-    def _send_plain(self, connection: Connection, start: Start, payload: bytes) -> None:
+    def _send_plain(self, connection: Connection, start: ResponseStart, payload: bytes) -> None:
         """Send an answer on a connection that goes on."""
         self._complete = self.finished = True
         if connection.instrument is not None:
             out = [payload]
-            connection.instrument.note(self.request, start.response(b""), out, 0)
+            connection.instrument.record(self.request, start.response(b""), out, 0)
             payload = out[0]
         self.connection = connection.exchange = None
-        connection.guard(connection.send_whole, payload)
+        connection.run_guarded(connection.send_whole, payload)
         if self._waiters:
             self._wake()
 
@@ -380,7 +380,7 @@ class Cycle(Exchange):
             return
         self._begin(connection, start, b"")
 
-    def _begin(self, connection: Connection, start: Start, piece: bytes, *, last: bool = False) -> ResponseBody:
+    def _begin(self, connection: Connection, start: ResponseStart, piece: bytes, *, last: bool = False) -> ResponseBody:
         """Send the head, and with it the first piece."""
         framer = Framer(start.declared is None and self.request.minor > 0, start.declared)
         stream = ResponseBody(framer, self._wake, encrypted=connection.tls is not None)
@@ -391,12 +391,12 @@ class Cycle(Exchange):
                 first += framer.end()
                 stream.finish()
         self.stream = stream
-        connection.guard(respond_with_care, connection, self, start.response(stream), first)
-        if start.is_events and connection.shared.drain.begun:
+        connection.run_guarded(respond_in_general, connection, self, start.response(stream), first)
+        if start.is_events and connection.context.drain.begun:
             self.on_drain()
         return stream
 
-    def _put(self, connection: Connection, start: Start, piece: bytes, *, last: bool) -> ResponseBody:
+    def _put(self, connection: Connection, start: ResponseStart, piece: bytes, *, last: bool) -> ResponseBody:
         """Send a piece of the body, as far as the client takes it."""
         if self._body_complete:
             raise RuntimeError("http.response.body can't be sent here: the body is whole, trailer fields are to come")
@@ -420,7 +420,7 @@ class Cycle(Exchange):
         """
         limits = None
         while (connection := self.connection) is not None and not stream.closed:
-            limits = limits or connection.shared.waiting_output
+            limits = limits or connection.context.waiting_output
             if stream.waiting + sum(map(len, connection.writer.buffers)) <= limits.each:
                 break
             self._in_a_row = 0
@@ -473,11 +473,11 @@ class Cycle(Exchange):
         """Send an interim response, if the final one hasn't begun and the client takes it."""
         connection = self.connection
         if connection is not None and self.stream is None and self.request.minor:
-            connection.guard(connection.writer.write, connection.sock, [response])
+            connection.run_guarded(connection.writer.write, connection.sock, [response])
 
 
 class PlainCycle(Cycle):
-    """One that is started where it is made, as `hypoll.exchange.PlainExchange` is."""
+    """One that is started where it is made, as `hypoll.server.exchange.PlainExchange` is."""
 
     started = True
 

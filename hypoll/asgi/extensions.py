@@ -7,9 +7,9 @@ import stat
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from hypoll.asgi.start import Message, Start, field_lines, trailer_lines
-from hypoll.files import FilePart, open_regular
-from hypoll.message import HTTPError
+from hypoll.asgi.start import Message, ResponseStart, field_lines, trailer_lines
+from hypoll.protocol.files import FilePart, open_regular
+from hypoll.protocol.messages import HTTPError
 
 if TYPE_CHECKING:
     from hypoll.asgi.cycle import Cycle
@@ -114,7 +114,7 @@ async def send_trailers(cycle: Cycle, message: Message) -> None:
 
 def _takes_trailers(cycle: Cycle) -> bool:
     """Whether the client has said so (RFC 9110, 6.5.1)."""
-    for name, value in cycle.request.section.fields:
+    for name, value in cycle.request.header_section.fields:
         if name == "te" and "trailers" in [option.partition(";")[0].strip().lower() for option in value.split(",")]:
             return True
     return False
@@ -133,11 +133,11 @@ async def send_early_hint(cycle: Cycle, message: Message) -> None:
         if not isinstance(link, bytes):
             raise TypeError(f"a link of {EARLY_HINT} is {link!r:.60}: it must be bytes")
     lines = field_lines((b"Link", link) for link in links)
-    if lines and cycle.means.settings.early_hints:
+    if lines and cycle.server.settings.early_hints:
         cycle.send_interim(b"HTTP/1.1 103 Early Hints\r\n%b\r\n" % lines)
 
 
-def _start_of(cycle: Cycle) -> Start:
+def _start_of(cycle: Cycle) -> ResponseStart:
     start = cycle.head
     assert start is not None
     return start

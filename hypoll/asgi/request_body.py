@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hypoll.intake import Intake
+from hypoll.server.request_body import RequestBody
 
 
-class ReceivedBody(Intake):
+class ReceivedBody(RequestBody):
     """The pieces of a body that comes while its application runs.
 
-    demand: see `Intake`. wake: called when something has come, or nothing will.
+    demand: see `RequestBody`. wake: called when something has come, or nothing will.
     """
 
     def __init__(self, demand: Callable[[], object], wake: Callable[[], object]) -> None:
         super().__init__(demand)
         self._wake = wake
 
-    def _feed(self) -> None:
-        self.hungry = False
+    def _wake_reader(self) -> None:
+        self.waits_for_piece = False
         self._wake()
 
     @property

@@ -9,17 +9,17 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
-from hypoll.bodies import CutError, FileSource, Pull
-from hypoll.encode import Framer
-from hypoll.files import FilePart
-from hypoll.message import Streamed
-from hypoll.output import SEND_SIZE, Buffers
+from hypoll.protocol.files import FilePart
+from hypoll.protocol.messages import StreamedBody
+from hypoll.protocol.serializer import Framer
+from hypoll.server.response_body import CutError, FileSource, Pull
+from hypoll.server.socket_io import SEND_SIZE, Buffers
 
 SMALL = 4096
 """Bytes below which a piece that waits is joined with the next: each object costs some 40 bytes beside its content."""
 
 
-class ResponseBody(Streamed):
+class ResponseBody(StreamedBody):
     """The pieces of one answer's body on their way to its connection.
 
     framer: what frames them. on_room: called when some were taken.
@@ -59,7 +59,7 @@ class ResponseBody(Streamed):
         if self.closed or not part.count:
             part.release()
             return
-        before, behind = self.framer.around(part.count)
+        before, behind = self.framer.wrap(part.count)
         self.put(before)
         self._pieces.append(part)
         self.waiting += part.count

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from hypoll.header_section import Section
-from hypoll.message import Request
-from hypoll.peer import UNIX_CLIENT, UNKNOWN_CLIENT
+from hypoll.protocol.header_section import HeaderSection
+from hypoll.protocol.messages import Request
+from hypoll.protocol.peer import UNIX_CLIENT, UNKNOWN_CLIENT
 
 Scope = dict[str, Any]
 
@@ -63,7 +63,7 @@ class Scopes:
             extensions["http.response.early_hint"] = {}
         if tls is not None:
             extensions["tls"] = dict(tls)
-        headers = fields_of(request.section)
+        headers = fields_of(request.header_section)
         if request.authority is not None:
             headers = _with_host(headers, request.authority.encode("latin-1"))
         return {
@@ -84,7 +84,7 @@ class Scopes:
         }
 
 
-def fields_of(section: Section) -> list[tuple[bytes, bytes]]:
+def fields_of(section: HeaderSection) -> list[tuple[bytes, bytes]]:
     """(lower-case name, value) of each field line, in the order received."""
     if section._fields is not None or not section.block:
         return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in section.fields]

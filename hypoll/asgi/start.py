@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hypoll.encode import CONTENTLESS, begin_head
-from hypoll.message import Response, check_field, exact_int
+from hypoll.protocol.messages import Response, check_field, exact_int
+from hypoll.protocol.serializer import CONTENTLESS, begin_head
 
 Message = Mapping[str, Any]
 
@@ -63,7 +63,7 @@ _lines: dict[tuple[bytes, bytes], bytes] = {}
 """Lines of fields that mean nothing here and were checked, by name and value: applications repeat themselves."""
 
 
-class Start:
+class ResponseStart:
     """The head that an application has given.
 
     lines: its field lines, but those of the connection. declared: the Content-Length; None: there is none.

@@ -7,7 +7,7 @@ import ssl
 import weakref
 from typing import Any
 
-from hypoll.tls import TLSSocket
+from hypoll.server.transport import TLSSocket
 
 _VERSIONS = {"TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
@@ -42,7 +42,7 @@ class Certificates:
         self._made: weakref.WeakKeyDictionary[TLSSocket, Extension] = weakref.WeakKeyDictionary()
 
     def of(self, sock: TLSSocket) -> Extension:
-        """What is to be told of a connection."""
+        """What is to be notified of a connection."""
         made = self._made.get(sock)
         if made is None:
             made = self._made[sock] = self._make(sock.session)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from hypoll import Request, Response, Routes
-from hypoll.connection import Connection
 from hypoll.http import RequestParser
-from hypoll.server import Server
+from hypoll.server.connection import Connection
+from hypoll.server.server import Server
 
 MIB = 1024 * 1024
 

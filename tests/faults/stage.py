@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from hypoll.contracts import Application
 from hypoll.loop import Loop
-from hypoll.server import Server
+from hypoll.server.server import Server
 from hypoll.settings import Settings
 
 

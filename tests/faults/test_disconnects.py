@@ -1,4 +1,4 @@
-"""Peers that leave at every phase, by FIN, by RST and by half-closing: nothing of them is left behind."""
+"""Peers that leave at every state, by FIN, by RST and by half-closing: nothing of them is left behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Phase = Callable[[socket.socket], None]
 
 
 def _sent(data: bytes, await_answer: bytes = b"") -> Phase:
-    """A phase a client is in when it has sent this and, if anything is named, got that much of the answer."""
+    """A state a client is in when it has sent this and, if anything is named, got that much of the answer."""
 
     def enter(client: socket.socket) -> None:
         client.sendall(data)
@@ -59,7 +59,7 @@ PHASES: dict[str, tuple[Phase, int, bytes]] = {
     "pipelined, cut": (_sent(BIG + GET * 3 + GET[:-6], b"bbb"), 400, b"}"),
     "lingering": (_sent(TOO_LARGE + b"u" * 4096, b'"}'), 0, b""),
 }
-"""How a client gets into the phase; and when it half-closes there, the last status it still gets and the last bytes."""
+"""How a client gets into the state; and when it half-closes there, the last status it still gets and the last bytes."""
 
 
 def _read_to_end(client: socket.socket) -> bytes:

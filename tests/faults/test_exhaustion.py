@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-import hypoll.connection
-import hypoll.server
-import hypoll.writer
+import hypoll.server.connection
+import hypoll.server.server
+import hypoll.server.writer
 from hypoll import Request, Response, Routes
-from hypoll.contracts import Phase
-from hypoll.forwarded import Proxies
+from hypoll.contracts import ConnectionState
 from hypoll.http import RequestParser
+from hypoll.proxy.forwarded import TrustedProxies
 
 from .crowd import PROBE, Crowd, Peer
 from .harness import Served
@@ -146,13 +146,13 @@ class _Starved:
     [
         (RequestParser, "feed", PROBE),
         (RequestParser, "__init__", PROBE),
-        (hypoll.connection, "encode", PROBE),
-        (hypoll.connection, "problem", b"GET /\x00\r\n\r\n"),
-        (hypoll.writer.Writer, "_pull", b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"),
-        (hypoll.writer.Writer, "drive", b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"),
-        (hypoll.connection.Connection, "_on_request", PROBE),
-        (hypoll.connection.Connection, "__init__", PROBE),
-        (Proxies, "peer", PROBE),
+        (hypoll.server.connection, "encode", PROBE),
+        (hypoll.server.connection, "problem", b"GET /\x00\r\n\r\n"),
+        (hypoll.server.writer.Writer, "_pull", b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (hypoll.server.writer.Writer, "drive", b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"),
+        (hypoll.server.connection.Connection, "_on_request", PROBE),
+        (hypoll.server.connection.Connection, "__init__", PROBE),
+        (TrustedProxies, "peer", PROBE),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -180,10 +180,10 @@ def test_a_warm_connection_the_server_has_no_memory_for_is_shed(
     client.sendall(KEPT)
     client.setblocking(False)
     stage.turn_until(lambda: len(stage.server.connections) == 1)
-    stage.turn_until(lambda: any(connection.phase == Phase.IDLE for connection in stage.server.connections))
+    stage.turn_until(lambda: any(connection.state == ConnectionState.IDLE for connection in stage.server.connections))
     assert client.recv(65536).endswith(b"ok")
     owner, _, method = name.rpartition(".")
-    target: Any = RequestParser if owner else hypoll.connection
+    target: Any = RequestParser if owner else hypoll.server.connection
     starved = _Starved(getattr(target, method))
     monkeypatch.setattr(target, method, (lambda *args, **named: starved(*args, **named)) if owner else starved)
     client.sendall(KEPT)

@@ -113,7 +113,7 @@ def test_clients_that_do_not_read_what_they_asked_for(served: Served, kind: str)
         for _ in range(CLIENTS):
             crowd.add(Peer(served.address, get(f"/{kind}/stream/{ANSWER // PIECE}"), reads=False))
         crowd.run_for(0.6)
-        for _ in range(8):  # on a busy machine it takes longer until there is something to judge by
+        for _ in range(8):  # on a busy machine it takes longer until there is something to check by
             if len(crowd.latencies) <= 5:
                 crowd.run_for(0.6)
         served.ask("/trim", "POST")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from tests.conformance.wire import CASES, End
 from tests.fuzz.outcome import MARKER
-from tests.wire import CASES, End
 
 FOUND = {
     "found-bare-lf-without-version": b"GET /\nHost: h\r\n\r\n",

@@ -1,6 +1,6 @@
 """What a stream of bytes comes to, and what must hold of it however it was received.
 
-The properties and the fuzz target share these checks: one judges generated streams, the other what a fuzzer finds.
+The properties and the fuzz target share these checks: one checks generated streams, the other what a fuzzer finds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import httptools
 
-from hypoll.http import HTTPError, Known, PeerError, Request, RequestParser, State
+from hypoll.http import HTTPError, PeerError, Request, RequestParser, State, Vocabulary
 from hypoll.settings import Settings
 
 MARKER = b"GET /marker HTTP/1.1\r\nHost: marker\r\n\r\n"
@@ -57,9 +57,9 @@ def seen(request: Request) -> Seen:
     )
 
 
-def play(pieces: Iterable[bytes], settings: Settings = ROOMY, known: Known | None = None) -> Outcome:
+def play(pieces: Iterable[bytes], settings: Settings = ROOMY, known: Vocabulary | None = None) -> Outcome:
     """Feed the pieces to a parser. Raises whatever it raises that is no refusal."""
-    parser = RequestParser(settings, known=known)
+    parser = RequestParser(settings, vocabulary=known)
     requests: list[Seen] = []
     refusal: int | None = None
     for piece in pieces:
@@ -127,7 +127,7 @@ def check(stream: bytes, cuts: Iterable[int], settings: Settings = ROOMY) -> Out
     cuts = list(cuts)
     pieces = split(stream, cuts)
     same(whole, play(pieces, settings), "in pieces", pieces)
-    known = Known(settings)
+    known = Vocabulary(settings)
     same(whole, play(pieces, settings, known), "filling the memory", pieces)
     same(whole, play([stream], settings, known), "with all remembered")
     followed = play([stream + MARKER], settings)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from hypoll.head import METHODS
+from hypoll.protocol.validation import METHODS
 from tests.fuzz.outcome import Seen, split
 
 OWN_FIELDS = ("host", "content-length", "transfer-encoding", "connection", "expect", "upgrade", "trailer", "te")

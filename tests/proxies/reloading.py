@@ -24,8 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.masters import GUNICORN, Master
 from tests.proxies.fronts import proxy
+from tests.support.gunicorn import GUNICORN, Master
 
 APP = """
 import asyncio

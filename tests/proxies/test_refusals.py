@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.masters import HYPOLL, Master
 from tests.proxies.fronts import PROXIES, proxy
+from tests.support.gunicorn import HYPOLL, Master
 
 pytestmark = pytest.mark.full
 

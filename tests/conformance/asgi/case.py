@@ -164,7 +164,7 @@ Step = Write | Bytewise | Until | Told | Go | Flood | Rest | Other | HalfClose |
 
 
 class Case(NamedTuple):
-    """One case. See `Answer` for answers, `applications.py` for what the application tells.
+    """One case. See `RequestHandler` for answers, `applications.py` for what the application tells.
 
     source: the place of the specification from which it comes.
     answers: final responses in order.

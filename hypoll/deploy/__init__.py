@@ -1,0 +1,1 @@
+"""Many processes, and where they run: gunicorn, reloading, CPUs, the checks before a start."""

@@ -1,0 +1,108 @@
+"""What is done in gunicorn's master for its workers: signals are kept over a fork, and the service's end is marked.
+
+A signal that comes while a worker is being made would be lost: CPython forgets in a forked child what has come since
+the fork, and until the worker has handlers of its own it has those of the master, which put the signal into a queue
+that nobody reads there. The master then waits for a worker that was never told to end.
+"""
+
+from __future__ import annotations
+
+import functools
+import mmap
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gunicorn.arbiter import Arbiter
+
+from hypoll.telemetry import shared_counters
+
+SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1})
+"""What the master, or a terminal, sends to workers and must not be lost. (ABRT may end a boot that is stuck.)"""
+
+
+class _ForkSignals:
+    """The signals of a worker, from its fork until its own handlers are there."""
+
+    def __init__(self) -> None:
+        self._mask: set[int] | None = None
+        self._kept: list[int] = []
+
+    def before_fork(self) -> None:
+        """Hold the signals back, in the master, if it is a worker that is forked."""
+        if sys._getframe(1).f_code is Arbiter.spawn_worker.__code__:
+            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def in_parent(self) -> None:
+        """Let them come again."""
+        mask, self._mask = self._mask, None
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def in_child(self) -> None:
+        """Note what comes from now on. Not held back any longer: what the `post_fork` hook starts inherits the mask."""
+        if self._mask is not None:
+            for signum in SIGNALS:
+                signal.signal(signum, self._keep)
+        self.in_parent()
+
+    @contextmanager
+    def end(self) -> Iterator[None]:
+        """Have the worker's handlers set in the block, and called for what has come before."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        kept, self._kept = self._kept, []
+        for signum in kept:
+            signal.raise_signal(signum)
+
+    def _keep(self, signum: int, frame: object) -> None:
+        self._kept.append(signum)
+
+
+crossing = _ForkSignals()
+
+os.register_at_fork(before=crossing.before_fork, after_in_parent=crossing.in_parent, after_in_child=crossing.in_child)
+
+_ending = mmap.mmap(-1, mmap.PAGESIZE)
+"""Shared with the workers: its first byte is 1 once the master has begun to end the service."""
+
+
+def service_ends() -> bool:
+    """Whether the master ends the service, and not only this worker. (HUP, TTOU and a kill leave others to serve.)"""
+    return _ending[0] != 0
+
+
+def mark_end(arbiter: type[Arbiter] = Arbiter) -> None:
+    """Have the master mark the service's end, before it tells its workers to go. Doing it twice does nothing."""
+    stop = arbiter.stop
+    if hasattr(stop, "__wrapped__"):
+        return
+
+    @functools.wraps(stop)
+    def stop_marked(self: Any, graceful: bool = True) -> None:
+        # After USR2 there is another master with the same sockets, a successor or a predecessor: the service stays.
+        if self.reexec_pid == self.master_pid == 0:
+            _ending[0] = 1
+        stop(self, graceful)
+
+    arbiter.stop = stop_marked
+
+
+def fold_after(cfg: Any) -> None:
+    """Have the master fold the counters of a worker that has ended, before its `child_exit` hook."""
+    hook = cfg.child_exit
+    if hasattr(hook, "__wrapped__"):
+        return
+
+    @functools.wraps(hook)
+    def child_exit(arbiter: Any, worker: Any) -> None:
+        shared_counters.on_exit(worker.pid)
+        hook(arbiter, worker)
+
+    cfg.set("child_exit", child_exit)

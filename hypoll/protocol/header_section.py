@@ -1,0 +1,126 @@
+"""The header section of a request: checked once, taken apart into fields when somebody asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any
+
+from hypoll.protocol.peer import Origin, Peer
+
+USER_AGENT, REFERER, REQUEST_ID, TRACEPARENT = 16, 17, 18, 19
+
+FORWARDED, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED_PORT = 20, 21, 22, 23, 24
+
+INDEXED_FIELDS = {
+    "user-agent": USER_AGENT,
+    "referer": REFERER,
+    "x-request-id": REQUEST_ID,
+    "traceparent": TRACEPARENT,
+    "forwarded": FORWARDED,
+    "x-forwarded-for": FORWARDED_FOR,
+    "x-forwarded-proto": FORWARDED_PROTO,
+    "x-forwarded-host": FORWARDED_HOST,
+    "x-forwarded-port": FORWARDED_PORT,
+}
+"""The numbers of fields that logs, ids and the check of proxies ask for: for these the others needn't be taken
+apart. Less than 16 are the meanings of names to framing."""
+
+_INDEXED_NAMES = {number: name for name, number in INDEXED_FIELDS.items()}
+
+
+class HeaderSection:
+    """The header section of a request, once checked: what framing and persistence need to know of it.
+
+    host, length: the values of Host and Content-Length; None: there is none. chunked, close, keep_alive, expect: what
+    Transfer-Encoding, Connection and Expect say. plain: persistent, without expectation or coding: framed in the
+    plainest way.
+    """
+
+    host: str | None = None
+    length: int | None = None
+    chunked = False
+    close = False
+    keep_alive = False
+    expect: str | None = None
+    plain = False
+    file_conditions: dict[str, str] | None = None
+    """What the request asks of a file: see `hypoll.protocol.files.asked`."""
+    environ: tuple[Any, Peer, dict[str, Any]] | None = None
+    """What it makes of WSGI's environment, for whom, and sent by whom: see `hypoll.wsgi.environ`."""
+    origin: Origin | None = None
+    """What proxies tell in it, once a trusted one's was asked for: see `hypoll.proxy.forwarded`."""
+    _fields: tuple[tuple[str, str], ...] | None = None
+    indexed: dict[int, bytes | None]
+    """Lines of the fields of `INDEXED_FIELDS` that are there, by their number, latin-1; None: there are several."""
+    block = b""
+    """The field lines as they came, each behind its CR LF, from which the fields are made when they are asked for."""
+
+    def __init__(self, fields: tuple[tuple[str, str], ...] = ()) -> None:
+        self._fields = fields
+        self.indexed = {}
+        for name, value in fields:
+            number = INDEXED_FIELDS.get(name)
+            if number is not None:
+                self.indexed[number] = (
+                    None if number in self.indexed else f"{name}:{value}".encode("latin-1", "replace")
+                )
+
+    @property
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        """(lower-case name, value) of each field line, latin-1."""
+        fields = self._fields
+        if fields is None:
+            fields = self._fields = fields_of(self.block.decode("latin-1").split("\r\n")[1:])
+        return fields
+
+    @property
+    def has_no_body(self) -> bool:
+        """Whether no body comes after it."""
+        return not self.chunked and not self.length
+
+    def pick(self, names: Collection[str]) -> list[tuple[str, str]]:
+        """(name, value) of those of some fields, by their lower-case names, that are there. All are in
+        `INDEXED_FIELDS`.
+        """
+        found = []
+        for number, line in self.indexed.items():
+            name = _INDEXED_NAMES[number]
+            if name in names:
+                if line is None:
+                    return [field for field in self.fields if field[0] in names]
+                found.append((name, value_of(line).decode("latin-1")))
+        return found
+
+    def last_value(self, number: int) -> str | None:
+        """The last value of a field of `INDEXED_FIELDS`, by its number; None: there is none."""
+        line = self.indexed.get(number, b"")
+        if line:
+            return line.partition(b":")[2].strip(b" \t").decode("latin-1")
+        return [value for name, value in self.fields if name == _INDEXED_NAMES[number]][-1] if line is None else None
+
+
+def value_of(line: bytes) -> bytes:
+    """The value of a field line."""
+    return line.partition(b":")[2].strip(b" \t")
+
+
+class RawHeaderSection(HeaderSection):
+    """One that is made of its bytes. Who makes one sets `block`, and what else there is: that spares a call."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+    else:
+        __init__ = object.__init__
+
+
+def fields_of(lines: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """(lower-case name, value) of each field line; each has a colon, and none is folded."""
+    fields = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields.append((name.lower(), value.strip(" \t")))
+    return tuple(fields)
+
+
+EMPTY_SECTION = HeaderSection()

@@ -1,0 +1,483 @@
+"""The nouns of HTTP: `Request`, `Response`, `HTTPError`.
+
+Laws: a request builds what is asked of it when it is asked, from the bytes of its head, and builds it once. Fields
+stay as they were received: decoded as latin-1 (RFC 9110, 5.5), never guessed at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import orjson
+
+from hypoll.protocol import request_id as protocol_request_id
+from hypoll.protocol.header_section import EMPTY_SECTION, REQUEST_ID, TRACEPARENT, HeaderSection, value_of
+from hypoll.protocol.multidict import Headers, MultiDict
+from hypoll.protocol.peer import NO_ORIGIN, NOBODY, Client, Origin, Peer
+from hypoll.protocol.request_id import client_id, trace_id
+
+JSON = "application/json"
+
+FAILURES = BaseException
+"""What an application's code may raise and end no more than its request by: neither `sys.exit()` nor a cancelled task's
+error may stop a server. Only KeyboardInterrupt is given on: a signal's handler raises it, and means the process."""
+
+MAX_QUERY_FIELDS = 1000
+"""The most fields `Request.query` takes from a query string."""
+
+HeaderSource = Mapping[str, Any] | Iterable[tuple[str, str]]
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
+def exact_str(value: str) -> str:
+    """The characters of a str, whatever the methods of its class say: what is checked must be what is sent."""
+    return value if type(value) is str else str.__str__(value)
+
+
+def exact_int(value: int) -> int:
+    """The number that an int is, as `exact_str`."""
+    return value if type(value) is int else int.__index__(value)
+
+
+def exact_bytes(value: bytes | bytearray | memoryview) -> bytes:
+    """The bytes that a buffer has, as `exact_str`: a copy, but of bytes."""
+    return value if type(value) is bytes else memoryview(value).tobytes()
+
+
+def _kept(headers: HeaderSource | None) -> HeaderSource | None:
+    """Headers that can be read again: an iterator can't."""
+    return list(headers) if isinstance(headers, Iterator) else headers
+
+
+class HTTPError(Exception):
+    """Refuses a request: raise it in a handler, and the client gets `status` as a problem document (RFC 9457).
+
+    status: the status code, 400 to 599.
+    detail: what was wrong with this request, for the client to read.
+    headers: further fields of the answer.
+
+    Raises `ValueError` for a status that is no error, `TypeError` for a detail that is no str.
+    """
+
+    def __init__(self, status: int, detail: str = "", headers: HeaderSource | None = None) -> None:
+        if not isinstance(status, int) or not 400 <= (status := exact_int(status)) <= 599:
+            raise ValueError(f"HTTPError takes a status from 400 to 599, not {status!r}")
+        if not isinstance(detail, str):
+            raise TypeError(f"HTTPError takes its detail as str, not {type(detail).__name__}")
+        detail = exact_str(detail)
+        super().__init__(status, detail)
+        self.status = status
+        self.detail = detail
+        self.headers = _kept(headers)
+
+    def __str__(self) -> str:
+        return f"{self.status} {reason(self.status)}" + (f": {self.detail}" if self.detail else "")
+
+
+class ClientDisconnect(Exception):  # noqa: N818 - the name ASGI frameworks gave it
+    """The client has gone before its request was whole. Raised to a handler that iterates over `request.stream`."""
+
+
+def reason(status: int) -> str:
+    """The reason phrase of a status code; empty when it has no registered one."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+class BodyStore(Protocol):
+    """What holds a request's body between the connection and the application: a `hypoll.server.spool.Spool`."""
+
+    @property
+    def room(self) -> int:
+        """Bytes that it can take at the moment."""
+
+    @property
+    def failing(self) -> bool:
+        """Whether it can't take any, and will not soon."""
+
+    def wait(self, callback: Callable[[], object]) -> None:
+        """Call `callback()` once, on the loop, when there may be room."""
+
+    def force(self, data: bytes) -> None:
+        """Take all of the data. Raises `OSError`."""
+
+    def take(self, size: int) -> bytes:
+        """Give the next bytes, at most `size`; b"": it holds none. Raises `OSError`."""
+
+    def close(self) -> None:
+        """Discard what it holds."""
+
+
+class BodyUsageCount(Protocol):
+    """Counts the memory of one request's body, for as long as the request lasts: a `hypoll.server.body_memory.Held`."""
+
+    def grow(self, size: int, missing: int = 0) -> bool:
+        """Note that the body has so many bytes now. False: there is no room for these and the `missing` ones."""
+
+
+class Request:
+    """A request as a handler sees it. Everything but `method` and `body` is built when first asked for.
+
+    method: the method, upper case.
+    target: the request-target in origin-form, as bytes: path and query still encoded.
+    body: the content, decoded from chunks. Empty when there was none.
+    keep_alive: whether the connection may serve another request after this one (RFC 9112, 9.3).
+    minor: the minor version: 1 of HTTP/1.1, 0 of HTTP/1.0.
+    size: bytes on the wire, head and body; 0: it isn't whole yet.
+    expects_continue: whether the client waits for 100 (Continue) before it sends the content (RFC 9110, 10.1.1).
+    authority: host and port of an absolute-form target, else None.
+    route: the path of its route as it was declared, where that is known already.
+    body_usage: counts the memory that the body takes while it is received and had.
+    spooled: holds the body, in place of `body`, where the application asked for that.
+    arrived, called, returned: when the turn began in which it was whole, and when its handler was called and came back,
+    by the loop's clock, where the server is observed.
+
+    Attributes of your own may be set: they last as long as the request.
+    """
+
+    body: bytes = b""
+    keep_alive: bool = True
+    expects_continue: bool = False
+    authority: str | None = None
+    spooled: BodyStore | None = None
+    body_usage: BodyUsageCount | None = None
+    minor: int = 1
+    size: int = 0
+    arrived: float = 0.0
+    called: float = 0.0
+    returned: float = 0.0
+    _params: dict[str, Any] | None = None
+    _headers: Headers | None = None
+    _query: MultiDict | None = None
+    _cookies: dict[str, str] | None = None
+    _id: bytes | None = None
+    route: str | None = None
+
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        header_section: HeaderSection = EMPTY_SECTION,
+        peer: Peer = NOBODY,
+        plain: bool = False,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.header_section = header_section
+        self.peer = peer
+        # HTTP/1.1, keep-alive, not HEAD: nothing about its answer is special.
+        self.plain = plain
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What the route's pattern took from the path, converted."""
+        if self._params is None:
+            self._params = {}
+        return self._params
+
+    @params.setter
+    def params(self, params: dict[str, Any]) -> None:
+        self._params = params
+
+    @property
+    def raw_path(self) -> str:
+        """The path as it was sent, percent-encoding untouched."""
+        return self.target.partition(b"?")[0].decode("latin-1")
+
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded: an encoded slash can't be told from a real one, what isn't UTF-8 is U+FFFD."""
+        return unquote_to_bytes(self.target.partition(b"?")[0]).decode("utf-8", "replace")
+
+    @property
+    def query_string(self) -> str:
+        """What follows the first `?` of the target, without it; empty when there is none."""
+        return self.target.partition(b"?")[2].decode("latin-1")
+
+    @property
+    def query(self) -> MultiDict:
+        """The query's fields, decoded as forms are. Raises `HTTPError` 400 when there are more than 1,000."""
+        if self._query is None:
+            try:
+                pairs = _split_query(self.query_string) or parse_qsl(
+                    self.query_string, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS
+                )
+            except ValueError as error:
+                raise HTTPError(400, f"the query has more than {MAX_QUERY_FIELDS} fields") from error
+            self._query = MultiDict(pairs)
+        return self._query
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields. Trailer fields are not among them."""
+        if self._headers is None:
+            self._headers = Headers(list(self.header_section.fields))
+        return self._headers
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies by name (RFC 6265, 4.2), values without their quotes; of a repeated name the first."""
+        if self._cookies is None:
+            self._cookies = _parse_cookies(self.headers.get("cookie", ""))
+        return self._cookies
+
+    @property
+    def stream(self) -> Any:
+        """The body's pieces as they come, in a route declared `stream=True`. Raises `RuntimeError` in any other."""
+        raise RuntimeError("request.stream is for routes declared with stream=True: use request.body")
+
+    def json(self) -> Any:
+        """The body as JSON. Raises `HTTPError` 400 that says where the body isn't JSON."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError as error:
+            raise HTTPError(400, f"the body is not JSON: {error}") from error
+
+    @property
+    def host(self) -> str:
+        """Host and port as the client named them: the target's authority, or else the Host field (RFC 9112, 3.2.2).
+
+        Behind a trusted proxy what it says that the client named.
+        """
+        forwarded_host = self._origin.host
+        if forwarded_host is not None:
+            return forwarded_host
+        return self.headers.get("host", "") if self.authority is None else self.authority
+
+    @property
+    def client(self) -> Client:
+        """(address, port) of the client: the other end of the connection, or whom a trusted proxy there speaks for.
+
+        The port is 0 where a proxy doesn't tell it. ("", 0) over a unix socket. ("unknown", 0) when trusted proxies
+        name no address, hide it, or contradict each other: that is no client of this machine, and none of a network.
+        """
+        return (self.header_section.origin or self._origin).client or self.peer.client
+
+    @property
+    def scheme(self) -> str:
+        """`http` or `https`, by the word of a trusted proxy where there is one."""
+        return self._origin.scheme or self.peer.scheme
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server is going away: a stream without an end had better come to one. Any thread may ask."""
+        return self.peer.drain.begun
+
+    @property
+    def _origin(self) -> Origin:
+        """What is believed of the fields that proxies write; checked once for a header section."""
+        judge = self.peer.origin
+        if judge is None:
+            return NO_ORIGIN
+        section = self.header_section
+        if section.origin is None:
+            section.origin = judge(section)
+        return section.origin
+
+    @property
+    def id(self) -> str:
+        """A name for this request, to find it in the log: the one it came with, or 16 hexadecimal digits.
+
+        See `hypoll.protocol.request_id`.
+        """
+        return (self._id or self.assign_id()).decode()
+
+    def assign_id(self) -> bytes:
+        """Find the id, as bytes, or make one. To be asked once, before it is known."""
+        noted = self.header_section.indexed
+        name = None
+        if noted:
+            request_id, traceparent = noted.get(REQUEST_ID), noted.get(TRACEPARENT)
+            name = request_id and client_id(value_of(request_id))
+            if name is None and traceparent is not None:
+                name = trace_id(value_of(traceparent))
+        self._id = name = name or next(protocol_request_id.names)
+        return name
+
+    def __repr__(self) -> str:
+        return f"<Request {self.method} {self.target.decode('latin-1')}>"
+
+
+class PlainRequest(Request):
+    """A request about which nothing is special. Who makes one sets all that `Request` takes: that spares a call."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+    else:
+        __init__ = object.__init__
+
+
+class StreamedRequest(Request):
+    """A request whose handler began before its body was whole.
+
+    stream: an iterator of the body's pieces for a threaded handler, an async iterator for an `async def` one; `read()`
+    gives all that is left. See `hypoll.server.request_body`.
+    """
+
+    stream: Any = None
+
+    @property
+    def body(self) -> bytes:  # type: ignore[override]
+        """Raises `RuntimeError`: the body isn't kept."""
+        raise RuntimeError("the body of a route declared with stream=True is request.stream: iterate, or read() it")
+
+
+class StreamedBody:
+    """A response's body that comes in pieces which the connection pulls, framed already by `framer`.
+
+    heartbeat, interval: see `hypoll.protocol.serializer.Rest.beat`. ends_with_server: see
+    `hypoll.protocol.serializer.Rest.end`.
+    """
+
+    heartbeat: bytes | None = None
+    interval: float | None = None
+    ends_with_server = False
+    framer: Any = None
+    sent = 0
+    """Bytes that it has sent by itself, beside what was pulled."""
+
+    @property
+    def mid_piece(self) -> bool:
+        """Whether the rest of a piece is to come."""
+        return False
+
+    def attach(self, ready: Callable[[], object]) -> None:
+        """Call `ready()` on the loop when there is something to pull."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """Come to an end, as if there were no more pieces."""
+        raise NotImplementedError
+
+    def pull(self, sock: Any, output: Any) -> Any:
+        """Append what is here; see `hypoll.server.response_body.Source`."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nobody will pull any more."""
+        raise NotImplementedError
+
+    def detach(self) -> None:
+        """Have nobody wait for long for what made the pieces."""
+
+
+def _split_query(query: str) -> list[tuple[str, str]]:
+    """The fields of a query in which nothing is encoded, as `parse_qsl` gives them; empty: it has to."""
+    if "%" in query or "+" in query or query.count("&") >= MAX_QUERY_FIELDS:
+        return []
+    fields = []
+    for field in query.split("&"):
+        if field:
+            name, _, value = field.partition("=")
+            fields.append((name, value))
+    return fields
+
+
+def _parse_cookies(field: str) -> dict[str, str]:
+    cookies: dict[str, str] = {}
+    for pair in field.split(";"):
+        name, separator, value = pair.strip(" \t").partition("=")
+        if separator and name:
+            if len(value) >= 2 and value[0] == value[-1] == '"':
+                value = value[1:-1]
+            cookies.setdefault(name, value)
+    return cookies
+
+
+def check_field(name: str, value: str) -> tuple[str, str]:
+    """The name and value to be sent, as exact strings.
+
+    Raises `ValueError` for a field that could break the framing of a message (RFC 9110, 5.1 and 5.5), `TypeError`.
+    """
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name := exact_str(name)):
+        raise ValueError(f"{name!r} is not a field name: it must be a token")
+    if not isinstance(value, str):
+        raise TypeError(f"the value of {name} is {value!r}: it must be a str")
+    value = exact_str(value)
+    if not _VALUE.fullmatch(value):
+        raise ValueError(f"the value of {name} can't be sent, it has a control or non-latin-1 character: {value!r}")
+    return name, value
+
+
+def pairs(headers: HeaderSource | None) -> Iterator[tuple[str, str]]:
+    """The (name, value) pairs of a response's headers, in whichever of their forms they are."""
+    if headers is None:
+        return
+    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+        if isinstance(value, (list, tuple)):
+            for one in value:
+                yield name, one
+        else:
+            yield name, value
+
+
+class Resource(Protocol):
+    """A body that it takes the request to choose the answer of, such as a file."""
+
+    def respond(self, request: Request, response: Response, /) -> Response:
+        """The response to be sent for `response`, whose body this is."""
+        ...
+
+
+class Response:
+    """An answer, sent as it is.
+
+    body: bytes; str, sent as UTF-8; a `File`; or an iterator of bytes, pulled one piece whenever the client can take
+    more: on the pool when the handler is threaded. From an `async def` handler it may be an async iterator.
+    status: the status code, 200 to 599.
+    headers: a mapping, or pairs where names repeat; a list as a value makes a line of each item.
+    content_type: the Content-Type. Default: `text/plain; charset=utf-8` for str, `application/octet-stream` for bytes
+    and iterators, none for an empty body. "": none.
+    reason: to be set where the reason phrase isn't to be the registered one.
+
+    Date, Server and the framing (Content-Length or chunked) are added when it is sent. A name or value that could
+    break the framing is refused then: the client gets 500, the log the reason.
+    """
+
+    reason: str | None = None
+
+    def __init__(
+        self,
+        body: bytes | bytearray | memoryview | str | Iterable[bytes] | AsyncIterable[bytes] | Resource = b"",
+        status: int = 200,
+        headers: HeaderSource | None = None,
+        content_type: str | None = None,
+    ) -> None:
+        self.body = body
+        self.status = status
+        self.headers = headers if headers is None else _kept(headers)
+        self.content_type = content_type
+
+    def set_header(self, name: str, value: str) -> None:
+        """Set a field, in place of those of its name: what an `after` hook needs, whatever form the headers have."""
+        headers = self.headers or ()
+        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+        self.headers = [*(pair for pair in pairs if pair[0].lower() != name.lower()), (name, value)]
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status}>"
+
+
+def json_response(body: bytes) -> Response:
+    """The response for a body that is JSON already."""
+    return Response(body, 200, None, JSON)
+
+
+def problem(error: HTTPError, request_id: str | None = None) -> Response:
+    """The problem document of a refusal (RFC 9457): every refusal of hypoll is written here."""
+    document: dict[str, Any] = {"type": "about:blank", "title": reason(error.status), "status": error.status}
+    if error.detail:
+        # A lone surrogate, as of a file name, is no UTF-8, and must not cost the client its answer.
+        document["detail"] = error.detail.encode("utf-8", "replace").decode()
+    if request_id is not None:
+        document["id"] = request_id
+    return Response(orjson.dumps(document), error.status, error.headers, "application/problem+json")

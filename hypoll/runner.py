@@ -1,0 +1,283 @@
+"""One process, start to end: bind, serve, drain on TERM or INT, stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+from hypoll.concurrency import monkey_patching
+from hypoll.concurrency.process_end import Ended, has_terminal
+from hypoll.concurrency.watchdog import Watchdog
+from hypoll.hosting import Servable, service_of
+from hypoll.loop import Loop
+from hypoll.protocol.messages import Request
+from hypoll.server.server import Server, Status
+from hypoll.settings import Settings
+from hypoll.telemetry import error_log
+from hypoll.telemetry.log_writer import LogWriterError, occupy_standard_descriptors
+from hypoll.telemetry.observer import Observer
+from hypoll.telemetry.setup import Telemetry
+from hypoll.version import __version__
+
+if TYPE_CHECKING:
+    from hypoll.concurrency.asyncio_bridge import AsyncioBridge
+
+log = logging.getLogger("hypoll.error")
+
+
+class SetupError(Exception):
+    """What is asked for can't be had, as a log file, metrics, or a server without epoll; the message says why."""
+
+
+def run(
+    routes: Servable,
+    bind: str | tuple[str, ...] = "127.0.0.1:8000",
+    *,
+    on_start: Callable[[Server], Any] | None = None,
+    **settings: Any,
+) -> None:
+    """Serve `routes`, or a WSGI or ASGI application, until TERM or INT, from a script's main thread.
+
+    A thread of the application that is no daemon, or a call of `asyncio.to_thread` that doesn't return, holds the end
+    of the script, as of any; that of the command `hypoll` it doesn't, beyond `graceful_timeout`.
+
+    bind: one address or several: `HOST:PORT`, `[::1]:PORT`, `unix:/PATH`, `fd://N`.
+    settings: the fields of `Settings`.
+    on_start: called with the server when it accepts.
+
+    The first TERM or INT drains: requests under way are finished for up to `graceful_timeout` seconds. An INT after it
+    stops at once. The server's own lines go to standard error; those of the application, too, unless the script has set
+    up logging. Raises `BindError` when an
+    address can't be listened on, `hypoll.asgi.errors.StartupError` when an ASGI application says that it can't start,
+    `SetupError` when a log can't be written or metrics not be had, `ValueError` and
+    `TypeError` for settings.
+    """
+    chosen = Settings(bind=(bind,) if isinstance(bind, str) else tuple(bind), **settings)
+    service = service_of(routes, chosen)
+    occupy_standard_descriptors()
+    if logging.getLogger().hasHandlers():
+        error_log.set_up_server("info", error_log.make_handler(chosen.log_format))
+    else:
+        error_log.set_up("info", chosen.log_format)
+
+    def announce(server: Server) -> None:
+        log.info("hypoll %s serves on %s, pid %d", __version__, ", ".join(server.addresses), os.getpid())
+        if on_start is not None:
+            on_start(server)
+
+    serve(service, chosen, announce)
+    log.info("stopped")
+
+
+def serve(routes: Servable, settings: Settings, on_start: Callable[[Server], Any] | None = None) -> float:
+    """`run` for ready `Settings`. Gives the seconds that the process's exit may take: what a drain has left over."""
+    runner = Runner(routes, settings)
+    try:
+        return _serve(runner, on_start)
+    except KeyboardInterrupt:  # `Ended`, or an INT that came while that was taken up
+        log.info("asked to end before it served")
+        return 0.0
+    finally:
+        _finish(runner.close)
+
+
+def _serve(runner: Runner, on_start: Callable[[Server], Any] | None) -> float:
+    server = runner.make_server()
+    stopping = _StopSignals(server)
+    _watch_signals(runner, stopping)
+    left = 0.0
+    try:
+        runner.start()
+        stopping.serving = True
+        if on_start is not None:
+            on_start(server)
+        runner.run()
+        left = server.seconds_left
+    except _StopNow:
+        log.warning("interrupted again: closing %d connections", len(server.connections))
+    finally:
+        _finish(server.stop)
+    return left
+
+
+def _watch_signals(runner: Runner, stopping: _StopSignals) -> None:
+    loop = runner.loop
+    # Before the start: what comes in an on_start hook is no less asked for.
+    loop.add_signal_handler(signal.SIGTERM, runner.begin_shutdown, stopping.on_term)
+    loop.add_signal_handler(signal.SIGINT, stopping.server.drain_at_once, stopping.on_interrupt)
+    loop.add_signal_handler(signal.SIGUSR1, runner.telemetry.reopen)
+    # What a gunicorn master is told by; the kernel's default would end the process with its requests.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else: nohup, or the script's own
+        had_terminal = has_terminal()
+        loop.add_signal_handler(signal.SIGHUP, lambda: _on_hangup(runner, had_terminal), yields=True)
+    if signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL:
+        loop.add_signal_handler(signal.SIGUSR2, lambda: _refuse("USR2", "make room for a successor"), yields=True)
+
+
+def _on_hangup(runner: Runner, had_terminal: bool) -> None:
+    if had_terminal and not has_terminal():
+        log.info("the terminal is gone")
+        runner.begin_shutdown()
+    else:
+        _refuse("HUP", "reload its application")
+
+
+def _refuse(name: str, what: str) -> None:
+    log.warning("%s: one process can't %s, `hypoll --workers 1` can; serving on", name, what)
+
+
+def _finish(call: Callable[[], object]) -> None:
+    """Finish, unless that takes too long for who interrupts once more."""
+    try:
+        call()
+    except _StopNow:
+        log.warning("interrupted again: what was still to be done is left")
+
+
+class Runner:
+    """What turns, and what is around the application: a `Loop`, run by itself, or by asyncio where the application has
+    anything async; the observers and the server's own paths that the settings ask for.
+
+    observers: further ones.
+
+    Raises `SetupError`.
+    """
+
+    def __init__(
+        self,
+        application: Servable,
+        settings: Settings,
+        *,
+        observers: Iterable[Observer] = (),
+    ) -> None:
+        service = service_of(application, settings)
+        fault = monkey_patching.find_fault(threads=service.uses_threads)
+        if fault:
+            raise SetupError(fault)
+        if monkey_patching.has_patched_threads():
+            log.warning("%s", monkey_patching.THREADS_ADVICE)
+        self.settings = settings
+        self.loop = Loop()
+        try:
+            checks = service.ready_checks
+            self.telemetry = Telemetry(settings, self.loop, checks=checks, extra_observers=observers)
+        except (LogWriterError, ModuleNotFoundError, ValueError) as error:
+            self.loop.close()
+            raise SetupError(str(error)) from error
+        self.application = self.telemetry.wrap(service)
+        self.asyncio_bridge: AsyncioBridge | None = None
+        self._rests: frozenset[CodeType] = frozenset()
+        if service.uses_asyncio:
+            from hypoll.concurrency.asyncio_bridge import IDLE_CODE, AsyncioBridge  # loads asyncio
+
+            self._rests = IDLE_CODE
+            self.asyncio_bridge = AsyncioBridge(self.loop, uvloop=settings.uvloop, keeps_others=service.keeps_tasks)
+        self._server: Server | None = None
+        self._shutting_down = False
+
+    def make_server(
+        self,
+        listeners: list[socket.socket] | None = None,
+        *,
+        shared: bool = False,
+        own: bool = False,
+        tls_context: ssl.SSLContext | None = None,
+    ) -> Server:
+        """The server of the application on this loop, which it stops when it has stopped.
+
+        listeners, shared, own, tls_context: see `Server`.
+        """
+        self._server = Server(
+            self.application,
+            self.settings,
+            self.loop,
+            asyncio_bridge=self.asyncio_bridge,
+            listeners=listeners,
+            shared=shared,
+            own=own,
+            observers=self.telemetry.observers,
+            tls_context=tls_context,
+            on_stopped=self.loop.stop,
+        )
+        return self._server
+
+    def start(self) -> Server:
+        """Start the server, and say that it is ready. Raises as `Server.start` does."""
+        server = self._server or self.make_server()
+        server.start()
+        self.telemetry.health.start()
+        return server
+
+    def begin_shutdown(self) -> None:
+        """Drain, after `drain_wait` in which readiness tells that no more is wanted; at once when asked again."""
+        assert self._server is not None
+        self.telemetry.health.drain()
+        if self._shutting_down or not self.settings.drain_wait:
+            self._server.drain()
+        else:
+            self._shutting_down = True
+            log.info("draining in %g s: readiness tells already", self.settings.drain_wait)
+            self.loop.call_later(self.settings.drain_wait, self._server.drain)
+
+    def run(self) -> None:
+        """Turn until the loop is stopped; what holds it meanwhile is named in the log."""
+        limit = self.settings.slow_callback
+        watchdog = Watchdog(self.loop, limit, self._describe, self._rests) if limit else None
+        if watchdog is not None:
+            watchdog.start()
+        try:
+            if self.asyncio_bridge is None:
+                self.loop.run()
+            else:
+                self.asyncio_bridge.run()
+        finally:
+            if watchdog is not None:
+                watchdog.stop()
+
+    def _describe(self, request: object) -> str | None:
+        """Method and route of a request, for the log; None: it is none."""
+        if not isinstance(request, Request):
+            return None
+        return f"{request.method} {self.application.pattern(request) or request.raw_path}"
+
+    def close(self) -> None:
+        """Give back what both loops hold."""
+        try:
+            if self.asyncio_bridge is not None:
+                self.asyncio_bridge.close()
+        finally:
+            self.loop.close()
+
+
+class _StopNow(KeyboardInterrupt):
+    """Ends the loop from within whatever runs on it."""
+
+
+class _StopSignals:
+    """TERM and the first INT drain; an INT after either ends the loop, even in the middle of a handler that hangs.
+
+    Before the server serves, each ends the start, in the middle of whatever it is at.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._asked = False
+        self.serving = False
+
+    def on_term(self) -> None:
+        if not self.serving and not self._asked:
+            self._asked = True
+            raise Ended
+        self._asked = True
+
+    def on_interrupt(self) -> None:
+        if self._asked or self.server.status is Status.DRAINING:
+            self.server.loop.stop()  # for a handler that catches everything: then its turn is the last
+            raise _StopNow
+        self.on_term()

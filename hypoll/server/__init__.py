@@ -1,0 +1,1 @@
+"""Where sockets meet HTTP, and nowhere else: listeners, connections, bodies both ways."""

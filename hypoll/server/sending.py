@@ -1,0 +1,151 @@
+"""Answers about which something is special: what is sent of them at once, and where the rest will come from."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from contextvars import Context
+from typing import TYPE_CHECKING
+
+from hypoll.contracts import NEVER, CloseReason, ConnectionState, HandlerCall, RunOn
+from hypoll.http import State
+from hypoll.protocol.files import File, OpenFile, Slice
+from hypoll.protocol.messages import FAILURES, Request, Response, json_response
+from hypoll.protocol.serializer import COPY_LIMIT, Remainder, encode, encode_file, file_head
+from hypoll.server.exchange import PlainExchange, exchange_of
+from hypoll.server.response_body import FileSource, InlineSource, Source, TaskSource
+from hypoll.server.socket_io import SEND_SIZE, PeerGone
+from hypoll.web.results import unsendable
+
+if TYPE_CHECKING:
+    from hypoll.server.connection import Connection
+
+
+def send_last(connection: Connection, answer: bytes) -> bool:
+    """Send the only answer of a connection whose request came with it, and close. False: it isn't so simple."""
+    parser = connection.parser
+    waits = connection.readable or connection.writer.buffers or parser.pending or connection.exchange
+    simple = not waits and not connection.watched and connection.tls is None
+    if not simple or parser.state is not State.DONE or len(answer) > COPY_LIMIT:
+        return False
+    try:
+        sent = connection.sock.send(answer)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise PeerGone from error
+    if sent < len(answer):
+        connection.writer.buffers.append(memoryview(answer)[sent:])
+        connection.enter_state(ConnectionState.FINISHING)
+        return True
+    if connection.instrument is not None:
+        connection.instrument.report_end(CloseReason.CLIENT, connection.writer)
+    connection.close()
+    return True
+
+
+def source_of(connection: Connection, remainder: Remainder, context: Context | None) -> Source | None:
+    """Where the pieces of a streamed body will come from."""
+    if remainder.async_stream is not None and connection.exchange is not None:
+        connection.exchange.source = TaskSource(remainder.async_stream, connection.on_body_piece)
+        return connection.exchange.source
+    if remainder.part is not None:
+        # A file is not sent from the page cache over TLS: it must be encrypted.
+        return FileSource(remainder.part) if connection.tls is None else InlineSource(iter(remainder.part), context)
+    if remainder.source is not None:
+        remainder.source.attach(connection.on_body_piece)
+        return remainder.source
+    return None if remainder.stream is None else InlineSource(remainder.stream, context)
+
+
+def send_file(
+    connection: Connection, request: Request, response: Response | bytes | HandlerCall, context: Context
+) -> bool:
+    """Send a whole file to a connection that goes on, in two calls. False: another way must be found.
+
+    Rules 2 and 7 of the hot path; the benchmark's file row holds it.
+    """
+    server, file = connection.context, None
+    if type(response) is not Response or type(response.body) not in (File, OpenFile):
+        return False
+    if connection.tls is None and connection.instrument is None and not server.draining:
+        # What goes wrong is found again, and told, where there is time to.
+        with contextlib.suppress(Exception):
+            file = context.run(encode_file, request, response)
+    if file is None:
+        return False
+    head, sock = file_head(file), connection.sock
+    sent = 0
+    try:
+        sent = sock.send(head, socket.MSG_MORE)
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        raise PeerGone from error
+    if sent == len(head):
+        # An error comes again in `FileSource`, which finds out whose it is.
+        with contextlib.suppress(OSError):
+            sent += os.sendfile(sock.fileno(), file.fd, 0, min(file.size, SEND_SIZE))
+    if sent == len(head) + file.size:
+        connection.state = ConnectionState.IDLE
+        connection.deadline = server.loop.now + server.keep_alive
+        return True
+    connection.enter_state(ConnectionState.SENDING)
+    if sent < len(head):
+        connection.writer.buffers.append(memoryview(head)[sent:])
+    offset = max(sent - len(head), 0)
+    connection.writer.source = FileSource(Slice(file, offset, file.size - offset))
+    if offset == SEND_SIZE:
+        connection.reschedule()  # the others have their turn
+    else:
+        connection.resume_writing()
+    return True
+
+
+def queue_answer(
+    connection: Connection, out: list[bytes], request: Request, answer: Response | bytes | HandlerCall, context: Context
+) -> Remainder | None:
+    """Put what is to be sent of an answer that is special; give what remains of it.
+
+    Nothing is put where the request is handled elsewhere, or a file was sent.
+    """
+    alone = request.plain and not out and not connection.parser.pending
+    if not isinstance(answer, HandlerCall):
+        if alone and send_file(connection, request, answer, context):
+            return None
+        return context.run(encode_or_fail, connection, out, request, answer, RunOn.LOOP)
+    server = connection.context
+    if not alone or server.draining or connection.half_closed:
+        connection.exchange = exchange_of(connection, server, request, answer, context)
+        return None  # it begins when the answers before its are sent
+    # What `start` does, without its calls.
+    connection.exchange = exchange = (answer.plain_exchange or PlainExchange)()
+    exchange.connection, exchange.server, exchange.context = connection, server, context
+    exchange.request, exchange.handler_call = request, answer
+    connection.state, connection.deadline = ConnectionState.WAITING, NEVER
+    exchange.start()
+    return None
+
+
+def encode_or_fail(
+    connection: Connection, out: list[bytes], request: Request, response: Response | bytes, run_on: RunOn
+) -> Remainder | None:
+    """Encode a response; one that can't be sent becomes 500 to the client, its reason goes to the log."""
+    begin, closing = len(out), connection.context.draining
+    if isinstance(response, bytes):
+        response = json_response(response)
+    try:
+        remainder = encode(out, response, request, closing)
+        if remainder is not None and remainder.async_stream is not None and run_on is not RunOn.TASK:
+            raise TypeError("a body that is an async iterator needs an async def handler")
+    except KeyboardInterrupt:
+        raise
+    except FAILURES as error:
+        # ValueError and TypeError are encode's; a body's or a mapping's own code may raise anything.
+        del out[begin:]
+        remainder = encode(out, unsendable(request, response, error), request, closing)
+    if connection.instrument is not None:
+        connection.writer.pulled_bytes = 0
+        connection.instrument.record(request, response, out, begin)
+    return remainder

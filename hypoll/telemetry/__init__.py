@@ -1,0 +1,1 @@
+"""What is recorded of the server, and where it goes: logs, metrics, health, the status page."""

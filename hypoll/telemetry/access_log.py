@@ -1,0 +1,241 @@
+"""The access log: a line for each request, as text or JSON.
+
+Law: nothing a client sends can end a line, begin a field, or speak to a terminal. Text escapes it, JSON is built by
+orjson. A line has at most `select.PIPE_BUF` bytes of what HTTP lets through, so that a pipe takes it whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable
+
+from orjson import OPT_APPEND_NEWLINE, dumps
+
+from hypoll.contracts import Gauges
+from hypoll.protocol.escaping import escape, printable
+from hypoll.protocol.header_section import REFERER, USER_AGENT
+from hypoll.protocol.messages import Request
+from hypoll.settings import Settings
+from hypoll.telemetry.error_log import keep
+from hypoll.telemetry.log_writer import LogWriter, open_file, open_standard
+from hypoll.telemetry.observer import Observer, Record
+
+MAX_TARGET = 1024
+"""Characters of a target that are logged."""
+
+MAX_FIELD = 256
+"""Characters of a User-Agent or Referer that are logged."""
+
+log = logging.getLogger("hypoll.error")
+
+access = logging.getLogger("hypoll.access")
+"""Where the lines go instead, as records of level INFO, when a configuration names it and gives it handlers."""
+
+Render = Callable[[list[Record]], list[bytes]]
+"""Makes the lines of exchanges that ended in one turn, which has one time."""
+
+
+def _cut(text: str, size: int) -> str:
+    return text if len(text) <= size else text[: size - 3] + "..."
+
+
+def _word(text: str) -> str:
+    """For a place without quotes: escaped, no spaces, and `-` for nothing."""
+    return escape(text).replace(" ", "\\x20") or "-"
+
+
+class _Clock:
+    """The time of day (UTC) as text, the part down to the second made once a second. `form` is for `time.strftime`."""
+
+    def __init__(self, form: str, clock: Callable[[], float]) -> None:
+        self._form = form
+        self._clock = clock
+        self._second = -1
+        self._text = ""
+
+    def read(self) -> tuple[str, int]:
+        """The text of this second, and the milliseconds."""
+        now = self._clock()
+        second = int(now)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime(self._form, time.gmtime(second))
+        return self._text, int((now - second) * 1000)
+
+
+def _field(record: Record, number: int) -> str:
+    """A field of the request, as it is to be logged but for what its form needs. Of one sent twice the last."""
+    request = record.request
+    return "" if request is None else _cut(request.header_section.last_value(number) or "", MAX_FIELD)
+
+
+def text_render(clock: Callable[[], float] = time.time) -> Render:
+    """Lines in the combined format, then the duration in seconds, then the request's id.
+
+    The size is that of the answer on the wire, head included.
+    """
+    read = _Clock("%d/%b/%Y:%H:%M:%S +0000", clock).read
+
+    def render(records: list[Record]) -> list[bytes]:
+        lines = []
+        moment = read()[0]
+        for record in records:
+            request, line = record.request, "-"
+            if request is not None:
+                target = escape(_cut(request.target.decode("latin-1"), MAX_TARGET))
+                line = f"{request.method} {target} HTTP/1.{request.minor}"
+            referer, agent = escape(_field(record, REFERER)), escape(_field(record, USER_AGENT))
+            text = (
+                f'{_word(record.client)} - - [{moment}] "{line}" {record.status} {max(0, record.sent - record.head)} '
+                f'"{referer or "-"}" "{agent or "-"}" {record.ended - record.began:.6f} {_word(record.id)}\n'
+            )
+            lines.append(text.encode())
+        return lines
+
+    return render
+
+
+def json_render(clock: Callable[[], float] = time.time) -> Render:
+    """Lines of JSON: times in milliseconds, sizes in bytes on the wire, heads included; null for what there isn't."""
+    read = _Clock("%Y-%m-%dT%H:%M:%S", clock).read
+
+    def render(records: list[Record]) -> list[bytes]:
+        second, milliseconds = read()
+        moment = f"{second}.{milliseconds:03}Z"
+        try:
+            return [dumps(_members(record, moment), option=OPT_APPEND_NEWLINE) for record in records]
+        except TypeError:  # a lone surrogate, which no client can send in what isn't made printable
+            return [_json(_members(record, moment)) for record in records]
+
+    return render
+
+
+def _printable(text: str, size: int) -> str:
+    """The text as it is, as nearly always; else cut, and fit for a terminal."""
+    return text if len(text) <= size and text.isprintable() else printable(_cut(text, size))
+
+
+def _members(record: Record, moment: str) -> dict[str, object]:
+    request = record.request
+    method = path = agent = milliseconds = None
+    if request is None:
+        client, name = record.peer.client[0], record.name.decode()
+    else:
+        method, client, name = request.method, request.client[0], request.id
+        path = _printable(request.target.partition(b"?")[0].decode("latin-1"), MAX_TARGET)
+        agent = request.header_section.last_value(USER_AGENT)
+        if request.called:
+            # Whole microseconds: a fifth of the time that `round` to three places takes.
+            milliseconds = int((request.returned - request.called) * 1e6 + 0.5) / 1e3
+    return {
+        "time": moment,
+        "method": method,
+        "path": path,
+        "route": record.route or None,
+        "status": record.status,
+        "client": client or None,
+        "user_agent": _printable(agent, MAX_FIELD) if agent else None,
+        "received": record.received,
+        "sent": record.sent,
+        "request_id": name or None,
+        "handler_ms": milliseconds,
+        "duration_ms": int((record.ended - record.began) * 1e6 + 0.5) / 1e3,
+        "close": record.end or None,
+    }
+
+
+def _json(document: dict[str, object]) -> bytes:
+    """A line, whatever its text."""
+    clean = {key: printable(value) if isinstance(value, str) else value for key, value in document.items()}
+    return dumps(clean, option=OPT_APPEND_NEWLINE)
+
+
+def dropped_text(count: int) -> bytes:
+    """The line of a text log that tells of lines that are missing."""
+    return b"# %d lines were dropped here: the log was too slow\n" % count
+
+
+def dropped_json(count: int) -> bytes:
+    """The line of a JSON log that tells of lines that are missing."""
+    return dumps({"dropped": count}, option=OPT_APPEND_NEWLINE)
+
+
+class AccessLog(Observer):
+    """Writes a line for each exchange, those of one turn of the loop together.
+
+    skip: paths that aren't logged, nor what is below them.
+    """
+
+    def __init__(self, log_writer: LogWriter, render: Render, skip: Iterable[str] = ()) -> None:
+        self.log_writer = log_writer
+        self._render = render
+        self._skip = tuple(path.rstrip("/").encode() for path in skip)
+
+    def on_requests(self, records: list[Record]) -> None:
+        """Log them by one write, but those whose path is to be skipped."""
+        if self._skip:
+            records = [record for record in records if not self._skips(record.request)]
+        self._put(self._render(records))
+        self.log_writer.drain()
+
+    def _put(self, lines: list[bytes]) -> None:
+        """Write the lines; where a configuration has given the logger handlers, they are records."""
+        if access.handlers:
+            for line in lines:
+                access.info("%s", line.rstrip(b"\n").decode())
+        else:
+            self.log_writer.put_all(lines)
+
+    def on_tick(self, lag: float, gauges: Gauges) -> None:
+        """Try again what could not be written; follow a file that was renamed."""
+        self.log_writer.retry()
+
+    def on_stop(self) -> None:
+        """Write the rest, for up to a second."""
+        self.log_writer.close()
+
+    def reopen(self) -> None:
+        """Write to the file that has the name now: for USR1, after a rotation."""
+        self.log_writer.reopen()
+
+    def _skips(self, request: Request | None) -> bool:
+        if request is None or not request.target.startswith(self._skip):
+            return False
+        path = request.target.partition(b"?")[0]
+        return any(path == skip or path.startswith(skip + b"/") for skip in self._skip)
+
+
+def open_access_log(settings: Settings) -> AccessLog | None:
+    """The access log the settings ask for; None: there is to be none. Raises
+    `hypoll.telemetry.log_writer.OutletError`.
+    """
+    form = _form(settings)
+    if form == "off":
+        return None
+    keep(access)  # one that was given handlers isn't disabled by a later configuration that doesn't name it
+    sink = open_standard(1) if settings.access_log_file == "-" else open_file(settings.access_log_file)
+    notice = dropped_json if form == "json" else dropped_text
+    render = json_render() if form == "json" else text_render()
+    return AccessLog(LogWriter(sink, notice, _failing(settings)), render, settings.access_log_skip)
+
+
+def _form(settings: Settings) -> str:
+    """`auto` is text where somebody looks, or where a file or the logger was named."""
+    if settings.access_log != "auto":
+        return settings.access_log
+    return "text" if settings.access_log_file != "-" or access.handlers or _is_terminal() else "off"
+
+
+def _is_terminal() -> bool:
+    return sys.__stdout__ is not None and not sys.__stdout__.closed and sys.__stdout__.isatty()
+
+
+def _failing(settings: Settings) -> Callable[[OSError], None]:
+    where = "standard output" if settings.access_log_file == "-" else settings.access_log_file
+
+    def report(error: OSError) -> None:
+        log.warning("the access log can't be written to %s: %s; it is tried again every second", where, error.strerror)
+
+    return report

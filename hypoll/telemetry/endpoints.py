@@ -1,0 +1,94 @@
+"""The server's own paths, answered before the application's: metrics, health, the status page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from hypoll.contracts import Application, HandlerCall, RequestHandler, as_application
+from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response
+from hypoll.web.results import failure
+
+Endpoint = Callable[[Request], Response]
+
+METHODS = ("GET", "HEAD")
+
+
+class Endpoints(Application):
+    """An application with some paths before it, which are answered without its hooks.
+
+    endpoints: what answers GET and HEAD of a path; the path must be that of the request to the letter, without query.
+    """
+
+    def __init__(self, application: Application | Callable[[Request], Any], endpoints: Mapping[str, Endpoint]) -> None:
+        self.application = application = as_application(application)
+        self.endpoints = dict(endpoints)
+        self._endpoints = {path.encode(): endpoint for path, endpoint in endpoints.items()}
+        self.answer = self._before(application.answer)  # type: ignore[method-assign, assignment]
+        self.startup = application.startup  # type: ignore[method-assign]
+        self.shutdown = application.shutdown  # type: ignore[method-assign]
+        self.wants_stream = application.wants_stream  # type: ignore[method-assign]
+        self.wants_spool = application.wants_spool  # type: ignore[method-assign]
+
+    @property
+    def uses_asyncio(self) -> bool:
+        """The application's."""
+        return self.application.uses_asyncio
+
+    @property
+    def uses_threads(self) -> bool:
+        """The application's."""
+        return self.application.uses_threads
+
+    @property
+    def keeps_tasks(self) -> bool:
+        """The application's."""
+        return self.application.keeps_tasks
+
+    @property
+    def ready_checks(self) -> Sequence[Callable[[], Any]]:
+        """The application's."""
+        return self.application.ready_checks
+
+    @property
+    def drain_hooks(self) -> Sequence[Callable[[], Any]]:
+        """The application's."""
+        return self.application.drain_hooks
+
+    def _before(self, handler: RequestHandler) -> RequestHandler:
+        endpoints = self._endpoints
+
+        def answer(request: Request) -> Response | bytes | HandlerCall:
+            # Before every request: names of its own are found sooner than attributes, ? sooner as a number.
+            target = request.target
+            endpoint = endpoints.get(target.partition(b"?")[0] if 63 in target else target)
+            return handler(request) if endpoint is None else _ask(endpoint, request)
+
+        return answer
+
+    def early_refusal(self, request: Request) -> HTTPError | None:
+        """The refusal a request can be given before its body is read."""
+        if self._find(request) is None:
+            return self.application.early_refusal(request)
+        return None if request.method in METHODS else _not_allowed()
+
+    def pattern(self, request: Request) -> str | None:
+        """The path of a request's route as it was declared; None when there is none."""
+        return self.application.pattern(request) if self._find(request) is None else request.raw_path
+
+    def _find(self, request: Request) -> Endpoint | None:
+        return self._endpoints.get(request.target.partition(b"?")[0])
+
+
+def _ask(endpoint: Endpoint, request: Request) -> Response:
+    try:
+        if request.method not in METHODS:
+            raise _not_allowed()
+        return endpoint(request)
+    except FAILURES as error:
+        return failure(request, error)
+
+
+def _not_allowed() -> HTTPError:
+    allow = ", ".join(METHODS)
+    return HTTPError(405, f"this path answers {allow}", {"Allow": allow})

@@ -1,0 +1,100 @@
+"""What the settings ask to be observed, put together: one place for every face to get it from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hypoll.contracts import Application
+from hypoll.proxy.networks import Networks
+from hypoll.settings import Settings
+from hypoll.telemetry.access_log import AccessLog, open_access_log
+from hypoll.telemetry.endpoints import Endpoint, Endpoints
+from hypoll.telemetry.health import Check, Health
+from hypoll.telemetry.metrics import Metrics
+from hypoll.telemetry.observer import CallsSoon, Observer, Observers, combine_observers
+from hypoll.telemetry.status_page import StatusPage
+
+
+class Telemetry:
+    """The observers and endpoints of one process.
+
+    loop: whose turns the access log and the metrics follow.
+    checks: the application's own, on whether it wants requests.
+    more: further observers, as gunicorn's hooks.
+
+    access_log, metrics: None when they aren't asked for.
+    health: told of start and drain by the server, whether or not it is asked for.
+    observers: what the server tells; None: nobody wants to know.
+
+    Raises `hypoll.telemetry.log_writer.OutletError` for a log that can't be opened, `ModuleNotFoundError` for metrics
+    without prometheus_client, `ValueError` for two endpoints of one path.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        loop: CallsSoon,
+        *,
+        checks: Iterable[Check] = (),
+        extra_observers: Iterable[Observer] = (),
+    ) -> None:
+        self.health = Health()
+        for check in checks:
+            self.health.add_check(check)
+        self.endpoints, self.metrics = _endpoints(settings, self.health)
+        self.access_log: AccessLog | None = open_access_log(settings)
+        own: tuple[Observer | None, ...] = (self.access_log, self.metrics)
+        observers = [*(observer for observer in own if observer is not None), *extra_observers]
+        self.observers: Observers | None = combine_observers(observers, loop)
+        if self.observers is None and settings.request_id:
+            self.observers = Observers(observers, loop)  # nobody is told, but the connections name the requests
+
+    def wrap(self, application: Application) -> Application:
+        """The application with the endpoints before it; itself when there are none."""
+        return Endpoints(application, self.endpoints) if self.endpoints else application
+
+    def reopen(self) -> None:
+        """Write logs to the files that have their names now: for USR1."""
+        if self.access_log is not None:
+            self.access_log.reopen()
+
+
+def validate_telemetry(settings: Settings) -> None:
+    """Raise what `Telemetry` would, before processes are forked that all would fail."""
+    _endpoints(settings, Health())
+    log = open_access_log(settings)
+    if log is not None:
+        log.on_stop()
+
+
+def _endpoints(settings: Settings, health: Health) -> tuple[dict[str, Endpoint], Metrics | None]:
+    """What answers which path, and the metrics, if one of them tells of such."""
+    metrics: Metrics | None = None
+    wanted: list[tuple[str, Endpoint]] = []
+    if settings.health:
+        below = settings.health.rstrip("/")
+        wanted += [(below + "/live", health.live), (below + "/ready", health.report)]
+    if settings.metrics or settings.status:
+        try:
+            from hypoll.telemetry.prometheus import (  # needs prometheus_client, which serving doesn't
+                PrometheusCounters,
+                Scrape,
+            )
+        except ModuleNotFoundError:
+            if settings.metrics:
+                raise
+            metrics = Metrics()  # the status page can tell of one process without it
+        else:
+            counters = PrometheusCounters()
+            metrics = Metrics(counters)
+            wanted += [(path, Scrape(metrics, counters)) for path in (settings.metrics,) if path]
+    if settings.status and metrics is not None:
+        page = StatusPage(metrics, Networks(settings.status_allow))
+        below = settings.status.rstrip("/")
+        wanted += [(settings.status, page.html), (below + ".json", page.json)]
+    found: dict[str, Endpoint] = {}
+    for path, endpoint in wanted:
+        if path in found:
+            raise ValueError(f"two of metrics, health and status answer {path}: give each a path of its own")
+        found[path] = endpoint
+    return found, metrics

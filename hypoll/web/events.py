@@ -1,0 +1,118 @@
+"""Server-sent events (WHATWG HTML, 9.2): a response whose body goes on for as long as there are events."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from hypoll.protocol.messages import Response, exact_str
+from hypoll.protocol.serializer import HEARTBEAT_INTERVAL
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event.
+
+    data: str, each of its lines sent as one; anything else is sent as JSON.
+    event: its type; the client takes it for `message` when there is none.
+    id: what the client names in `Last-Event-ID` when it connects again; an empty one forgets the last.
+    retry: milliseconds after which the client shall connect again.
+
+    Raises `ValueError` for an event type or id with a line end, an id with NUL, or a retry that is no whole number.
+    """
+
+    data: Any = ""
+    event: str | None = None
+    id: str | None = None
+    retry: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("event", "id"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or _LINE_END.search(value) or "\0" in value):
+                raise ValueError(f"the {name} of an event must be a str of one line without NUL, not {value!r}")
+            if value is not None:
+                object.__setattr__(self, name, exact_str(value))
+        if self.retry is not None and (type(self.retry) is not int or self.retry < 0):
+            raise ValueError(f"the retry of an event is a whole number of milliseconds, not {self.retry!r}")
+
+    def encode(self) -> bytes:
+        """The event's lines, and the empty one that ends it."""
+        data = exact_str(self.data) if isinstance(self.data, str) else orjson.dumps(self.data).decode()
+        fields = [("event", self.event), ("id", self.id), ("retry", self.retry)]
+        lines = [f"{name}: {value}" for name, value in fields if value is not None]
+        lines += [f"data: {line}" for line in _LINE_END.split(data)]
+        return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
+
+
+Events = Iterable[Event | str | dict[str, Any]] | AsyncIterable[Event | str | dict[str, Any]]
+
+
+def sse(events: Events, *, keep_alive: float | None = HEARTBEAT_INTERVAL) -> Response:
+    """A response that sends each event when it comes, until there is none, the client goes, or the server does.
+
+    When the server begins to drain the stream ends cleanly, so that clients connect again, to another.
+
+    events: an iterable for a threaded handler, an async iterable for an `async def` one. Each event is an `Event`, a
+    str (its data), or a dict of an `Event`'s fields.
+    keep_alive: seconds of silence after which a comment is sent, so that nothing on the way takes the connection for
+    dead; None: never.
+
+    Raises `TypeError` for what can't be iterated over.
+    """
+    body = _AsyncBody(events) if isinstance(events, AsyncIterable) else _Body(events)
+    if keep_alive is not None:
+        body.heartbeat = b": keep-alive\n\n"
+        body.interval = keep_alive
+    # X-Accel-Buffering: nginx would collect the events otherwise.
+    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    return Response(body, headers=headers, content_type="text/event-stream; charset=utf-8")
+
+
+def encode(event: Event | str | dict[str, Any]) -> bytes:
+    """The bytes of an event in any of its forms. Raises `TypeError`, `ValueError`."""
+    if isinstance(event, dict):
+        event = Event(**event)
+    return (event if isinstance(event, Event) else Event(event)).encode()
+
+
+class _KeepAliveBody:
+    """A body that has something to say when it has nothing to say; see `hypoll.protocol.serializer.Rest.beat`."""
+
+    heartbeat: bytes | None = None
+    interval: float = HEARTBEAT_INTERVAL
+    ends_with_server = True
+
+
+class _Body(_KeepAliveBody):
+    def __init__(self, events: Iterable[Event | str | dict[str, Any]]) -> None:
+        self._events = iter(events)
+
+    def __iter__(self) -> Generator[bytes]:
+        try:
+            for event in self._events:
+                yield encode(event)
+        finally:
+            close = getattr(self._events, "close", None)
+            if close is not None:
+                close()
+
+
+class _AsyncBody(_KeepAliveBody):
+    def __init__(self, events: AsyncIterable[Event | str | dict[str, Any]]) -> None:
+        self._events = aiter(events)
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        try:
+            async for event in self._events:
+                yield encode(event)
+        finally:
+            close = getattr(self._events, "aclose", None)
+            if close is not None:
+                await close()

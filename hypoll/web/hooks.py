@@ -1,0 +1,142 @@
+"""Hooks around handlers, and the way of a request through them."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from types import CoroutineType
+from typing import Any
+
+from hypoll.concurrency.forks import keep_out
+from hypoll.contracts import RunOn
+from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response
+from hypoll.web.results import ends_task, failure, to_response
+from hypoll.web.routing import Route
+
+InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Awaits what a blocking function gives, which is called on a thread."""
+
+RunToCompletion = Callable[[Coroutine[Any, Any, Any]], Any]
+"""Runs a coroutine to its end."""
+
+
+class Hooks:
+    """The hooks of one `Routes`; `waits`: whether any of them is async."""
+
+    def __init__(self) -> None:
+        self.before: list[Callable[[Request], Any]] = []
+        self.after: list[Callable[[Request, Response], Any]] = []
+        self.errors: dict[type[BaseException], Callable[[Request, Any], Any]] = {}
+        self.waits = False
+
+    def __bool__(self) -> bool:
+        return bool(self.before or self.after or self.errors)
+
+
+Scopes = tuple[Hooks, ...]
+"""The hooks of the `Routes` that a route was reached through, outermost first."""
+
+
+async def pass_hooks(
+    scopes: Scopes,
+    route: Route | None,
+    missing: HTTPError | None,
+    request: Request,
+    in_thread: InThread | None = None,
+) -> Response:
+    """The way through the hooks, the same for every kind: where none of them is async it never waits."""
+    try:
+        response = await _run_before(scopes, request)
+        if response is None:
+            if route is None:
+                raise missing or HTTPError(404)
+            call = partial(route.handler, request, **request.params)
+            if route.run_on is RunOn.THREAD and in_thread is not None:
+                response = to_response(await in_thread(call))
+            else:
+                response = to_response(await _resolve(call()))
+    except FAILURES as error:
+        _let_end(error, in_thread)
+        response = await _recover(scopes, request, error, in_thread)
+    return await _run_after(scopes, request, response, in_thread)
+
+
+def _let_end(error: BaseException, in_thread: InThread | None) -> None:
+    """Raise what is no failure but the end of the task that this runs in, if it runs in one."""
+    if in_thread is not None and ends_task(error):
+        raise error
+
+
+def at_once(coroutine: Coroutine[Any, Any, Response]) -> Response:
+    """Run a coroutine that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        response: Response = end.value
+        return response
+    coroutine.close()
+    raise RuntimeError("a handler or hook returned something to await, and is no async def: declare it so")
+
+
+async def _resolve(result: Any) -> Any:
+    return await result if isinstance(result, CoroutineType) else result
+
+
+async def _run_before(scopes: Scopes, request: Request) -> Response | None:
+    for scope in scopes:
+        for hook in scope.before:
+            result = await _resolve(hook(request))
+            if result is not None:
+                return to_response(result)
+    return None
+
+
+async def _run_after(scopes: Scopes, request: Request, response: Response, in_thread: InThread | None) -> Response:
+    for scope in reversed(scopes):
+        for hook in scope.after:
+            try:
+                result = await _resolve(hook(request, response))
+                response = response if result is None else to_response(result)
+            except FAILURES as error:
+                _let_end(error, in_thread)
+                response = failure(request, error)
+    return response
+
+
+async def _recover(scopes: Scopes, request: Request, error: BaseException, in_thread: InThread | None) -> Response:
+    """Answer an exception by the innermost hook for its nearest class, or as `failure` does."""
+    for scope in reversed(scopes):
+        for run_on in type(error).__mro__:
+            hook = scope.errors.get(run_on)
+            if hook is not None:
+                try:
+                    return to_response(await _resolve(hook(request, error)))
+                except FAILURES as another:
+                    _let_end(another, in_thread)
+                    return failure(request, another)
+    return failure(request, error)
+
+
+async def call_here(call: Callable[[], Any]) -> Any:
+    """Stand for `in_thread` where the whole request has a thread of its own: call there, in a copy of the context."""
+    return contextvars.copy_context().run(call)
+
+
+def complete_here(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end on an event loop of its own, where no server has one."""
+    import asyncio  # only here: it takes as long to import as the rest of an application's side
+
+    return asyncio.run(coroutine)
+
+
+def run_hook(hook: Callable[[], Any], complete: RunToCompletion) -> None:
+    """Call a hook of the application's start or end."""
+    try:
+        result = hook()
+        if isinstance(result, CoroutineType):
+            complete(result)
+    except BaseException as error:
+        keep_out(error)
+        raise
+    keep_out()

@@ -1,0 +1,150 @@
+"""What becomes of what a handler returns or raises: a `Response`."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Any
+
+import orjson
+
+from hypoll.concurrency.forks import keep_out
+from hypoll.protocol.files import File
+from hypoll.protocol.messages import (
+    FAILURES,
+    ClientDisconnect,
+    HTTPError,
+    Request,
+    Response,
+    exact_bytes,
+    exact_int,
+    json_response,
+    problem,
+)
+
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors of a system that has too little of something at the moment."""
+
+log = logging.getLogger("hypoll.error")
+
+
+def failure(request: Request, error: BaseException) -> Response:
+    """What the client is notified of an exception: an `HTTPError` as it is, anything else as 500, its traceback logged.
+
+    Of an error that says that the system has too little of something: 503.
+    """
+    keep_out(error)
+    if isinstance(error, HTTPError):
+        error.__traceback__ = None  # an application's constant would gather one more, and its request, with each raise
+        return problem(error, request.id)
+    if isinstance(error, ClientDisconnect):
+        # Nobody's fault here. A half-closed client may still read it.
+        return problem(HTTPError(400, "the connection ended before the request did"), request.id)
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    return server_error(request, error)
+
+
+def unsendable(request: Request, response: Response | bytes, error: BaseException) -> Response:
+    """What the client is told where an answer can't be sent as it is: 503 where that will pass, else 500. Logged."""
+    if isinstance(response, Response):
+        close_body(response.body)
+    return server_error(request, error, ": the response can't be sent", "the response could not be sent")
+
+
+def server_error(
+    request: Request, error: BaseException, what: str = " failed", detail: str = "the server failed to answer"
+) -> Response:
+    """Log what has gone wrong with a request, and give what the client is told: the one place that makes a 500.
+
+    503 of an error that says that the system has too little of something, which will pass.
+    """
+    where, name = f"{request.method} {request.raw_path}", request.id
+    log.error("%s%s, request %s", where, what, name, exc_info=error, extra={"request_id": name})
+    error.__traceback__ = None  # an application's constant would keep what it was raised in
+    if isinstance(error, OSError) and error.errno in EXHAUSTED:
+        return problem(HTTPError(503, "the server is out of resources: try again later", {"Retry-After": "1"}), name)
+    return problem(HTTPError(500, detail + "; the log has the reason under this id"), name)
+
+
+def close_body(body: Any) -> None:
+    """Close a body, or its iterator, if it can be closed, and log what that raises."""
+    try:
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+    except KeyboardInterrupt:
+        raise
+    except FAILURES:
+        log.exception("closing a response's body failed")
+
+
+def to_response(result: Any) -> Response:
+    """Make a `Response` of what a handler returned.
+
+    str: text/plain as UTF-8. bytes: application/octet-stream. None: 204. A tuple: (value, status) or
+    (value, status, headers). Anything else: application/json by orjson, which takes dict, list, numbers, dataclasses,
+    datetimes and UUIDs. Raises `TypeError` for what it doesn't take, and what `File.open` does.
+    """
+    kind = type(result)
+    if kind is not dict and kind is not list:
+        if isinstance(result, Response):
+            return _opened(result) if isinstance(result.body, File) else result
+        if isinstance(result, File):
+            return Response(result.open())
+        if isinstance(result, str):
+            return Response(str.encode(result), 200, None, "text/plain; charset=utf-8")
+        if isinstance(result, (bytes, bytearray, memoryview)):
+            return Response(exact_bytes(result), 200, None, "application/octet-stream")
+        if result is None:
+            return Response(b"", 204)
+        if kind is tuple:
+            return _from_tuple(result)
+    try:
+        return json_response(orjson.dumps(result))
+    except TypeError as error:
+        raise TypeError(
+            f"a handler returned {kind.__name__}, which can't be sent: return a Response, str, bytes, None, "
+            f"(value, status) or something that can be JSON ({error})"
+        ) from None
+
+
+def _opened(response: Response) -> Response:
+    """The response with its file open."""
+    file: Any = response.body
+    return with_body(response, file.open())
+
+
+def with_body(response: Response, body: Any) -> Response:
+    """The response with another body. A new one: the handler's may be a constant of its application."""
+    other = Response(body, response.status, response.headers, response.content_type)
+    other.reason = response.reason
+    return other
+
+
+def _from_tuple(result: tuple[Any, ...]) -> Response:
+    match result:
+        case (value, int(status)):
+            headers = None
+        case (value, int(status), headers):
+            pass
+        case _:
+            raise TypeError("a tuple from a handler must be (value, status) or (value, status, headers)")
+    if isinstance(value, tuple):
+        raise TypeError("a handler returned a tuple in a tuple: only (value, status, headers) has a meaning")
+    # A new one: a Response given here may be a constant of the application.
+    response = to_response(value)
+    headers = response.headers if headers is None else headers
+    return Response(response.body, exact_int(status), headers, response.content_type)
+
+
+def to_answer(result: Any) -> Response | bytes:
+    """`to_response`, or the body alone of what becomes a `json_response`: that spares the hot path making it."""
+    return orjson.dumps(result) if type(result) is dict else to_response(result)
+
+
+def ends_task(error: BaseException) -> bool:
+    """Whether an exception that came out of a task's code may be no failure, but the task's end."""
+    import asyncio  # only here: most applications have nothing async
+
+    return isinstance(error, (asyncio.CancelledError, GeneratorExit))

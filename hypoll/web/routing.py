@@ -1,0 +1,294 @@
+"""Finding the route of a path: one dict for static paths, a tree of segments for patterns.
+
+Segments are cut before they are percent-decoded (RFC 3986, 2.4), so an encoded slash stays inside its segment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote_to_bytes
+
+from hypoll.contracts import HandlerCall, RunOn
+from hypoll.protocol.messages import HTTPError
+
+Handler = Callable[..., Any]
+
+_PARAMETER = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
+
+
+class RouteError(ValueError):
+    """A route can't be declared as it is; the message names the route and the reason."""
+
+
+class Converter(NamedTuple):
+    """A kind of parameter: what it matches, and what the handler gets."""
+
+    name: str
+    pattern: re.Pattern[str]
+    convert: Callable[[str], Any]
+
+
+CONVERTERS = {
+    converter.name: converter
+    for converter in (
+        # The most special first: this is the order in which a segment is tried.
+        Converter("int", re.compile(r"[0-9]{1,18}", re.ASCII), int),
+        Converter("float", re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?", re.ASCII), float),
+        Converter("uuid", re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"), uuid.UUID),
+        Converter("str", re.compile(r".+", re.DOTALL), str),
+        Converter("path", re.compile(r".*", re.DOTALL), str),
+    )
+}
+"""`int` and `float` are unsigned decimals, `uuid` the hyphenated form, `str` one segment, `path` all that is left."""
+
+_ORDER = list(CONVERTERS)
+
+
+@dataclass(frozen=True)
+class Route:
+    """A path and a handler.
+
+    scopes: the hooks of the `Routes` it was reached through, outermost first.
+    run_on: where the handler runs.
+    stream: whether it begins at the end of the head, and takes the body from `request.stream`.
+    handler_call: how a handler that doesn't run on the loop is called; None: it does. direct: the same, for a request
+    without parameters.
+    """
+
+    path: str
+    methods: tuple[str, ...]
+    handler: Handler
+    scopes: tuple[Any, ...] = ()
+    run_on: RunOn = RunOn.LOOP
+    stream: bool = False
+    handler_call: HandlerCall | None = dataclasses.field(default=None, repr=False, compare=False)
+    direct: HandlerCall | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of its parameters, from left to right."""
+        return tuple(segment.name for segment in parse_path(self.path) if isinstance(segment, Parameter))
+
+    @property
+    def name(self) -> str:
+        """The handler as a person would look for it."""
+        return name_of(self.handler)
+
+    @property
+    def place(self) -> str:
+        """The handler's name, with its file and line where it has one."""
+        code = getattr(inspect.unwrap(self.handler), "__code__", None)
+        if code is None:
+            return self.name
+        return f"{self.name}, {os.path.basename(code.co_filename)} line {code.co_firstlineno}"
+
+
+def name_of(function: Handler) -> str:
+    """Module and name of a function; the text of what has no name."""
+    name = getattr(function, "__qualname__", None)
+    return repr(function) if name is None else f"{getattr(function, '__module__', None) or 'builtins'}.{name}"
+
+
+Methods = dict[str, Route]
+
+
+class Parameter(NamedTuple):
+    """A `{name:converter}` of a path."""
+
+    name: str
+    converter: Converter
+
+
+def parse_path(path: str) -> list[str | Parameter]:
+    """The segments of a route's path. Raises `RouteError`."""
+    if not isinstance(path, str):
+        raise RouteError(f"the path must be a str, as in @routes.get('/users'), not {path!r}")
+    if not path.startswith("/"):
+        raise RouteError(f"the path {path!r} must begin with a slash")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise RouteError(f"the path {path!r} has a lone surrogate: no request could name it") from None
+    segments = [_parse_segment(path, text) for text in path[1:].split("/")]
+    names = [segment.name for segment in segments if isinstance(segment, Parameter)]
+    for name in names:
+        if names.count(name) > 1:
+            raise RouteError(f"the path {path!r} names the parameter {name!r} twice")
+    for segment in segments[:-1]:
+        if isinstance(segment, Parameter) and segment.converter.name == "path":
+            raise RouteError(f"in the path {path!r} the path parameter {segment.name!r} must come last")
+    return segments
+
+
+def _parse_segment(path: str, text: str) -> str | Parameter:
+    match = _PARAMETER.fullmatch(text)
+    if match is None:
+        if "{" in text or "}" in text:
+            raise RouteError(f"in the path {path!r} a parameter must be a whole segment, as in /users/{{id:int}}")
+        if set(text) & set("?#%"):
+            raise RouteError(f"the path {path!r} must be written decoded, without %, query or fragment")
+        return text
+    name, converter = match[1], match[2] if match[2] is not None else "str"
+    if not name.isidentifier():
+        raise RouteError(f"in the path {path!r} the parameter name {name!r} is no Python name")
+    if converter not in CONVERTERS:
+        raise RouteError(f"the path {path!r} has the unknown converter {converter!r}: there are {', '.join(_ORDER)}")
+    return Parameter(name, CONVERTERS[converter])
+
+
+def find_run_on(where: str, function: Handler, threaded: bool = False) -> RunOn:
+    """Where a handler or hook runs. Raises `RouteError` when it can't be called, or doesn't answer by returning."""
+    if not callable(function):
+        raise RouteError(f"{where}: {function!r} can't be called")
+    # A functools.partial is what it calls; an object is its __call__.
+    called = function
+    while isinstance(called, functools.partial):
+        called = called.func
+    forms = (called, type(called).__call__)
+    if any(inspect.isgeneratorfunction(form) or inspect.isasyncgenfunction(form) for form in forms):
+        raise RouteError(f"{where}: {name_of(function)} must not yield: return Response(generator()) from it")
+    if any(inspect.iscoroutinefunction(form) for form in forms):
+        if threaded:
+            raise RouteError(f"{where}: an async def handler awaits on the loop: leave threaded=True out, or use def")
+        return RunOn.TASK
+    return RunOn.THREAD if threaded else RunOn.LOOP
+
+
+def check_handler(path: str, handler: Handler) -> None:
+    """See that the handler can be called with the request and the path's parameters. Raises `RouteError`."""
+    names = [segment.name for segment in parse_path(path) if isinstance(segment, Parameter)]
+    _check_arguments(f"the handler {name_of(handler)} of {path!r}", handler, ["request"], names)
+
+
+def check_hook(run_on: str, hook: Handler, *arguments: str) -> bool:
+    """See that a hook can be called with its arguments, and returns. Whether it is async. Raises `RouteError`."""
+    where = f"the {run_on} hook {name_of(hook)}"
+    found = find_run_on(where, hook)
+    _check_arguments(where, hook, list(arguments), [])
+    return found is RunOn.TASK
+
+
+def _check_arguments(where: str, function: Handler, positional: list[str], named: list[str]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # some built-in callables have none
+    try:
+        signature.bind(*positional, **dict.fromkeys(named))
+    except TypeError as error:
+        wanted = ", ".join([*positional, *named])
+        raise RouteError(f"{where} must take ({wanted}), but takes {signature}: {error}") from None
+
+
+@dataclass
+class _Node:
+    """A place in the tree: what has come so far is told by the way to it."""
+
+    methods: Methods = field(default_factory=dict)
+    literals: dict[str, _Node] = field(default_factory=dict)
+    parameters: dict[str, _Node] = field(default_factory=dict)
+
+
+class Table:
+    """The routes of an application by path."""
+
+    def __init__(self) -> None:
+        # By the target as it is received, so a static route is found with one look-up.
+        self.static: dict[bytes, Methods] = {}
+        self._root = _Node()
+
+    def add(self, route: Route) -> None:
+        """Declare a route. Raises `RouteError` when it collides with one declared before."""
+        segments = parse_path(route.path)
+        node = self._root
+        for segment in segments:
+            if isinstance(segment, Parameter):
+                node = node.parameters.setdefault(segment.converter.name, _Node())
+            else:
+                node = node.literals.setdefault(segment, _Node())
+        for method in route.methods:
+            other = node.methods.get(method)
+            if other is not None:
+                raise RouteError(
+                    f"{method} {route.path} ({route.place}) collides with {method} {other.path} ({other.place})"
+                )
+        for method in route.methods:
+            node.methods[method] = route
+        if not route.names:
+            self.static[quote(route.path, safe="/:@!$&'()*+,;=~").encode()] = node.methods
+
+    def find(self, path: bytes) -> list[tuple[Methods, list[Any]]]:
+        """The routes a path leads to, as received and percent-encoded, with their parameters' values.
+
+        Several, the most special first: a static segment before int, float, uuid, str and path. Raises `HTTPError`
+        400 when the path isn't UTF-8.
+        """
+        segments = _decoded(path)
+        node = self._root
+        values = []
+        for segment in segments:
+            child = node.literals.get(segment)
+            if child is None:
+                if len(node.parameters) != 1:
+                    break
+                ((name, child),) = node.parameters.items()
+                converter = CONVERTERS[name]
+                if name == "path" or converter.pattern.fullmatch(segment) is None:
+                    break
+                values.append(converter.convert(segment))
+            elif node.parameters:
+                break
+            node = child
+        else:
+            return [(node.methods, values)] if node.methods else []
+        # There is more than one way, or none.
+        return list(_walk(self._root, segments, 0, []))
+
+    def routes(self) -> Iterator[Route]:
+        """Every route once, static and pattern, by path."""
+        seen: dict[int, Route] = {}
+        stack = [self._root]
+        while stack:
+            node = stack.pop()
+            seen.update({id(route): route for route in node.methods.values()})
+            stack += [*node.literals.values(), *node.parameters.values()]
+        return iter(sorted(seen.values(), key=lambda route: (route.path, route.methods)))
+
+
+def _decoded(path: bytes) -> list[str]:
+    """The decoded segments of a path. Raises `HTTPError` 400."""
+    try:
+        if b"%" in path:
+            segments = [unquote_to_bytes(segment).decode() for segment in path[1:].split(b"/")]
+        else:
+            segments = path[1:].decode().split("/")
+    except UnicodeDecodeError:
+        raise HTTPError(400, "the path is not UTF-8") from None
+    return segments
+
+
+def _walk(node: _Node, segments: list[str], index: int, values: list[Any]) -> Iterator[tuple[Methods, list[Any]]]:
+    if index == len(segments):
+        if node.methods:
+            yield node.methods, values
+        return
+    segment = segments[index]
+    literal = node.literals.get(segment)
+    if literal is not None:
+        yield from _walk(literal, segments, index + 1, values)
+    for name in _ORDER if node.parameters else ():
+        child = node.parameters.get(name)
+        if child is None:
+            continue
+        converter = CONVERTERS[name]
+        text, following = ("/".join(segments[index:]), len(segments)) if name == "path" else (segment, index + 1)
+        if converter.pattern.fullmatch(text):
+            yield from _walk(child, segments, following, [*values, converter.convert(text)])

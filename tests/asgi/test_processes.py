@@ -1,0 +1,110 @@
+"""ASGI applications under gunicorn's master and the command's own."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.gunicorn import GUNICORN, HYPOLL, Load, Master
+
+APP = """
+import asyncio, os
+
+def say(what):
+    os.write(1, b"%s in %d\\n" % (what.encode(), os.getpid()))  # whole, whatever another worker writes
+
+async def routes(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        say("startup")
+        scope["state"]["pid"] = os.getpid()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        say("shutdown")
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": str(scope["state"]["pid"]).encode()})
+"""
+
+FAILING = """
+async def routes(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+"""
+
+FACTORY = APP.replace("async def routes", "async def made") + "\ndef routes():\n    return made\n"
+
+Start = Callable[..., Master]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts masters: start(command, *arguments, app=source). They are ended after the test."""
+    masters: list[Master] = []
+
+    def begin(command: tuple[str, ...], *arguments: str, app: str = APP, **environment: str) -> Master:
+        (tmp_path / "app.py").write_text(app)
+        bind = ("--bind", "127.0.0.1:0")
+        masters.append(Master(tmp_path, (*command, *bind, *arguments), env=environment))
+        return masters[-1]
+
+    try:
+        yield begin
+    finally:
+        for master in masters:
+            master.end()
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"), [(GUNICORN, ("-w", "2")), (HYPOLL, ("--workers", "2")), (HYPOLL, ())]
+)
+def test_each_process_has_one_lifespan(start, command, arguments):
+    master = start(command, *arguments)
+    count = 2 if arguments else 1
+    master.says("startup in", count)
+    assert master.get()[0] == 200
+    master.signal(signal.SIGTERM)
+    assert master.wait() == 0
+    started = sorted(line for line in master.lines if line.startswith("startup in"))
+    stopped = sorted(line for line in master.lines if line.startswith("shutdown in"))
+    assert len(started) == count
+    assert [line.split()[-1] for line in started] == [line.split()[-1] for line in stopped]
+
+
+@pytest.mark.parametrize("command", [GUNICORN, (*HYPOLL, "--workers", "1"), HYPOLL])
+def test_a_failed_start_halts_the_master(start, command):
+    master = start(command, app=FAILING)
+    assert master.wait() == 3
+    assert any("no database" in line for line in master.lines)
+
+
+def test_a_lifespan_that_must_be_there_halts_the_master(start):
+    app = "async def routes(scope, receive, send):\n    assert scope['type'] == 'http'\n"
+    master = start(GUNICORN, "--asgi-lifespan", "on", app=app)
+    assert master.wait() == 3
+    assert any("AssertionError" in line for line in master.lines)
+
+
+@pytest.mark.parametrize(
+    ("command", "environment"),
+    [((*HYPOLL, "--factory"), {}), ((*HYPOLL, "--workers", "1", "--factory"), {}), (GUNICORN, {"HYPOLL_FACTORY": "1"})],
+)
+def test_a_factory_makes_the_application(start, command, environment):
+    master = start(command, app=FACTORY, **environment)
+    master.says("startup in")
+    assert master.get()[0] == 200
+
+
+def test_no_request_fails_when_workers_are_replaced(start):
+    master = start(GUNICORN, "-w", "2")
+    master.says("startup in", 2)
+    with Load(master.port) as load:
+        master.signal(signal.SIGHUP)
+        master.says("startup in", 4)
+        master.says("shutdown in", 2)
+    assert load.failures == []
+    assert load.answers.total() > 50

@@ -1,0 +1,507 @@
+"""Children that an application forks: none is a second server, whatever it does."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hypoll import Routes
+from hypoll.concurrency import forks
+from hypoll.concurrency.forks import Ended, end_child, keep_out
+from hypoll.http import Request
+from hypoll.server.response_body import log_cut
+from hypoll.server.thread_stream import ThreadStream
+from hypoll.telemetry.log_writer import LogWriter, open_file
+from hypoll.testing import TestClient
+from hypoll.web.hooks import run_hook
+from hypoll.web.results import failure
+from tests.support.gunicorn import GUNICORN, HYPOLL, PATIENCE, Master, gone, until
+
+APP = """
+import os, sys, time
+from hypoll import Response, Routes
+
+routes = Routes()
+
+def fork(way):
+    sys.stdout.write("buffered ")  # by one process, written by one
+    pid = os.fork()
+    if pid:
+        with open("children", "a") as file:
+            file.write(f"{pid}\\n")
+        return str(pid)
+    sys.stdout.write("from the child ")
+    if way == "raise":
+        raise ValueError("of the child")
+    if way == "exit":
+        sys.exit(3)
+    if way == "_exit":
+        os._exit(4)
+    if way == "live":
+        with open("living", "w") as file:
+            file.write("x")
+        time.sleep(60)
+    return "the child's"
+
+def ran(name):
+    with open("ran", "a") as file:
+        file.write(f"{name} {os.getpid()}\\n")
+
+@routes.get("/pid")
+def pid(request):
+    ran("pid")
+    return str(os.getpid())
+
+@routes.get("/inline/{way}")
+def inline(request, way):
+    return fork(way)
+
+@routes.get("/threaded/{way}", threaded=True)
+def threaded(request, way):
+    return fork(way)
+
+@routes.get("/pieces/{way}")
+def pieces(request, way):
+    return Response(iter_of(way))
+
+@routes.get("/threaded-pieces/{way}", threaded=True)
+def threaded_pieces(request, way):
+    return Response(iter_of(way))
+
+def iter_of(way):
+    yield b"<"
+    yield fork(way).encode()
+    yield b">"
+
+@routes.before
+def before(request):
+    if request.path.startswith("/before/"):
+        return fork(request.path.rpartition("/")[2])
+
+@routes.after
+def after(request, response):
+    if request.path.startswith("/after/"):
+        return fork(request.path.rpartition("/")[2])
+
+@routes.on_ready_check
+def check():
+    if os.path.exists("fork-in-check"):
+        os.unlink("fork-in-check")
+        fork("raise")
+    return True
+
+@routes.on_stop
+def stopped():
+    ran("on_stop")
+"""
+
+ASYNC = """
+import asyncio
+
+@routes.get("/async/{way}")
+async def coroutine(request, way):
+    return fork(way)
+
+@routes.get("/awaiting/{way}")
+async def awaiting(request, way):
+    result = fork(way)
+    await asyncio.sleep(0)
+    ran("went on")
+    return result
+
+@routes.get("/async-to-thread/{way}", threaded=True)
+def after_async(request, way):
+    return fork(way)
+
+@routes.get("/async-pieces/{way}")
+async def async_pieces(request, way):
+    async def body():
+        yield b"<"
+        yield fork(way).encode()
+        yield b">"
+    return Response(body())
+
+@routes.on_start
+async def start():
+    asyncio.get_running_loop()
+"""
+
+WSGI = """
+import os
+from app import fork, ran
+
+def routes(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/pid":
+        ran("pid")
+        start_response("200 OK", [])
+        return [str(os.getpid()).encode()]
+    if path.startswith("/wsgi-pieces/"):
+        start_response("200 OK", [])
+        return body(path.rpartition("/")[2])
+    result = fork(path.rpartition("/")[2]).encode()
+    start_response("200 OK", [])
+    return [result]
+
+def body(way):
+    yield b"<"
+    yield fork(way).encode()
+    yield b">"
+"""
+
+WAYS = ("return", "raise", "exit", "_exit", "live")
+KINDS = ("inline", "threaded", "pieces", "threaded-pieces", "before", "after")
+ASYNC_KINDS = ("async", "awaiting", "async-to-thread", "async-pieces")
+WSGI_KINDS = ("wsgi", "wsgi-pieces")
+
+Start = Callable[..., Master]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    masters: list[Master] = []
+
+    def begin(*arguments: str, app: str = APP, target: str = "app:routes", **how: Any) -> Master:
+        (tmp_path / "app.py").write_text(app)
+        (tmp_path / "web.py").write_text(WSGI)
+        command = (*HYPOLL[:-1], target)
+        options = ("--access-log", "text", "--access-log-file", "log", "--bind", "127.0.0.1:0", *arguments)
+        masters.append(Master(tmp_path, (*command, *options), env={"PYTHONUNBUFFERED": ""}, **how))
+        return masters[-1]
+
+    yield begin
+    for master in masters:
+        master.end()
+    for pid in children_of(tmp_path):
+        if not gone(pid):
+            os.kill(pid, signal.SIGKILL)
+
+
+def children_of(directory: Path) -> list[int]:
+    file = directory / "children"
+    return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+
+def sockets_of(pid: int) -> list[str]:
+    """The TCP sockets that a process has."""
+    inodes = {line.split()[9] for line in Path("/proc/net/tcp").read_text().split("\n")[1:] if line}
+    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    return [link for link in links if link.removeprefix("socket:[").removesuffix("]") in inodes]
+
+
+def check(master: Master, directory: Path, kind: str) -> None:
+    """Have children forked that end in each way: there is one server after it as before, which has answered once."""
+    server = master.get("/pid")[1]
+    known: list[int] = []
+    for way in WAYS:
+        status, body = master.get(f"/{kind}/{way}")
+        known.append(int(body.decode().strip("<>")))
+        assert status == 200, "the parent's answer, not the child's"
+        assert children_of(directory) == known
+        if way == "live":
+            until((directory / "living").exists)
+            assert sockets_of(known[-1]) == []
+            os.kill(known[-1], signal.SIGKILL)
+        until(lambda: gone(known[-1]), f"the child serves that was to {way}")
+    assert {master.get("/pid")[1] for _ in range(20)} == {server}
+    master.signal(signal.SIGTERM)
+    assert master.wait() == 0
+    ran = (directory / "ran").read_text().split("\n")
+    assert sum(line.startswith("on_stop ") for line in ran) == (not kind.startswith("wsgi"))
+    assert sum(line.startswith("went on ") for line in ran) in (0, len(WAYS)), "the parent alone goes on"
+    logged = (directory / "log").read_text()
+    assert [logged.count(f"/{kind}/{way} ") for way in WAYS] == [1] * len(WAYS)
+    assert logged.count("/pid") == 21
+    said = "\n".join(master.lines)
+    assert said.count("buffered") == len(WAYS)
+    assert said.count("from the child") == len(("return", "raise", "exit")), "it is flushed, as at a script's end"
+    assert said.count("ValueError: of the child") == said.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_child_of_a_handler_or_hook_is_no_server(start, tmp_path, kind):
+    check(start(), tmp_path, kind)
+
+
+@pytest.mark.parametrize("kind", ASYNC_KINDS)
+@pytest.mark.parametrize(
+    "uvloop", [(), pytest.param(("--no-uvloop",), marks=pytest.mark.full)], ids=["uvloop", "asyncio"]
+)
+def test_a_child_of_an_async_handler_is_no_server(start, tmp_path, kind, uvloop):
+    check(start(*uvloop, app=APP + ASYNC), tmp_path, kind)
+
+
+@pytest.mark.parametrize("kind", WSGI_KINDS)
+def test_a_child_of_a_wsgi_application_is_no_server(start, tmp_path, kind):
+    check(start(target="web:routes"), tmp_path, kind)
+
+
+@pytest.mark.parametrize("kind", ["inline", "threaded", "async"])
+def test_a_child_of_a_worker_is_no_server(start, tmp_path, kind):
+    directories = set(os.listdir("/dev/shm"))
+    master = start("--workers", "1", "--metrics", "/metrics", app=APP + ASYNC)
+    master.get("/pid")
+    made = set(os.listdir("/dev/shm")) - directories
+    known = [int(master.get(f"/{kind}/{way}")[1]) for way in ("return", "raise", "exit")]
+    until(lambda: all(map(gone, known)))
+    assert made <= set(os.listdir("/dev/shm")), "the counters are still there"
+    assert master.get("/metrics")[0] == 200
+    master.signal(signal.SIGTERM)
+    assert master.wait() == 0
+    assert sum("Worker exiting" in line for line in master.lines) == 1
+    assert (tmp_path / "ran").read_text().count("on_stop") == 1
+
+
+def test_a_child_runs_no_request_that_was_received_with_its_own(start, tmp_path):
+    master = start()
+    with socket.create_connection(("127.0.0.1", master.port), PATIENCE) as sock:
+        fork, pid = (f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode() for path in ("/inline/return", "/pid"))
+        sock.sendall(fork + pid + pid)
+        data = b""
+        while data.count(b"HTTP/1.1 200") < 3 or not data.endswith(str(master.popen.pid).encode()):
+            data += sock.recv(4096)
+    (child,) = children_of(tmp_path)
+    until(lambda: gone(child))
+    assert (tmp_path / "ran").read_text() == f"pid {master.popen.pid}\n" * 2
+
+
+def test_a_child_of_a_readiness_check_is_no_server(start, tmp_path):
+    master = start("--health", "/healthz")
+    assert master.get("/healthz/ready")[0] == 200
+    (tmp_path / "fork-in-check").touch()
+    until(lambda: master.get("/healthz/ready")[0] == 200 and children_of(tmp_path))
+    (child,) = children_of(tmp_path)
+    until(lambda: gone(child))
+    assert len({master.get("/pid")[1] for _ in range(20)}) == 1
+
+
+@pytest.mark.parametrize("workers", [(), pytest.param(("--workers", "1"), marks=pytest.mark.full)])
+@pytest.mark.parametrize("way", ["return", "raise", "exit"])
+@pytest.mark.parametrize("kind", ["def", "async def"])
+def test_a_child_of_an_on_start_hook_is_no_server(start, tmp_path, workers, way, kind):
+    master = start(*workers, app=APP + f"\n@routes.on_start\n{kind} begin(): fork({way!r})\n")
+    assert master.get("/pid")[0] == 200
+    (child,) = children_of(tmp_path)
+    until(lambda: gone(child))
+    assert len({master.get("/pid")[1] for _ in range(20)}) == 1
+    master.signal(signal.SIGTERM)
+    assert master.wait() == 0
+    assert (tmp_path / "ran").read_text().count("on_stop") == 1
+
+
+def test_a_child_leaves_the_file_of_a_unix_socket(start, tmp_path):
+    path = tmp_path / "s"
+    master = start("--bind", f"unix:{path}")
+    master.get("/inline/exit")
+    (child,) = children_of(tmp_path)
+    until(lambda: gone(child))
+    assert path.exists()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(str(path))
+        sock.sendall(b"GET /pid HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert sock.recv(4096).endswith(str(master.popen.pid).encode())
+
+
+CHILDREN = """
+import multiprocessing, os, signal, subprocess, sys, time
+from hypoll import Routes
+
+routes = Routes()
+context = multiprocessing.get_context("fork")
+held = []
+
+def target(connection):
+    connection.send(os.getpid())
+    time.sleep(60)
+
+@routes.get("/process")
+def process(request):
+    ours, theirs = context.Pipe()
+    child = context.Process(target=target, args=(theirs,))
+    child.start()
+    held.append(child)
+    return str(ours.recv())
+
+@routes.get("/terminate")
+def terminate(request):
+    child = held.pop()
+    child.terminate()
+    child.join()
+    return str(child.exitcode)
+
+@routes.get("/subprocess")
+def run(request):
+    command = [sys.executable, "-c", "import os; print(len(os.listdir('/proc/self/fd')))"]
+    return subprocess.run(command, preexec_fn=os.getpid, capture_output=True, text=True).stdout
+
+@routes.get("/routes-in-a-child")
+def routes_in_a_child(request):
+    def target(connection):
+        from hypoll.testing import TestClient
+        inner = Routes()
+        @inner.get("/")
+        def fail(request): raise LookupError("of the inner")
+        with TestClient(inner) as client:
+            connection.send(client.get("/").status_code)
+    ours, theirs = context.Pipe()
+    child = context.Process(target=target, args=(theirs,))
+    child.start()
+    answer = ours.recv()
+    child.join()
+    return f"{answer} {child.exitcode}"
+"""
+
+
+@pytest.mark.parametrize("command", [HYPOLL, GUNICORN, (*HYPOLL, "--workers", "1")], ids=["one", "gunicorn", "workers"])
+def test_the_children_of_multiprocessing_and_subprocess_are_as_ever(tmp_path, command):
+    (tmp_path / "app.py").write_text(CHILDREN)
+    master = Master(tmp_path, (*command, "--bind", "127.0.0.1:0"))
+    try:
+        child = int(master.get("/process")[1])
+        assert sockets_of(child) == []
+        assert master.get("/terminate") == (200, b"-15"), "TERM ends it: the server's handlers aren't its own"
+        assert gone(child)
+        assert master.get("/subprocess") == (200, b"4\n")
+        assert master.get("/routes-in-a-child") == (200, b"500 0")
+        master.signal(signal.SIGTERM)
+        assert master.wait() == 0
+    finally:
+        master.end()
+
+
+def test_routes_under_another_server_stop_once(tmp_path):
+    code = """
+import io, os, sys
+from hypoll import Routes
+routes = Routes()
+
+@routes.on_stop
+def stopped():
+    print("stopped by", os.getpid(), flush=True)
+
+@routes.get("/")
+def index(request):
+    pid = os.fork()
+    if not pid:
+        sys.exit()
+    os.waitpid(pid, 0)
+    return "here"
+
+environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": "", "wsgi.url_scheme": "http"}
+environ["wsgi.input"] = io.BytesIO()
+try:
+    routes.wsgi(environ, lambda status, headers, exc_info=None: print)
+except SystemExit:
+    pass
+print(os.getpid(), flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    child, parent = re.findall(r"^(\d+)$", done.stdout, re.M)
+    assert re.findall(r"stopped by (\d+)", done.stdout) == [parent] != [child]
+
+
+# in the child
+
+
+class Left(BaseException):
+    """Stands for the process's end."""
+
+
+@pytest.fixture
+def in_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was called by hypoll before a fork is what runs now."""
+
+    def leave(status: int) -> None:
+        raise Left(status)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(forks._ThisProcess, "orphaned", True)
+
+
+def stream() -> ThreadStream:
+    loop = SimpleNamespace(now=0.0)
+    threads = SimpleNamespace(loop=loop, end_stream=lambda job: None)
+    space: Any = SimpleNamespace(memory_limit=0, disk_limit=0)
+    made = ThreadStream.__new__(ThreadStream)
+    made._pool, made._spool = threads, space  # type: ignore[assignment]
+    return made
+
+
+@pytest.mark.parametrize(
+    "comes_back",
+    [
+        lambda: failure(Request("GET", b"/"), SystemExit(3)),
+        lambda: log_cut(SystemExit(3)),
+        lambda: run_hook(lambda: sys.exit(3), print),
+        lambda: stream().fail(SystemExit(3)),
+        lambda: end_child(SystemExit(3)),
+        lambda: Ended()(SystemExit(3)),
+        lambda: Ended().anything.of.it("else", SystemExit(3)),
+        lambda: keep_out(SystemExit(3)),
+    ],
+)
+def test_what_comes_back_is_the_end_with_the_status_of_what_was_raised(in_child, comes_back):
+    with pytest.raises(Left) as left:
+        comes_back()
+    assert left.value.args == (3,)
+
+
+@pytest.mark.parametrize("comes_back", [lambda: run_hook(lambda: None, print), lambda: stream().write(b"x"), keep_out])
+def test_what_returns_is_the_end(in_child, comes_back):
+    with pytest.raises(Left) as left:
+        comes_back()
+    assert left.value.args == (0,)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (SystemExit(), 0, ""),
+        (SystemExit(256 + 7), 7, ""),
+        (SystemExit("no more"), 1, "no more\n"),
+        (KeyError("k"), 1, "KeyError: 'k'\n"),
+        (None, 0, ""),
+    ],
+)
+def test_a_child_ends_as_a_script_would(in_child, capsys, error, status, said):
+    with pytest.raises(Left) as left:
+        end_child(error)
+    assert left.value.args == (status,)
+    assert capsys.readouterr().err == said
+
+
+def test_a_process_that_was_forked_elsewhere_goes_on():
+    """In a child that hypoll's code doesn't come back to, what it offers works as ever."""
+    with TestClient(Routes()):  # a loop of the parent's
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                failure(Request("GET", b"/"), LookupError())
+                code = 0
+            finally:
+                os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_lines_that_wait_for_a_log_are_written_by_one_process(tmp_path):
+    log_writer = LogWriter(open_file(str(tmp_path / "log")), lambda dropped: b"dropped\n")
+    log_writer.put(b"the parent's\n")
+    child = os.fork()
+    if not child:
+        log_writer.put(b"the child's\n")
+        os._exit(not log_writer.drain())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    log_writer.close()
+    assert (tmp_path / "log").read_text() == "the child's\nthe parent's\n"

@@ -1,0 +1,155 @@
+"""The last word arrives: a client that writes all of a large body before it reads still reads why it was refused."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from hypoll import HTTPError, Request, Routes
+from hypoll.contracts import ConnectionState
+from hypoll.wsgi.application import service_of
+from tests.support.client import PATIENCE
+from tests.support.server import Running, running
+
+MIB = 1024 * 1024
+AMOUNT = 64 * MIB
+CHUNK = b"%x\r\n%b\r\n" % (MIB, bytes(MIB))
+LIMIT = MIB // 2
+
+
+def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    environ["wsgi.input"].read()
+    start_response("200 OK", [])
+    return [b"read"]
+
+
+def application(kind: str) -> Any:
+    if kind in ("wsgi", "wsgi-stream"):
+        return service_of(wsgi, stream=kind == "wsgi-stream")
+    routes = Routes()
+    if kind == "async-stream":
+
+        async def take(request: Request) -> str:
+            return str(len(await request.stream.read()))
+
+        routes.post("/", stream=True)(take)
+    elif kind == "threaded-stream":
+        routes.post("/", stream=True, threaded=True)(lambda request: str(len(request.stream.read())))
+    elif kind == "early":
+
+        @routes.post("/", stream=True, threaded=True)
+        def refuse(request: Request) -> str:
+            raise HTTPError(403, "not you")
+    else:
+        routes.post("/")(lambda request: str(len(request.body)))
+    return routes
+
+
+class TLS:
+    def __init__(self) -> None:
+        authority = trustme.CA()
+        self.context = ssl.create_default_context()
+        authority.configure_trust(self.context)
+        self.pem = authority.issue_cert("localhost").private_key_and_cert_chain_pem.bytes()
+
+
+@pytest.fixture(scope="module")
+def tls() -> TLS:
+    return TLS()
+
+
+@pytest.fixture(params=["plain", "unix", "tls"])
+def way(request: pytest.FixtureRequest, tmp_path: Path, tls: TLS) -> tuple[dict[str, Any], Callable[[Running], Any]]:
+    """The settings of a way to the server, and what connects by it."""
+    if request.param == "unix":
+        path = str(tmp_path / "socket")
+
+        def connect_unix(it: Running) -> socket.socket:
+            sock = socket.socket(socket.AF_UNIX)
+            sock.settimeout(4 * PATIENCE)
+            sock.connect(path)
+            return sock
+
+        return {"bind": (f"unix:{path}",)}, connect_unix
+    if request.param == "plain":
+        return {}, lambda it: socket.create_connection(it.address, 4 * PATIENCE)
+    (tmp_path / "pem").write_bytes(tls.pem)
+
+    def connect_tls(it: Running) -> socket.socket:
+        return tls.context.wrap_socket(socket.create_connection(it.address, 4 * PATIENCE), server_hostname="localhost")
+
+    return {"certfile": str(tmp_path / "pem")}, connect_tls
+
+
+def pieces_of(case: str) -> Iterator[bytes]:
+    if case == "length":
+        yield b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % AMOUNT
+        yield from [bytes(MIB)] * (AMOUNT // MIB)
+    elif case == "head":
+        yield b"POST / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 100_000
+        yield from [b"x" * MIB] * (AMOUNT // MIB)
+    else:
+        yield b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        if case == "malformed":
+            yield b"5\r\nhello\r\nnonsense\r\n"
+        yield from [CHUNK] * (AMOUNT // MIB)
+
+
+@pytest.mark.parametrize(
+    ("kind", "case", "status"),
+    [
+        ("plain", "length", 413),
+        ("plain", "chunked", 413),
+        ("plain", "malformed", 400),
+        ("plain", "head", 431),
+        ("wsgi", "length", 413),
+        ("wsgi", "chunked", 413),
+        ("wsgi", "malformed", 400),
+        ("wsgi-stream", "chunked", 413),
+        ("wsgi-stream", "malformed", 400),
+        ("threaded-stream", "chunked", 413),
+        ("threaded-stream", "malformed", 400),
+        ("async-stream", "chunked", 413),
+        ("async-stream", "malformed", 400),
+        ("early", "chunked", 403),
+    ],
+)
+def test_a_client_that_writes_all_before_it_reads_gets_its_answer(kind, case, status, way):
+    settings, connect = way
+    limit = 2 * AMOUNT if kind == "early" else LIMIT
+    with running(application(kind), max_body=limit, **settings) as it, connect(it) as sock:
+        for piece in pieces_of(case):
+            sock.sendall(piece)
+        received = b""
+        while b"}" not in received:
+            data = sock.recv(65536)
+            assert data, received
+            received += data
+        assert received.startswith(b"HTTP/1.1 %d " % status)
+        assert sock.recv(65536) == b""  # an end, not a reset
+
+
+def test_a_drain_waits_a_moment_for_who_still_sends():
+    with running(application("plain"), graceful_timeout=60.0) as it:
+        client = it.connect()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n")
+        it.until(lambda: [connection.state for connection in it.server.connections] == [ConnectionState.LINGERING])
+        begun = it.on_loop(it.runner.loop.time)
+        it.on_loop(it.server.drain)
+        it.until(lambda: all(connection.deadline < begun + PATIENCE / 2 for connection in it.server.connections))
+        assert client.answer().status == 413
+
+
+def test_a_client_that_ends_its_side_first_is_closed_at_once():
+    with running(application("plain")) as it:
+        client = it.connect()
+        client.send(b"nonsense\r\n\r\n")
+        assert client.answer().status == 400
+        client.half_close()
+        it.until(lambda: not it.server.connections)

@@ -1,0 +1,245 @@
+"""A process from its start to its end: signals drain it, and everything is given back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import hypoll
+from hypoll import Response, Routes
+from hypoll.runner import _StopSignals
+from hypoll.server.server import Server, Status
+from hypoll.server.sockets import BindError
+
+PATIENCE = 10.0
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.fixture
+def routes() -> Routes:
+    routes = Routes()
+
+    @routes.get("/")
+    def index(request):
+        return "ok"
+
+    @routes.get("/endless")
+    def endless(request):
+        return Response(iter(lambda: bytes(65536), None))
+
+    return routes
+
+
+class Visitor:
+    """What happens to a served process from outside, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.thread: threading.Thread | None = None
+        self.failure: BaseException | None = None
+        self.server: Server | None = None
+
+    def comes(self, visit: Callable[[Server, tuple[str, int]], None]) -> Callable[[Server], None]:
+        def begin(server: Server) -> None:
+            self.server = server
+            address = server.listeners[0].sock.getsockname()
+            self.thread = threading.Thread(target=self._run, args=(visit, server, address))
+            self.thread.start()
+
+        return begin
+
+    def _run(self, visit: Callable[..., None], server: Server, address: Any) -> None:
+        try:
+            visit(server, address)
+        except BaseException as error:
+            self.failure = error
+            server.loop.call_soon_threadsafe(server.stop)
+
+    def leaves(self) -> None:
+        if self.thread is not None:
+            self.thread.join(PATIENCE)
+        if self.failure is not None:
+            raise self.failure
+
+
+@pytest.fixture
+def visitor() -> Iterator[Visitor]:
+    visitor = Visitor()
+    yield visitor
+    visitor.leaves()
+
+
+def connect(address: tuple[str, int]) -> socket.socket:
+    return socket.create_connection(address, PATIENCE)
+
+
+def read_to_end(sock: socket.socket) -> bytes:
+    data = b""
+    while piece := sock.recv(1 << 20):
+        data += piece
+    return data
+
+
+def kill(signum: int) -> None:
+    os.kill(os.getpid(), signum)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains(routes, visitor, signum):
+    def visit(server: Server, address: tuple[str, int]) -> None:
+        with connect(address) as idle, connect(address) as busy:
+            for sock in (idle, busy):
+                sock.sendall(GET)
+                assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+            busy.sendall(GET[:10])
+            busy_is_seen(server)
+            kill(signum)
+            assert idle.recv(1) == b""
+            busy.sendall(GET[10:])
+            answer = read_to_end(busy)
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert b"Connection: close" in answer
+        with pytest.raises(ConnectionRefusedError):
+            connect(address)
+
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    hypoll.run(routes, "127.0.0.1:0", on_start=visitor.comes(visit))
+    assert visitor.server is not None
+    assert visitor.server.status is Status.STOPPED
+    assert {one: signal.getsignal(one) for one in before} == before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def busy_is_seen(server: Server) -> None:
+    """Wait until the loop has taken what was sent to it before."""
+    for _ in range(3):
+        seen = threading.Event()
+        server.loop.call_soon_threadsafe(seen.set)
+        assert seen.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_interrupt_stops_at_once(routes, visitor, capsys, first):
+    def visit(server: Server, address: tuple[str, int]) -> None:
+        with connect(address) as sock:
+            sock.sendall(GET.replace(b"/ ", b"/endless "))
+            assert sock.recv(10)
+            kill(first)
+            with contextlib.suppress(
+                ConnectionRefusedError, ConnectionResetError
+            ):  # the latter while it is being closed
+                while True:
+                    connect(address).close()
+            assert server.status is Status.DRAINING
+            kill(signal.SIGINT)
+            with contextlib.suppress(ConnectionResetError):
+                assert not read_to_end(sock).endswith(b"0\r\n\r\n")
+
+    hypoll.run(routes, "127.0.0.1:0", on_start=visitor.comes(visit), write_timeout=1000.0)
+    assert "interrupted again" in capsys.readouterr().err
+
+
+def test_a_handler_that_catches_everything_delays_a_second_interrupt_no_further(routes, visitor, monkeypatch):
+    begun, heard = threading.Event(), threading.Event()
+    original = _StopSignals.on_interrupt
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def on_interrupt(self: _StopSignals) -> None:
+        try:
+            original(self)
+        finally:
+            heard.set()
+
+    monkeypatch.setattr(_StopSignals, "on_interrupt", on_interrupt)
+
+    @routes.get("/stubborn")
+    def stubborn(request):
+        begun.set()
+        with contextlib.suppress(BaseException):
+            for _ in range(1000):  # short: a signal that comes just before a sleep doesn't wake it
+                time.sleep(PATIENCE / 1000)
+        return "ok"
+
+    def visit(server: Server, address: tuple[str, int]) -> None:
+        with connect(address) as busy, connect(address) as sock:
+            busy.sendall(GET[:10])
+            busy_is_seen(server)
+            sock.sendall(GET.replace(b"/ ", b"/stubborn "))
+            assert begun.wait(PATIENCE)
+            signal.pthread_kill(main, signal.SIGINT)  # a thread's own kill may reach itself, and wake nobody
+            assert heard.wait(PATIENCE)
+            signal.pthread_kill(main, signal.SIGINT)
+            with contextlib.suppress(ConnectionResetError):
+                assert read_to_end(busy) == b""
+
+    start = time.monotonic()
+    hypoll.run(routes, "127.0.0.1:0", on_start=visitor.comes(visit))
+    assert time.monotonic() - start < PATIENCE
+
+
+def test_a_second_term_does_not_hurry(routes, visitor):
+    def visit(server: Server, address: tuple[str, int]) -> None:
+        with connect(address) as sock:
+            sock.sendall(GET[:10])
+            busy_is_seen(server)
+            kill(signal.SIGTERM)
+            kill(signal.SIGTERM)
+            busy_is_seen(server)
+            sock.sendall(GET[10:])
+            assert read_to_end(sock).startswith(b"HTTP/1.1 200")
+
+    hypoll.run(routes, "127.0.0.1:0", on_start=visitor.comes(visit))
+
+
+@pytest.mark.parametrize("how", ["drain", "stop"])
+def test_an_end_asked_for_at_the_start_is_not_lost(routes, how):
+    hypoll.run(routes, "127.0.0.1:0", on_start=lambda server: getattr(server, how)())
+
+
+def test_hooks_run_around_it_all(routes, visitor):
+    ran: list[str] = []
+    routes.on_start(lambda: ran.append("start"))
+    routes.on_stop(lambda: ran.append("stop"))
+
+    def on_start(server: Server) -> None:
+        ran.append("serving")
+        server.drain()
+
+    hypoll.run(routes, ("127.0.0.1:0", "[::1]:0"), on_start=on_start)
+    assert ran == ["start", "serving", "stop"]
+
+
+def test_an_on_start_that_raises_stops_the_server(routes):
+    ran: list[str] = []
+    routes.on_stop(lambda: ran.append("stop"))
+
+    def fail(server: Server) -> None:
+        raise LookupError
+
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(LookupError):
+        hypoll.run(routes, "127.0.0.1:0", on_start=fail)
+    assert ran == ["stop"]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_address_in_use_leaves_nothing(routes):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(BindError, match="in use"):
+            hypoll.run(routes, ("127.0.0.1:0", f"127.0.0.1:{other.getsockname()[1]}"))
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(("settings", "error"), [({"backlog": 0}, ValueError), ({"nonsense": 1}, TypeError)])
+def test_settings_that_are_wrong(routes, settings, error):
+    with pytest.raises(error):
+        hypoll.run(routes, "127.0.0.1:0", **settings)
