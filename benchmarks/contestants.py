@@ -111,6 +111,8 @@ def tls_peer(name: str, title: str, *packages: str, **more: Any) -> Contestant:
     )
 
 
+ASGI = "benchmarks.asgi:app"
+
 FEW = 32
 """Connections where each request is a large one, or a connection of its own."""
 
@@ -157,6 +159,9 @@ CONTESTANTS = (
         must=1.0,
         aims_at="tls-granian",
     ),
+    row("asgi", "JSON, from an ASGI application, on uvloop", "json", 2.6, 2.2, ASGI),
+    row("asgi-asyncio", "JSON, from an ASGI application, on asyncio", "json", 3.0, 2.5, ASGI, "--no-uvloop"),
+    row("asgi-unique", "nine fields, all new, to an ASGI application", "unique", 3.2, 2.6, ASGI),
     Contestant("floor", "bare epoll in C", (str(FLOOR),)),
     Contestant("floor-level", "bare epoll in C, level-triggered", (str(FLOOR), "level")),
     Contestant("inline", "JSON", hypoll("hello")),
