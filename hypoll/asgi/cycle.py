@@ -14,23 +14,21 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any
 
-from hypoll.asgi.errors import DisconnectedError, is_disconnect
+from hypoll.asgi.errors import DisconnectedError
 from hypoll.asgi.extensions import EARLY_HINT, EXTENSIONS
+from hypoll.asgi.outcome import on_raised, on_returned
 from hypoll.asgi.request_body import ReceivedBody
 from hypoll.asgi.response_body import ResponseBody
 from hypoll.asgi.start import Message, ResponseStart
 from hypoll.concurrency.asyncio_bridge import EAGER, AsyncioBridge
-from hypoll.concurrency.forks import keep_out
-from hypoll.protocol.messages import FAILURES, ClientDisconnect, HTTPError, Response, exact_bytes, problem
+from hypoll.protocol.messages import FAILURES, ClientDisconnect, HTTPError, Response, exact_bytes
 from hypoll.protocol.serializer import Framer
 from hypoll.server.ending import cut_answer
 from hypoll.server.exchange import Exchange
 from hypoll.server.socket_io import JOIN_LIMIT, SEND_SIZE
 from hypoll.server.waiting import respond_in_general
-from hypoll.web.results import failure
 
 if TYPE_CHECKING:
     from hypoll.server.connection import Connection
@@ -38,33 +36,30 @@ if TYPE_CHECKING:
 PIECES_IN_A_ROW = 16
 """Pieces, if they are small, that an application sends before the others on its event loop have their turn."""
 
-log = logging.getLogger("hypoll.error")
-
 
 class Cycle(Exchange):
     """One request of an ASGI application.
 
-    gone: whether nobody will get more of the answer. finished: whether the answer is sent, or nothing more of it is.
+    complete: whether the application has sent all of its answer.
+    finished: whether the answer is sent, or nothing more of it is.
+    gone: whether nobody will get more of the answer. told: whether the client has ended its side, which the application
+    is told. heard: whether it was told that the client has gone, or ended its side.
     head: what the application has started its answer with. stream: the answer's body, once the head is on its way.
     trailer_lines: the trailer fields so far.
     """
 
     connection: Connection | None
-    gone = False
-    finished = False
+    complete = finished = False
+    gone = told = heard = False
     head: ResponseStart | None = None
     stream: ResponseBody | None = None
     trailer_lines = b""
     _body: ReceivedBody | None = None
     """The request's body, where it wasn't whole when the application was called."""
-    _complete = False
-    """Whether the application has sent all of its answer."""
     _body_complete = False
     """Whether it has sent all of its body, and trailer fields are to come."""
     _given = False
     """Whether it has received all of its request."""
-    _told = False
-    """Whether it is to be told that the client has ended its side."""
     _waiters: dict[int, asyncio.Future[None]] | None = None
     """What calls wait for, by the order in which they began to."""
     _calls = 0
@@ -126,7 +121,7 @@ class Cycle(Exchange):
         """
         super().fail(error)
         connection = self.connection
-        if connection is None or self.stream is not None or self._complete:
+        if connection is None or self.stream is not None or self.complete:
             return
         connection.exchange = None
         self.abandon()
@@ -137,20 +132,20 @@ class Cycle(Exchange):
     def on_half_close(self) -> None:
         """The peer has ended its side. Before the start it is asked whether it still reads; see `receiving.doubt`."""
         if self.head is not None:
-            self._told = True
+            self.told = True
             self._wake()
 
     def on_drain(self) -> bool:
         """The server begins to go away: end an event stream, which has no end of its own, where it is."""
         connection, start = self.connection, self.head
-        if connection is None or start is None or not start.is_events or self._complete:
+        if connection is None or start is None or not start.is_events or self.complete:
             return False
         if self.stream is None:
             self._begin(connection, start, b"")
-        self._cut()
+        self.cut()
         return True
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
         """Send what came of the body, and end the connection."""
         self.gone = True
         self._wake()
@@ -167,10 +162,10 @@ class Cycle(Exchange):
         try:
             if self.connection is not None:  # else the client has gone already
                 await self.handler_call.call(request, self)
-                if not self._complete:
-                    self._on_returned()
+                if not self.complete:
+                    on_returned(self)
         except FAILURES as error:
-            self._on_raised(error)
+            on_raised(self, error)
         finally:
             task, self._task = self._task, None
             if task is not None:
@@ -178,54 +173,6 @@ class Cycle(Exchange):
             bridge.count -= 1
             if not bridge.count:
                 bridge.on_idle()
-
-    def _on_raised(self, error: BaseException) -> None:
-        """The application has raised."""
-        keep_out(error)
-        connection, request = self.connection, self.request
-        if isinstance(error, KeyboardInterrupt):
-            raise error
-        if isinstance(error, (asyncio.CancelledError, GeneratorExit)) and connection is None:
-            raise error  # the server's end; else it is of something of the application's own
-        where, name = f"{request.method} {request.raw_path}", request.id
-        if (self.gone or self._told) and not self._complete:
-            if not is_disconnect(error):
-                # It made of that what it could: no error of the server's, and one that clients cause at will.
-                log.info("%s ended by %r after its client had gone, request %s", where, error, name)
-            error.__traceback__ = None
-            self._cut()
-        elif connection is None or self.stream is not None or self._complete:
-            what = "after its answer" if self._complete or self.finished else "in its answer, which is cut"
-            log.error("%s failed %s, request %s", where, what, name, exc_info=error, extra={"request_id": name})
-            error.__traceback__ = None
-            if not (self._complete or self.finished):
-                self._cut()
-        else:
-            if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-                connection.respond(self._escaped(error))
-            else:
-                connection.respond(failure(request, error))
-            self._complete = True
-
-    def _on_returned(self) -> None:
-        """The application has returned, and hasn't sent all of its answer."""
-        connection, request = self.connection, self.request
-        if connection is None or self.finished:
-            return
-        if self.gone or self._told:
-            self._cut()
-            return
-        where, name = f"{request.method} {request.raw_path}", request.id
-        extra = {"request_id": name}
-        if self.stream is not None:
-            log.error("%s returned in its answer, which is cut, request %s", where, name, extra=extra)
-            self._cut()
-            return
-        what = "an answer" if self.head is None else "the body of its answer"
-        log.error("%s returned without %s, request %s", where, what, name, extra=extra)
-        self._complete = True
-        detail = "the server failed to answer; the log has the reason under this id"
-        connection.respond(problem(HTTPError(500, detail), name))
 
     # what it receives
 
@@ -237,7 +184,7 @@ class Cycle(Exchange):
         order = 0
         while not self.finished:
             if self._given:
-                if self.gone or self._told:
+                if self.gone or self.told:
                     break
                 order = await self._wait(order)
                 continue
@@ -254,6 +201,7 @@ class Cycle(Exchange):
             if self.gone:
                 break
             order = await self._wait_for(body, order)
+        self.heard = not self.finished
         return {"type": "http.disconnect"}
 
     async def _wait_for(self, body: ReceivedBody, order: int) -> int:
@@ -304,31 +252,30 @@ class Cycle(Exchange):
         except (KeyError, TypeError):
             raise TypeError(f"send takes an event, a dict with its type, not {message!r:.60}") from None
         connection = self.connection
-        if connection is None or self._complete or self.gone:
-            if self._complete or self.finished:
+        if connection is None or self.complete or self.gone:
+            if self.complete or self.finished:
                 return
-            raise DisconnectedError("the client has gone, or the server goes")
+            raise self._disconnected()
         start = self.head
-        if kind == "http.response.body" and start is not None:
+        if start is None:
+            if kind == "http.response.start":
+                self.head = start = ResponseStart(message)
+                if start.is_events or (connection.half_closed and not self.request.minor):
+                    # A client waits for an event stream's head; one of HTTP/1.0 can't be asked by less.
+                    self.server.loop.call_soon(self._send_start)
+                return
+        elif kind == "http.response.body":
             body = message.get("body", b"")
             if type(body) is not bytes:
                 body = _checked_body(body)
-            more, size = message.get("more_body", False), len(body)
-            if not (more or start.trailers or self.stream is not None):
-                if size <= connection.context.settings.max_output:
-                    self._send_whole(connection, start, body)
-                    return
-                start.declare(size)
-            stream = self._put(connection, start, body, last=not more)
+            more = message.get("more_body", False)
+            if not more and self.stream is None and not start.trailers and self._send_whole(connection, start, body):
+                return
+            stream, size = self._put(connection, start, body, last=not more), len(body)
             del message, body  # while it waits there is one copy, and it counts
             await self.drain_to_limit(stream, size)
-        elif kind == "http.response.start" and start is None:
-            self.head = start = ResponseStart(message)
-            if start.is_events or (connection.half_closed and not self.request.minor):
-                # A client waits for an event stream's head; one of HTTP/1.0 can't be asked by less.
-                self.server.loop.call_soon(self._send_start)
-        else:
-            await self._take_extension(kind, message)
+            return
+        await self._take_extension(kind, message)
 
     async def _take_extension(self, kind: Any, message: Message) -> None:
         extension = EXTENSIONS.get(kind) if isinstance(kind, str) else None
@@ -341,32 +288,37 @@ class Cycle(Exchange):
         else:
             raise RuntimeError(f"{kind!r:.60} is no event of an HTTP answer")
 
-    def _send_whole(self, connection: Connection, start: ResponseStart, body: bytes) -> None:
-        """Send an answer that is whole."""
-        declared = start.declared
+    def _send_whole(self, connection: Connection, start: ResponseStart, body: bytes) -> bool:
+        """Send an answer that is whole. False: it is so large that it has to be waited for."""
+        declared, size = start.declared, len(body)
         if (
-            type(self) is PlainCycle and (declared is None or declared == len(body)) and len(body) <= JOIN_LIMIT
+            type(self) is PlainCycle and (declared is None or declared == size) and size <= JOIN_LIMIT
             and not (connection.readable or connection.writer.buffers or connection.context.draining)
         ):  # fmt: skip
             payload = start.whole(body)
             if payload is not None:
                 self._send_plain(connection, start, payload)
-                return
+                return True
+        if size > connection.context.settings.max_output:
+            start.declare(size)
+            return False
         has_content = start.has_content(self.request.method)
-        if has_content and declared not in (None, len(body)):
-            raise ValueError(f"the answer declares Content-Length: {declared}, its body has {len(body)} bytes")
-        self._complete = True
+        if has_content and declared not in (None, size):
+            raise ValueError(f"the answer declares Content-Length: {declared}, its body has {size} bytes")
+        self.complete = True
         if not has_content and (declared is not None or not body):
             connection.respond(start.response(iter(())))
         else:
             connection.respond(start.response(body))
+        return True
 
     def _send_plain(self, connection: Connection, start: ResponseStart, payload: bytes) -> None:
-        """Send an answer on a connection that goes on."""
-        self._complete = self.finished = True
-        if connection.instrument is not None:
+        """Send an answer on a connection that goes on, as `Connection.respond` does where nothing is special."""
+        self.complete = self.finished = True
+        instrument = connection.instrument
+        if instrument is not None:
             out = [payload]
-            connection.instrument.record(self.request, start.response(b""), out, 0)
+            instrument.record(self.request, start.response(b""), out, 0)
             payload = out[0]
         self.connection = connection.exchange = None
         connection.run_guarded(connection.send_whole, payload)
@@ -376,7 +328,7 @@ class Cycle(Exchange):
     def _send_start(self) -> None:
         """Send the head alone, if it hasn't gone with a piece meanwhile."""
         connection, start = self.connection, self.head
-        if connection is None or start is None or self.stream is not None or self._complete or self.gone:
+        if connection is None or start is None or self.stream is not None or self.complete or self.gone:
             return
         self._begin(connection, start, b"")
 
@@ -410,7 +362,7 @@ class Cycle(Exchange):
                 stream.put(stream.framer.end())
                 stream.finish()
             stream.flush()
-        self._body_complete, self._complete = last, ends
+        self._body_complete, self.complete = last, ends
         return stream
 
     async def drain_to_limit(self, stream: ResponseBody, size: int = 0) -> None:
@@ -427,11 +379,15 @@ class Cycle(Exchange):
             with limits:
                 await self._wait()
         if self.gone and not self.finished:
-            raise DisconnectedError("the client has gone, or the server goes")
+            raise self._disconnected()
         self._in_a_row += max(size, SEND_SIZE // PIECES_IN_A_ROW)
         if self._in_a_row >= SEND_SIZE:
             self._in_a_row = 0
             await asyncio.sleep(0)
+
+    def _disconnected(self) -> DisconnectedError:
+        self.heard = True
+        return DisconnectedError("the client has gone, or the server goes")
 
     # what extensions need
 
@@ -446,7 +402,7 @@ class Cycle(Exchange):
         """Send a response that is the whole answer."""
         connection = self.connection
         assert connection is not None
-        self._complete = True
+        self.complete = True
         connection.respond(response)
 
     def complete_body(self) -> None:
@@ -458,14 +414,14 @@ class Cycle(Exchange):
     @property
     def awaits_trailers(self) -> bool:
         """Whether the body is whole, and trailer fields are to come."""
-        return self._body_complete and not self._complete
+        return self._body_complete and not self.complete
 
     async def finish_body(self, end: bytes) -> None:
         """End the streamed body with these bytes."""
         stream = self.begin()
         stream.put(end)
         stream.finish()
-        self._complete = True
+        self.complete = True
         stream.flush()
         await self.drain_to_limit(stream)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from hypoll.protocol.header_section import HeaderSection
+from hypoll.protocol.header_section import HeaderSection, ScopeParts
 from hypoll.protocol.messages import Request
 from hypoll.protocol.peer import UNIX_CLIENT, UNKNOWN_CLIENT
 
@@ -39,7 +39,7 @@ class Scopes:
     early_hints: whether the application may send interim responses of status 103.
     """
 
-    def __init__(self, root_path: str, state: Mapping[str, Any], *, early_hints: bool = False) -> None:
+    def __init__(self, root_path: str, state: dict[str, Any], *, early_hints: bool = False) -> None:
         self._root_path = root_path
         self._state = state
         self._early_hints = early_hints
@@ -52,8 +52,10 @@ class Scopes:
         root_path = self._root_path
         if root_path and not _is_below(path, root_path):
             path = root_path + path  # a proxy has taken it away
-        peer, origin = request.peer, request._origin
-        client, server = origin.client or peer.client, peer.server
+        peer, section = request.peer, request.header_section
+        fields, client, scheme = section.scope_parts or _scope_parts(request)
+        if client is None:
+            client = peer.client
         extensions: dict[str, Any] = {
             "http.response.pathsend": {},
             "http.response.zerocopysend": {},
@@ -63,7 +65,7 @@ class Scopes:
             extensions["http.response.early_hint"] = {}
         if tls is not None:
             extensions["tls"] = dict(tls)
-        headers = fields_of(request.header_section)
+        headers = [*fields]
         if request.authority is not None:
             headers = _with_host(headers, request.authority.encode("latin-1"))
         return {
@@ -71,17 +73,27 @@ class Scopes:
             "asgi": {"version": ASGI_VERSION, "spec_version": SPEC_VERSION},
             "http_version": _VERSIONS[request.minor],
             "method": request.method,
-            "scheme": origin.scheme or peer.scheme,
+            "scheme": scheme or peer.scheme,
             "path": path,
             "raw_path": raw_path,
             "query_string": query,
             "root_path": root_path,
             "headers": headers,
             "client": None if client[0] in _NOWHERE else client,
-            "server": server if server[0] else None,
-            "state": {**self._state},
+            "server": peer.server if peer.server[0] else None,
+            "state": self._state.copy(),
             "extensions": extensions,
         }
+
+
+def _scope_parts(request: Request) -> ScopeParts:
+    """What scopes tell of a header section: its fields, and client and scheme where a trusted proxy tells them.
+
+    It is kept with the section: a client repeats itself.
+    """
+    section, origin = request.header_section, request._origin
+    section.scope_parts = parts = fields_of(section), origin.client, origin.scheme
+    return parts
 
 
 def fields_of(section: HeaderSection) -> list[tuple[bytes, bytes]]:

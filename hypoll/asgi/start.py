@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hypoll.protocol.messages import Response, check_field, exact_int
-from hypoll.protocol.serializer import CONTENTLESS, begin_head
+from hypoll.protocol.serializer import BEGINNINGS, CONTENTLESS, begin_head
 
 Message = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 # What a field means to framing, or to the head's own fields. 0: nothing.
-_LENGTH, _TYPE, _CONNECTION, _ENCODING, _OWN = range(1, 6)
+_LENGTH, _TYPE, _CONNECTION, _ENCODING, _OWN, _SECRET = range(1, 7)
 _MEANINGS = {
     b"content-length": _LENGTH,
     b"content-type": _TYPE,
@@ -40,6 +40,7 @@ _MEANINGS = {
     b"transfer-encoding": _ENCODING,
     b"server": _OWN,
     b"date": _OWN,
+    b"set-cookie": _SECRET,  # not remembered
 }
 
 
@@ -69,34 +70,32 @@ class ResponseStart:
     lines: its field lines, but those of the connection. declared: the Content-Length; None: there is none.
     trailers: whether trailer fields are to come behind the body.
     is_events: whether the answer is an event stream. closes: whether the connection is to end with it.
-    has_own: whether it has a Server or a Date of its own.
 
     Raises `ValueError` and `TypeError` for a head that can't be sent.
     """
 
     declared: int | None = None
-    trailers = is_events = closes = has_own = False
+    trailers = is_events = closes = False
+    is_special = False
+    """Whether its answer isn't framed in the plainest way."""
 
     def __init__(self, message: Message) -> None:
         status = message.get("status")
         if type(status) is not int or not 200 <= status <= 599:
             status = _checked_status(status)
         self.status = status
+        if status in CONTENTLESS:
+            self.is_special = True
         headers = message.get("headers") or ()
-        # A copy: a change after this doesn't count.
-        self._fields = fields = list(headers) if type(headers) in (list, tuple) else _listed(headers)
+        given = headers if type(headers) in (list, tuple) else _listed(headers)
         if message.get("trailers", False):
             self.trailers = True
-        lines = []
         try:
-            for pair in fields:
-                line = _lines.get(pair) if type(pair) is tuple else None
-                if line is None:
-                    name, value = pair
-                    line = self._line(name, value)
-                lines.append(line)
+            # A copy: a change after this doesn't count.
+            self._fields = fields = [pair if type(pair) is tuple else tuple(pair) for pair in given]
+            lines = [_lines.get(pair) or self._line(*pair) for pair in fields]
         except (TypeError, ValueError, AttributeError) as error:
-            raise _explained(fields, error) from None
+            raise _explained(given, error) from None
         self.lines = lines[0] if len(lines) == 1 else b"".join(lines)
 
     def _line(self, name: bytes, value: bytes) -> bytes:
@@ -104,6 +103,8 @@ class ResponseStart:
         meaning = _names[name]
         if meaning and self._note(meaning, value):
             return b""
+        if meaning == _LENGTH:
+            return b"%b: %b\r\n" % (name, value)  # digits alone
         line = b"%b: %b\r\n" % (name, value)
         if line.count(b"\r") != 1 or line.count(b"\n") != 1 or _CONTROL.search(line):
             raise ValueError(f"the value of {name!r} can't be sent")
@@ -125,9 +126,10 @@ class ResponseStart:
         elif meaning == _CONNECTION:
             # A field of the connection, not of the answer: the one thing an application may ask is its end.
             self.closes = self.closes or b"close" in [option.strip() for option in value.lower().split(b",")]
+            self.is_special = self.is_special or self.closes
             return True
         elif meaning == _OWN:
-            self.has_own = True
+            self.is_special = True
         return meaning == _ENCODING  # the server's to choose
 
     def has_content(self, method: str) -> bool:
@@ -136,11 +138,12 @@ class ResponseStart:
 
     def whole(self, body: bytes) -> bytes | None:
         """The answer with this head, on a connection that goes on; None: it needs more thought."""
-        if self.closes or self.has_own or self.status in CONTENTLESS:
+        if self.is_special:
             return None
+        beginning = BEGINNINGS.get(self.status) or begin_head(self.status)
         if self.declared is None:
-            return b"%b%bContent-Length: %d\r\n\r\n%b" % (begin_head(self.status), self.lines, len(body), body)
-        return b"%b%b\r\n%b" % (begin_head(self.status), self.lines, body)
+            return b"%b%bContent-Length: %d\r\n\r\n%b" % (beginning, self.lines, len(body), body)
+        return b"%b%b\r\n%b" % (beginning, self.lines, body)
 
     def declare(self, length: int) -> None:
         """Declare the length of the body, if the application doesn't."""

@@ -76,11 +76,11 @@ class Certificates:
 
 def _chain_of(session: ssl.SSLObject) -> list[bytes]:
     """The client's certificates in DER form, its own first: before Python 3.13 only that is to be had."""
-    chain = getattr(session, "get_unverified_chain", None)
-    if chain is not None:
-        return list(chain() or ())
     own = session.getpeercert(binary_form=True)
-    return [] if own is None else [own]
+    if own is None:
+        return []
+    chain = getattr(session, "get_unverified_chain", None)
+    return [own] if chain is None else list(chain())
 
 
 def name_of(certificate: Any) -> str | None:

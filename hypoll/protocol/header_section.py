@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
-from hypoll.protocol.peer import Origin, Peer
+from hypoll.protocol.peer import Client, Origin, Peer
 
 USER_AGENT, REFERER, REQUEST_ID, TRACEPARENT = 16, 17, 18, 19
 
@@ -28,6 +28,10 @@ apart. Less than 16 are the meanings of names to framing."""
 _INDEXED_NAMES = {number: name for name, number in INDEXED_FIELDS.items()}
 
 
+ScopeParts = tuple[list[tuple[bytes, bytes]], Client | None, str | None]
+"""The fields of a header section in bytes, and what trusted proxies tell of client and scheme."""
+
+
 class HeaderSection:
     """The header section of a request, once checked: what framing and persistence need to know of it.
 
@@ -45,6 +49,8 @@ class HeaderSection:
     plain = False
     file_conditions: dict[str, str] | None = None
     """What the request asks of a file: see `hypoll.protocol.files.asked`."""
+    scope_parts: ScopeParts | None = None
+    """What scopes of ASGI have of it: see `hypoll.asgi.scope`."""
     environ: tuple[Any, Peer, dict[str, Any]] | None = None
     """What it makes of WSGI's environment, for whom, and sent by whom: see `hypoll.wsgi.environ`."""
     origin: Origin | None = None

@@ -46,8 +46,10 @@ HEADS: dict[int, bytes] = {}
 LENGTHS = 1024
 """Lengths of content whose head is kept."""
 
+BEGINNINGS: dict[int, bytes] = {}
+"""Beginnings of heads, by status, until the second ends; see `begin_head`."""
+
 _prefixes: dict[tuple[int, str | None], bytes] = {}
-_beginnings: dict[int, bytes] = {}
 _date = b""
 
 
@@ -92,17 +94,14 @@ def refresh_date(now: float | None = None) -> None:
     global _date
     _date = formatdate(time.time() if now is None else now, usegmt=True).encode()
     _prefixes.clear()
-    _beginnings.clear()
+    BEGINNINGS.clear()
     HEADS.clear()
 
 
 def begin_head(status: int) -> bytes:
-    """The status line, Server and Date of a head, kept until the second ends."""
-    beginning = _beginnings.get(status)
-    if beginning is None:
-        phrase = reason(status).encode("latin-1")
-        beginning = b"HTTP/1.1 %d %b\r\nServer: hypoll\r\nDate: %b\r\n" % (status, phrase, _date)
-        _beginnings[status] = beginning
+    """The status line, Server and Date of a head."""
+    phrase = reason(status).encode("latin-1")
+    BEGINNINGS[status] = beginning = b"HTTP/1.1 %d %b\r\nServer: hypoll\r\nDate: %b\r\n" % (status, phrase, _date)
     return beginning
 
 

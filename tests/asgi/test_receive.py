@@ -521,3 +521,23 @@ def test_what_an_application_makes_of_a_disconnect_is_no_error_of_the_servers(er
         it.until(lambda: not it.runner.asyncio_bridge.count)  # type: ignore[union-attr]
     assert not errors_of(caplog)
     assert any("client had gone" in record.getMessage() for record in caplog.records)
+
+
+def test_an_error_of_who_hasnt_heard_of_the_disconnect_is_logged(caplog):
+    begun, gone = threading.Event(), threading.Event()
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        begun.set()
+        while not gone.is_set():
+            await asyncio.sleep(0.001)
+        raise ZeroDivisionError
+
+    with serving(app) as it:
+        client = it.connect()
+        client.send(GET)
+        assert begun.wait(PATIENCE)
+        client.reset()
+        it.until(lambda: not it.server.connections)
+        gone.set()
+        it.until(lambda: not it.runner.asyncio_bridge.count)  # type: ignore[union-attr]
+    assert len(errors_of(caplog)) == 1
