@@ -38,10 +38,14 @@ def peers(traffic: str) -> list[Contestant]:
         base=f"floor-{traffic}",
         threads=True,
     )
+    asgi = Contestant(
+        "hypoll asgi", "hypoll", hypoll("benchmarks.peer_apps:asgi"), "/", traffic, few, base=f"floor-{traffic}"
+    )
     return [
         floor(traffic, few),
         own,
         wsgi,
+        asgi,
         served("uvicorn", "asgi"),
         served("granian", "asgi"),
         served("granian", "wsgi"),

@@ -50,7 +50,7 @@ class Scopes:
         # 37 is the percent sign: `in` is faster with a number.
         path = (unquote_to_bytes(raw_path) if 37 in raw_path else raw_path).decode("utf-8", "replace")
         root_path = self._root_path
-        if root_path and not _is_below(path, root_path):
+        if root_path and path[0] == "/" and not _is_below(path, root_path):
             path = root_path + path  # a proxy has taken it away
         peer, section = request.peer, request.header_section
         fields, client, scheme = section.scope_parts or _scope_parts(request)

@@ -101,10 +101,13 @@ class ResponseStart:
     def _line(self, name: bytes, value: bytes) -> bytes:
         """The line of a field; empty: it isn't to be sent. Raises `ValueError`, `TypeError`."""
         meaning = _names[name]
+        if meaning == _LENGTH:
+            if self.declared is not None or not value.isdigit():
+                raise ValueError(f"Content-Length: {value!r} is not one decimal number")
+            self.declared = int(value)
+            return b"%b: %b\r\n" % (name, value)
         if meaning and self._note(meaning, value):
             return b""
-        if meaning == _LENGTH:
-            return b"%b: %b\r\n" % (name, value)  # digits alone
         line = b"%b: %b\r\n" % (name, value)
         if line.count(b"\r") != 1 or line.count(b"\n") != 1 or _CONTROL.search(line):
             raise ValueError(f"the value of {name!r} can't be sent")
@@ -119,10 +122,6 @@ class ResponseStart:
         """Note what a field means. Whether it isn't to be sent."""
         if meaning == _TYPE:
             self.is_events = value[: len(EVENTS)].lower() == EVENTS
-        elif meaning == _LENGTH:
-            if self.declared is not None or not value.isdigit():
-                raise ValueError(f"Content-Length: {value!r} is not one decimal number")
-            self.declared = int(value)
         elif meaning == _CONNECTION:
             # A field of the connection, not of the answer: the one thing an application may ask is its end.
             self.closes = self.closes or b"close" in [option.strip() for option in value.lower().split(b",")]

@@ -108,3 +108,19 @@ def test_no_request_fails_when_workers_are_replaced(start):
         master.says("shutdown in", 2)
     assert load.failures == []
     assert load.answers.total() > 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "app", "said"),
+    [
+        ((), APP, "app:routes is an ASGI application and can be served"),
+        (("--factory",), FACTORY, "app:routes is an ASGI application and can be served"),
+        (("--interface", "wsgi"), APP, "app:routes is a WSGI application and can be served"),
+        ((), FACTORY, "if it makes an application, say --factory"),
+        (("--factory",), APP, "app:routes makes no application"),
+    ],
+)
+def test_check_says_what_it_is(start, arguments, app, said):
+    master = start((*HYPOLL, "--check"), *arguments, app=app)
+    assert master.wait() == (0 if said.endswith("served") else 2)
+    assert any(said in line for line in master.lines), master.lines

@@ -77,6 +77,11 @@ def test_a_path_begins_with_the_root_path_once(target, path):
     assert (scope["root_path"], scope["path"], scope["raw_path"]) == ("/shop", path, target.encode())
 
 
+def test_the_target_of_the_server_as_a_whole_is_no_path():
+    scope = scope_of(get("*").replace(b"GET", b"OPTIONS"), "/shop")
+    assert (scope["method"], scope["path"], scope["raw_path"]) == ("OPTIONS", "*", b"*")
+
+
 def test_fields_are_lower_case_bytes_in_order_with_repeats():
     sent = ["X-B: 1", "x-a:  two words \t", "X-B: \xe4\xff", "Cookie: a=b", "Cookie: c=d", "X-Empty:"]
     fields = scope_of(get("/", *sent))["headers"]
