@@ -86,14 +86,18 @@ class Routes(Application):
     ) -> Callable[[H], H]:
         """Declare the decorated function as the handler of `path` for `methods`.
 
-        path: literal segments and parameters, `{name}` or `{name:converter}`; converters are str (the default), int,
-        float, uuid and path.
-        threaded: run it on a thread of the pool: for a handler that blocks. A `def` runs on the loop otherwise, an
-        `async def` as an asyncio task.
-        stream: begin when the head of the request is whole; the body is `request.stream`. For the threaded and async.
+        Args:
+            methods: the methods that it answers, upper case; HEAD comes with GET.
+            path: literal segments and parameters, `{name}` or `{name:converter}`; converters are str (the default),
+                int, float, uuid and path.
+            threaded: run it on a thread of the pool: for a handler that blocks. A `def` runs on the loop otherwise, an
+                `async def` as an asyncio task.
+            stream: begin when the head of the request is whole; the body is `request.stream`. For the threaded and
+                async.
 
-        Raises `RouteError` when the path is malformed, collides with another route, or the handler doesn't take its
-        parameters, or doesn't fit the options.
+        Raises:
+            RouteError: When the path is malformed, collides with another route, or the handler doesn't take its
+                parameters, or doesn't fit the options.
         """
         parse_path(path)
         if isinstance(methods, str):
@@ -158,8 +162,9 @@ class Routes(Application):
 
         Its route `/` becomes `prefix/`. A parameter in the prefix is given to its handlers, too.
 
-        Raises `RouteError` for a prefix that doesn't begin with a slash or ends with one, when routes collide, and when
-        a handler doesn't take the prefix's parameters.
+        Raises:
+            RouteError: For a prefix that doesn't begin with a slash or ends with one, when routes collide, and when a
+                handler doesn't take the prefix's parameters.
         """
         if not isinstance(other, Routes):
             raise RouteError(f"mount({prefix!r}, ...) takes a Routes, not {other!r}")
@@ -267,7 +272,8 @@ class Routes(Application):
         """Answer a request, here and now, whatever kind its handler is. What a handler raises becomes its answer,
         `sys.exit()` too: it is no stop.
 
-        Raises `RuntimeError` for an async handler while an event loop is running on this thread.
+        Raises:
+            RuntimeError: For an async handler while an event loop is running on this thread.
         """
         answer = self.answer(request)
         if isinstance(answer, HandlerCall):
@@ -333,7 +339,8 @@ class Routes(Application):
     def startup(self, complete: RunToCompletion = complete_here) -> None:
         """Run the `on_start` hooks, mounted routes' included. Raises what a hook raises, with a note of which.
 
-        complete: runs a coroutine to its end.
+        Args:
+            complete: runs a coroutine to its end.
         """
         for routes in (self, *self._descendants()):
             for hook in routes._on_start:
@@ -373,8 +380,9 @@ class Routes(Application):
     def wsgi(self) -> WSGIAdapter:
         """These routes as a WSGI application (PEP 3333), for any server of such: `application = routes.wsgi`.
 
-        Raises `RouteError`, which names all that is async in them: there is no event loop. What is declared async
-        afterwards raises it, too.
+        Raises:
+            RouteError: Which names all that is async in them: there is no event loop. What is declared async afterwards
+                raises it, too.
         """
         if self._wsgi_adapter is None:
             self._check_wsgi()

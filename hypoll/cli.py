@@ -102,7 +102,9 @@ class _StartupFailed(click.ClickException):
 def load(reference: str, settings: Settings | None = None) -> Servable:
     """Import `module:attribute`, or what that makes. Raises `AppError` that says what is wrong and where.
 
-    settings: `interface` and `factory`.
+    Args:
+        reference: `module:attribute`, as in `app:routes`.
+        settings: `interface` and `factory`.
     """
     settings = settings or Settings()
     module_name, _, attribute = reference.partition(":")

@@ -34,20 +34,21 @@ class EarlyAnswer(Protocol):
 class HandlerCall:
     """How an answer is made that isn't made on the loop: what an application gives for a request that must wait.
 
-    run_on: `RunOn.THREAD`: `call` may block, and gives a result. `RunOn.TASK`: it gives a coroutine of one.
-    call: to the async `call(request, in_thread)`, where `await in_thread(function)` gives what a blocking function
-    returns; to the threaded `call(request, handler_call)`, see `EarlyAnswer`. The latter may give None when it has sent
-    the answer itself.
-    to_answer: makes the answer of the result. What it or the call raises, if it is of `FAILURES`, goes to
-    `answer_error`.
-    answer_error: `answer_error(request, error)` makes the answer of an exception.
-    stream: whether the handler begins when the head is whole, and takes the body from `request.stream`.
-    body_run_on: the handler's own kind, where that is another than its hooks'; bodies, both ways, are of this kind.
-    direct: the same as `call`, of the request alone, for one without parameters: spares the hot path a call. A dict
-    from it is sent as JSON without asking `to_answer`.
-    name: of the handler, for the task that it runs in: asyncio's own names, one for each, cost 0.2 µs.
-    exchange, plain_exchange: the kinds of `hypoll.server.exchange.Exchange` and `PlainExchange` that run it, made
-    without arguments; None: those.
+    Args:
+        run_on: `RunOn.THREAD`: `call` may block, and gives a result. `RunOn.TASK`: it gives a coroutine of one.
+        call: to the async `call(request, in_thread)`, where `await in_thread(function)` gives what a blocking function
+            returns; to the threaded `call(request, handler_call)`, see `EarlyAnswer`. The latter may give None when it
+            has sent the answer itself.
+        to_answer: makes the answer of the result. What it or the call raises, if it is of `FAILURES`, goes to
+            `answer_error`.
+        answer_error: `answer_error(request, error)` makes the answer of an exception.
+        stream: whether the handler begins when the head is whole, and takes the body from `request.stream`.
+        body_run_on: the handler's own kind, where that is another than its hooks'; bodies, both ways, are of this kind.
+        direct: the same as `call`, of the request alone, for one without parameters: spares the hot path a call. A dict
+            from it is sent as JSON without asking `to_answer`.
+        name: of the handler, for the task that it runs in: asyncio's own names, one for each, cost 0.2 µs.
+        exchange, plain_exchange: the kinds of `hypoll.server.exchange.Exchange` and `PlainExchange` that run it, made
+            without arguments; None: those.
     """
 
     __slots__ = (
@@ -181,10 +182,11 @@ class ConnectionState(Enum):
     as the setting that holds its seconds, with the refusal when they have passed. None: the connection is closed then,
     or it has no deadline by a setting.
 
-    HANDSHAKE: TLS is being agreed upon. A plain connection begins in NEW.
-    SKIPPING: the rest of a body comes whose handler has answered without reading it.
-    WAITING: a handler is at work on a thread or in a task, for as long as it likes.
-    LINGERING: what the peer still sends is read away, so that it can read the answer.
+    Attributes:
+        HANDSHAKE: TLS is being agreed upon. A plain connection begins in NEW.
+        SKIPPING: the rest of a body comes whose handler has answered without reading it.
+        WAITING: a handler is at work on a thread or in a task, for as long as it likes.
+        LINGERING: what the peer still sends is read away, so that it can read the answer.
     """
 
     HANDSHAKE = 0, True, False, "header_timeout"
@@ -250,10 +252,12 @@ class Timeout(StrEnum):
 class Gauges(NamedTuple):
     """What there is at the moment.
 
-    connections: how many are open, by the name of their state.
-    queue: calls that wait for a thread of the pool. threads: those that are busy. streams: those that have left the
-    pool, since they wait for a client or stream for long.
-    spool_memory, spool_disk: bytes that wait in the spools.
+    Attributes:
+        connections: how many are open, by the name of their state.
+        queue: calls that wait for a thread of the pool.
+        threads: those that are busy.
+        streams: those that have left the pool, since they wait for a client or stream for long.
+        spool_memory, spool_disk: bytes that wait in the spools.
     """
 
     connections: Mapping[str, int]

@@ -45,9 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def ask(address: str, method: str, path: str, timeout: float, *, tls: bool = False) -> int:
     """The status that a server gives: at `HOST:PORT`, `[::1]:PORT` or `unix:/PATH`.
 
-    tls: it speaks TLS. Its certificate isn't looked at: it is the machine's own, and made for another name.
+    Args:
+        address: where the server listens, as `--bind` takes it.
+        method: of the request.
+        path: of the request.
+        timeout: seconds.
+        tls: it speaks TLS. Its certificate isn't looked at: it is the machine's own, and made for another name.
 
-    Raises `ValueError` when it isn't such an address, `OSError` and `HTTPException` when there is no answer.
+    Raises:
+        ValueError: When it isn't such an address.
+        OSError: When it can't be reached.
+        HTTPException: When there is no answer.
     """
     with contextlib.ExitStack() as stack:
         sock = stack.enter_context(_connect(address, timeout))

@@ -24,11 +24,14 @@ Servable = Application | WSGIApplication | ASGIApplication
 def service_of(application: Servable, settings: Settings, *, multiprocess: bool = False) -> Application:
     """What serves an application: itself, when it is `Routes` or another service.
 
-    settings: `interface`, `factory`, and what the application is notified of. Without `script_name` the environment's
-    SCRIPT_NAME is taken, as gunicorn does.
-    multiprocess: whether other processes serve it, too: `wsgi_application.multiprocess`.
+    Args:
+        application: what is to be served.
+        settings: `interface`, `factory`, and what the application is notified of. Without `script_name` the
+            environment's SCRIPT_NAME is taken, as gunicorn does.
+        multiprocess: whether other processes serve it, too: `wsgi_application.multiprocess`.
 
-    Raises `TypeError` for what can't be served.
+    Raises:
+        TypeError: For what can't be served.
     """
     if settings.factory and not _is_ready(application):
         application = made_by(application)
@@ -56,7 +59,8 @@ def uses_threads(application: Servable) -> bool:
 def interface_of(application: Any, interface: str) -> str:
     """Which interface an application is called by, "asgi" or "wsgi"; `interface`: "auto", or what somebody says.
 
-    Raises `TypeError` for what can't be called so.
+    Raises:
+        TypeError: For what can't be called so.
     """
     fault = fault_of(application, interface)
     if fault:

@@ -120,9 +120,9 @@ class RequestParser:
     raise `HTTPError` when the request must be refused and `PeerError` when not even that makes sense; the parser is
     `State.DONE` then, and silent.
 
-    settings: the limits `max_head`, `max_line`, `max_field`, `max_headers`, `max_body`.
-    peer: whom the requests are from.
-    known: what parsers of equal settings share.
+    Args:
+        settings: the limits `max_head`, `max_line`, `max_field`, `max_headers`, `max_body`.
+        peer: whom the requests are from. known: what parsers of equal settings share.
     """
 
     state = State.START

@@ -140,11 +140,12 @@ class Timer:
 class Loop:
     """An edge-triggered event loop over one `epoll` instance, used from one thread.
 
-    clock: gives seconds that never go back; tests put a fake one. CLOCK_MONOTONIC stands still while the machine is
-    suspended, as deadlines should; CLOCK_BOOTTIME would not (clock_gettime(2)).
-    cpu: gives the seconds that the loop's thread has computed.
-
     `now` is the clock's reading at the start of the present turn: coarse time that costs an attribute read.
+
+    Args:
+        clock: gives seconds that never go back; tests put a fake one. CLOCK_MONOTONIC stands still while the machine is
+            suspended, as deadlines should; CLOCK_BOOTTIME would not (clock_gettime(2)).
+        cpu: gives the seconds that the loop's thread has computed.
     """
 
     lag = 0.0
@@ -215,11 +216,16 @@ class Loop:
     ) -> None:
         """Call `callback(events)` whenever `fd` becomes ready. ERR and HUP are always told.
 
-        edge: tell each readiness once (EPOLLET); otherwise for as long as it lasts.
-        oneshot: disarm after one event (EPOLLONESHOT), until `rearm`.
-        exclusive: of several processes waiting on a shared descriptor, wake one (EPOLLEXCLUSIVE, IN and OUT only).
+        Args:
+            fd: the descriptor.
+            callback: is called with the events that are ready.
+            events: those to wait for; ERR and HUP always are.
+            edge: tell each readiness once (EPOLLET); otherwise for as long as it lasts.
+            oneshot: disarm after one event (EPOLLONESHOT), until `rearm`.
+            exclusive: of several processes waiting on a shared descriptor, wake one (EPOLLEXCLUSIVE, IN and OUT only).
 
-        Raises `LoopError` when the kernel refuses.
+        Raises:
+            LoopError: When the kernel refuses.
         """
         flags = events
         flags |= select.EPOLLET if edge else 0
@@ -290,7 +296,8 @@ class Loop:
     def call_soon_threadsafe(self, callback: Callback, *args: Any) -> None:
         """`call_soon` from another thread: wakes the loop through its eventfd. Many calls cost one wake-up.
 
-        Raises `RuntimeError` when the loop is closed.
+        Raises:
+            RuntimeError: When the loop is closed.
         """
         with self._wakeup_lock:
             if self._closed:
@@ -345,9 +352,12 @@ class Loop:
 
         A handler that the application has set is called after it, on the loop, too; see `hold_signals`.
 
-        urgent: run at once, in the middle of whatever the thread is doing; what it raises is raised there. For what
-        can't wait for a callback that doesn't return.
-        yields: an application's handler is called instead of `callback`.
+        Args:
+            signum: the signal's number.
+            callback: is called in the loop's turn.
+            urgent: run at once, in the middle of whatever the thread is doing; what it raises is raised there. For what
+                can't wait for a callback that doesn't return.
+            yields: an application's handler is called instead of `callback`.
         """
         self._signals.add(signum, callback, urgent, yields)
 
@@ -406,7 +416,8 @@ class Loop:
     def poll_once(self, timeout: float | None = None) -> None:
         """One turn: wait for events at most `timeout` seconds (None: until something is due), then run all of it.
 
-        Raises `LoopError` when the epoll descriptor is gone.
+        Raises:
+            LoopError: When the epoll descriptor is gone.
         """
         due = self.timeout()
         if timeout is None or (due is not None and due < timeout):
@@ -446,7 +457,8 @@ class Loop:
         forgets the latter. A number that belonged to the parent's server is /dev/null, so that its late users in the
         child harm nobody, and no file that the child opens has it.
 
-        ended: is called in place of the next callback or turn.
+        Args:
+            ended: is called in place of the next callback or turn.
         """
         if self._closed:
             return False
@@ -729,8 +741,10 @@ class _Signals:
 class _Signal:
     """One signal, and who is to know of it: the server first, then the application.
 
-    callback, urgent, yields: the server's; see `Loop.add_signal_handler`.
-    follower: what the application has set by `signal.signal`. listener: what it has asked an event loop for.
+    Attributes:
+        callback, urgent, yields: the server's; see `Loop.add_signal_handler`.
+        follower: what the application has set by `signal.signal`.
+        listener: what it has asked an event loop for.
     """
 
     def __init__(self, loop: Loop, signum: int) -> None:

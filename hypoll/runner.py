@@ -47,16 +47,18 @@ def run(
     A thread of the application that is no daemon, or a call of `asyncio.to_thread` that doesn't return, holds the end
     of the script, as of any; that of the command `hypoll` it doesn't, beyond `graceful_timeout`.
 
-    bind: one address or several: `HOST:PORT`, `[::1]:PORT`, `unix:/PATH`, `fd://N`.
-    settings: the fields of `Settings`.
-    on_start: called with the server when it accepts.
-
     The first TERM or INT drains: requests under way are finished for up to `graceful_timeout` seconds. An INT after it
     stops at once. The server's own lines go to standard error; those of the application, too, unless the script has set
     up logging. Raises `BindError` when an
     address can't be listened on, `hypoll.asgi.errors.StartupError` when an ASGI application says that it can't start,
     `SetupError` when a log can't be written or metrics not be had, `ValueError` and
     `TypeError` for settings.
+
+    Args:
+        routes: the application: `Routes`, or one of WSGI or ASGI.
+        bind: one address or several: `HOST:PORT`, `[::1]:PORT`, `unix:/PATH`, `fd://N`.
+        settings: the fields of `Settings`.
+        on_start: called with the server when it accepts.
     """
     chosen = Settings(bind=(bind,) if isinstance(bind, str) else tuple(bind), **settings)
     service = service_of(routes, chosen)
@@ -144,9 +146,10 @@ class Runner:
     """What turns, and what is around the application: a `Loop`, run by itself, or by asyncio where the application has
     anything async; the observers and the server's own paths that the settings ask for.
 
-    observers: further ones.
-
     Raises `SetupError`.
+
+    Args:
+        observers: further ones.
     """
 
     def __init__(
@@ -191,7 +194,11 @@ class Runner:
     ) -> Server:
         """The server of the application on this loop, which it stops when it has stopped.
 
-        listeners, shared, own, tls_context: see `Server`.
+        Args:
+            listeners: sockets to serve instead of binding.
+            shared: whether other processes serve them, too.
+            own: whether they end with this process.
+            tls_context: TLS for all of them, in place of what the settings ask for.
         """
         self._server = Server(
             self.application,

@@ -40,7 +40,8 @@ CERT_REQS = ("none", "optional", "required")
 def parse_size(text: str) -> int:
     """A number of bytes from text like `65536`, `64KiB` or `16M` (powers of 1024).
 
-    Raises `ValueError` naming the text when it is no size.
+    Raises:
+        ValueError: Naming the text when it is no size.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None or match[2].upper() not in _UNITS:
@@ -60,10 +61,11 @@ def format_size(size: int) -> str:
 class Option:
     """What the faces need to know of one setting.
 
-    least: the smallest number, or the fewest items of a tuple.
-    choices: the values there are; none: any.
-    metavar: what a value is, in a word, where its kind doesn't tell.
-    check: raises `ValueError` for a value that can't be.
+    Attributes:
+        least: the smallest number, or the fewest items of a tuple.
+        choices: the values there are; none: any.
+        metavar: what a value is, in a word, where its kind doesn't tell.
+        check: raises `ValueError` for a value that can't be.
     """
 
     name: str
@@ -118,7 +120,9 @@ def _check_pairs(values: tuple[str, ...]) -> None:
 class Settings:
     """The options of a server. Times are in seconds, sizes in bytes.
 
-    Raises `ValueError` for a value out of range and `TypeError` for one of another kind.
+    Raises:
+        ValueError: For a value out of range.
+        TypeError: For one of another kind.
     """
 
     bind: tuple[str, ...] = _option(

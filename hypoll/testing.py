@@ -27,7 +27,8 @@ class TestClient(requests.Session):
 
     A WSGI or ASGI application may be given, too. It may be entered again after it was left: that starts a new server.
 
-    settings: the fields of `hypoll.settings.Settings`; `bind` is always a free port of 127.0.0.1.
+    Args:
+        settings: the fields of `hypoll.settings.Settings`; `bind` is always a free port of 127.0.0.1.
     """
 
     __test__ = False  # not a test of pytest's

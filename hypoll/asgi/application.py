@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class ASGI(Application):
     """An ASGI application as what a server serves: each request a task, with `receive` and `send`.
 
-    application: called with scope, receive and send; one of ASGI 2 is called with the scope first.
-    settings: of the server: `script_name` is the application's `root_path`; `lifespan`, `early_hints`.
+    Args:
+        application: called with scope, receive and send; one of ASGI 2 is called with the scope first.
+        settings: of the server: `script_name` is the application's `root_path`; `lifespan`, `early_hints`.
     """
 
     def __init__(self, application: Callable[..., Any], settings: Settings) -> None:

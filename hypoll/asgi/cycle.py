@@ -40,12 +40,15 @@ PIECES_IN_A_ROW = 16
 class Cycle(Exchange):
     """One request of an ASGI application.
 
-    complete: whether the application has sent all of its answer.
-    finished: whether the answer is sent, or nothing more of it is.
-    gone: whether nobody will get more of the answer. told: whether the client has ended its side, which the application
-    is told. heard: whether it was told that the client has gone, or ended its side.
-    head: what the application has started its answer with. stream: the answer's body, once the head is on its way.
-    trailer_lines: the trailer fields so far.
+    Attributes:
+        complete: whether the application has sent all of its answer.
+        finished: whether the answer is sent, or nothing more of it is.
+        gone: whether nobody will get more of the answer.
+        told: whether the client has ended its side, which the application is told.
+        heard: whether it was told that the client has gone, or ended its side.
+        head: what the application has started its answer with.
+        stream: the answer's body, once the head is on its way.
+        trailer_lines: the trailer fields so far.
     """
 
     connection: Connection | None
@@ -368,7 +371,12 @@ class Cycle(Exchange):
     async def drain_to_limit(self, stream: ResponseBody, size: int = 0) -> None:
         """Wait while more waits for the client than may; let the others have their turn.
 
-        size: bytes that were given just now. Raises `DisconnectedError` when the client has gone.
+        Args:
+            stream: the body on its way.
+            size: bytes that were given just now.
+
+        Raises:
+            DisconnectedError: When the client has gone.
         """
         limits = None
         while (connection := self.connection) is not None and not stream.closed:

@@ -21,8 +21,10 @@ EARLY_HINT = "http.response.early_hint"
 async def send_path(cycle: Cycle, message: Message) -> None:
     """Send a file by its path, as the whole body (http.response.pathsend).
 
-    Raises `RuntimeError` when some of a body was sent, `OSError` when it can't be opened, `ValueError` when it is no
-    regular file, or its size isn't what is declared.
+    Raises:
+        RuntimeError: When some of a body was sent.
+        OSError: When it can't be opened.
+        ValueError: When it is no regular file, or its size isn't what is declared.
     """
     if cycle.stream is not None:
         raise RuntimeError("http.response.pathsend can't be sent here: some of the body was sent")
@@ -44,7 +46,8 @@ async def send_path(cycle: Cycle, message: Message) -> None:
 async def send_file(cycle: Cycle, message: Message) -> None:
     """Send what a descriptor leads to as a piece of the body (http.response.zerocopysend).
 
-    Raises `ValueError` for what is no regular file, or has less than the piece is to have.
+    Raises:
+        ValueError: For what is no regular file, or has less than the piece is to have.
     """
     if cycle.awaits_trailers:
         raise RuntimeError("http.response.zerocopysend can't be sent here: the body is whole")
@@ -98,7 +101,8 @@ def _part_of(message: Message) -> FilePart:
 async def send_trailers(cycle: Cycle, message: Message) -> None:
     """Send trailer fields behind the body, to a client that takes them (http.response.trailers).
 
-    Raises `RuntimeError` when the start didn't tell of them, or the body isn't whole.
+    Raises:
+        RuntimeError: When the start didn't tell of them, or the body isn't whole.
     """
     if not _start_of(cycle).trailers or not cycle.awaits_trailers:
         raise RuntimeError("http.response.trailers can't be sent here: a start tells of them, and the body comes first")

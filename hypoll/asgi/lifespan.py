@@ -22,8 +22,12 @@ log = logging.getLogger("hypoll.error")
 class Lifespan:
     """The lifespan of one application in one process.
 
-    mode: "auto": an exception means that the application has none; "on": it is a failed start; "off": it isn't asked.
-    state: what the application puts there for its requests.
+    Args:
+        mode: "auto": an exception means that the application has none; "on": it is a failed start; "off": it isn't
+            asked.
+
+    Attributes:
+        state: what the application puts there for its requests.
     """
 
     def __init__(self, application: ASGIApplication, mode: str) -> None:

@@ -10,7 +10,9 @@ from hypoll.server.request_body import RequestBody
 class ReceivedBody(RequestBody):
     """The pieces of a body that comes while its application runs.
 
-    demand: see `RequestBody`. wake: called when something has come, or nothing will.
+    Args:
+        demand: see `RequestBody`.
+        wake: called when something has come, or nothing will.
     """
 
     def __init__(self, demand: Callable[[], object], wake: Callable[[], object]) -> None:

@@ -22,8 +22,13 @@ SMALL = 4096
 class ResponseBody(StreamedBody):
     """The pieces of one answer's body on their way to its connection.
 
-    framer: what frames them. on_room: called when some were taken.
-    waiting: bytes that were given and not yet taken. sent: bytes of files that the kernel took.
+    Args:
+        framer: what frames them.
+        on_room: called when some were taken.
+
+    Attributes:
+        waiting: bytes that were given and not yet taken.
+        sent: bytes of files that the kernel took.
     """
 
     def __init__(self, framer: Framer, on_room: Callable[[], object], *, encrypted: bool = False) -> None:

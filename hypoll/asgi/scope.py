@@ -34,9 +34,10 @@ _VERSIONS = ("1.0", "1.1")
 class Scopes:
     """Makes the scopes of one application.
 
-    root_path: the path at which the application is mounted; empty: at the root.
-    state: what the lifespan has put there, of which each request gets a shallow copy.
-    early_hints: whether the application may send interim responses of status 103.
+    Args:
+        root_path: the path at which the application is mounted; empty: at the root.
+        state: what the lifespan has put there, of which each request gets a shallow copy.
+        early_hints: whether the application may send interim responses of status 103.
     """
 
     def __init__(self, root_path: str, state: dict[str, Any], *, early_hints: bool = False) -> None:

@@ -67,11 +67,14 @@ _lines: dict[tuple[bytes, bytes], bytes] = {}
 class ResponseStart:
     """The head that an application has given.
 
-    lines: its field lines, but those of the connection. declared: the Content-Length; None: there is none.
-    trailers: whether trailer fields are to come behind the body.
-    is_events: whether the answer is an event stream. closes: whether the connection is to end with it.
-
     Raises `ValueError` and `TypeError` for a head that can't be sent.
+
+    Attributes:
+        lines: its field lines, but those of the connection.
+        declared: the Content-Length; None: there is none.
+        trailers: whether trailer fields are to come behind the body.
+        is_events: whether the answer is an event stream.
+        closes: whether the connection is to end with it.
     """
 
     declared: int | None = None

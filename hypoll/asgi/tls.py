@@ -32,7 +32,8 @@ Extension = dict[str, Any]
 class Certificates:
     """Makes the extension `tls` of scopes, once for each connection.
 
-    certfile: where the server's certificate is, which no socket tells; empty: that isn't known.
+    Args:
+        certfile: where the server's certificate is, which no socket tells; empty: that isn't known.
     """
 
     def __init__(self, certfile: str) -> None:

@@ -61,13 +61,17 @@ def _epoll_sets() -> set[int]:
 class AsyncioBridge:
     """Runs a `Loop` from an asyncio event loop, and coroutines beside it.
 
-    new_task: makes a task of a coroutine, of the name it is given. Where Python can (3.12) it runs up to its first wait
-    at once. make: the same, which has to be given the event loop, too: it spares a request a call.
-    count: tasks under way, for who makes them to keep: a done callback would cost each a turn of asyncio.
-    on_idle: for them to call when none is left.
-    begun: those of them that nobody else may hold: asyncio holds tasks weakly, and one that waits for what only it
-    knows of would be collected.
-    keeps_others: whether tasks that aren't `begun` go on until what is to be done `at_end` was done.
+    Args:
+        keeps_others: whether tasks that aren't `begun` go on until what is to be done `at_end` was done.
+
+    Attributes:
+        new_task: makes a task of a coroutine, of the name it is given. Where Python can (3.12) it runs up to its first
+            wait at once.
+        make: the same, which has to be given the event loop, too: it spares a request a call.
+        count: tasks under way, for who makes them to keep: a done callback would cost each a turn of asyncio.
+        on_idle: for them to call when none is left.
+        begun: those of them that nobody else may hold: asyncio holds tasks weakly, and one that waits for what only it
+            knows of would be collected.
     """
 
     def __init__(self, loop: Loop, *, uvloop: bool = True, keeps_others: bool = False) -> None:

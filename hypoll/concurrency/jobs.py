@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 class Job:
     """Something to do on the pool: `run` on a thread, then `finish` on the loop's thread.
 
-    context: what it runs in; nothing else may be in it at that time.
-    since: when it was submitted, by the loop's clock.
-    waited: seconds it waited for a thread.
-    detached: how many times its thread has left the pool, and not come back.
-    abandoned: whether nobody waits for its end any more.
+    Attributes:
+        context: what it runs in; nothing else may be in it at that time.
+        since: when it was submitted, by the loop's clock.
+        waited: seconds it waited for a thread.
+        detached: how many times its thread has left the pool, and not come back.
+        abandoned: whether nobody waits for its end any more.
     """
 
     context: contextvars.Context
@@ -93,7 +94,9 @@ class Lease(Job):
     """One thread of the pool, held for several calls: they run on it one after the other, and nothing in between.
 
     Calls come back to the loop one by one. `release` ends it, after those that were asked for.
-    on_abandoned: called on the loop's thread when nobody waits any more for the call under way.
+
+    Attributes:
+        on_abandoned: called on the loop's thread when nobody waits any more for the call under way.
     """
 
     def __init__(self, pool: ThreadPool) -> None:

@@ -24,7 +24,8 @@ THREADS_ADVICE = (
 def find_fault(*, threads: bool) -> str:
     """Why an application can't be served for what it has patched, and what to do; empty: it can.
 
-    threads: whether anything of it runs on threads.
+    Args:
+        threads: whether anything of it runs on threads.
     """
     found = [] if _is_epoll(getattr(select, "epoll", None)) else [EPOLL_ADVICE]
     if threads and has_patched_threads():

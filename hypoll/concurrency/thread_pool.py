@@ -93,10 +93,11 @@ class _EventfdSleeper(_Sleeper):
 class ThreadPool:
     """At most `size` threads, started when they are needed, and a queue of at most `queue` jobs before them.
 
-    on_idle: called on the loop's thread whenever no job is left.
-    streams: threads that may be outside the pool, see `detach`.
-
     A pool with a queue of 0 still takes a job for each of its threads.
+
+    Args:
+        on_idle: called on the loop's thread whenever no job is left.
+        streams: threads that may be outside the pool, see `detach`.
     """
 
     def __init__(

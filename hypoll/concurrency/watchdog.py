@@ -28,10 +28,11 @@ log = logging.getLogger("hypoll.error")
 class Sample(NamedTuple):
     """What the loop's thread is busy with.
 
-    subject: the request's identity, 0 where there is none.
-    turn: when the loop's present turn began. An address alone is soon another request's, but while something holds the
-    loop no other turn begins.
-    name: what it is, for a person.
+    Attributes:
+        subject: the request's identity, 0 where there is none.
+        turn: when the loop's present turn began. An address alone is soon another request's, but while something holds
+            the loop no other turn begins.
+        name: what it is, for a person.
     """
 
     subject: int
@@ -46,9 +47,10 @@ class Sample(NamedTuple):
 class Watchdog:
     """Watches the thread it is made on, from `start` to `stop`.
 
-    limit: seconds for which a callback may hold the loop.
-    describe: gives the name of what a frame on the stack calls its request; None: that is no request.
-    waits: the code in which the thread rests, beside the loop's own.
+    Args:
+        limit: seconds for which a callback may hold the loop.
+        describe: gives the name of what a frame on the stack calls its request; None: that is no request.
+        waits: the code in which the thread rests, beside the loop's own.
     """
 
     def __init__(

@@ -12,7 +12,8 @@ UNLIMITED = 2**62
 def cpu_quota(root: Path = Path("/")) -> float | None:
     """The CPUs that may be used at a time, as 0.5; None: as many as there are.
 
-    root: where /proc and /sys are found.
+    Args:
+        root: where /proc and /sys are found.
     """
     return min((limit for group in _groups(root, "cpu") if (limit := _cpu_quota(group))), default=None)
 

@@ -129,10 +129,14 @@ def serve(
 ) -> None:
     """Serve with workers until TERM or INT; ends in `SystemExit`, as gunicorn does.
 
-    name: of the application, for the processes' titles.
-    load: imports the application, in each worker. What it raises halts the master.
-
     Raises `hypoll.server.sockets.BindError`.
+
+    Args:
+        settings: the options of the server.
+        processes: the options of its processes.
+        log_level: of the error log.
+        name: of the application, for the processes' titles.
+        load: imports the application, in each worker. What it raises halts the master.
     """
     gunicorn.sock.TCP6Socket = _TCP6Socket
     context_of(settings)  # each worker makes its own; what can't be used is told before there are any

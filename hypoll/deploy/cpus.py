@@ -16,7 +16,8 @@ SO_INCOMING_CPU = 49
 def cpu_count(root: Path = Path("/")) -> int:
     """The CPUs this process may use: those of its affinity, and no more than its cgroup's quota pays for in full.
 
-    root: where /proc and /sys are found.
+    Args:
+        root: where /proc and /sys are found.
     """
     available = len(os.sched_getaffinity(0))
     quota = cpu_quota(root)

@@ -110,9 +110,12 @@ GUNICORN_S_ALONE = {
 def translate(cfg: Any, given: Collection[str] | None = None) -> Settings:
     """The `Settings` of a worker. What gunicorn has no setting for comes from the environment, as `HYPOLL_MAX_BODY`.
 
-    given: the settings that were given, see `explicit_settings`; None: those that aren't as they were.
+    Args:
+        cfg: gunicorn's configuration.
+        given: the settings that were given, see `explicit_settings`; None: those that aren't as they were.
 
-    Raises `ValueError` for a value that is out of range.
+    Raises:
+        ValueError: For a value that is out of range.
     """
     command = command_settings(cfg)
     if command is not None:  # they have been held against their limits; of a drain's time the master keeps some
@@ -177,8 +180,11 @@ class _Recorder(Config):  # type: ignore[misc]
 def explicit_settings(app: Any, cfg: Any) -> set[str]:
     """The settings that were given to a gunicorn application, by name, whatever their values.
 
-    cfg: what was made of them. The application is loaded once more for that, into a configuration of no other use; only
-    the configuration file isn't run again. To be called in the master, before its arguments or directory change.
+    Args:
+        app: gunicorn's own application, which has read them.
+        cfg: what was made of them. The application is loaded once more for that, into a configuration of no other use;
+            only the configuration file isn't run again. To be called in the master, before its arguments or directory
+            change.
     """
     file = vars(sys.modules.get("__config__", object))  # as gunicorn names what it makes of the file
     recorder = _Recorder(cfg)
@@ -234,7 +240,9 @@ def warn_of_ignored(given: Collection[str], log: Logger) -> None:
 def tls_context(cfg: Any, settings: Settings | None = None) -> ssl.SSLContext | None:
     """What the settings make of TLS, gunicorn's hook `ssl_context` included; None: nothing. Raises `TLSError`.
 
-    settings: of the worker; None: what `translate` makes of the configuration.
+    Args:
+        cfg: gunicorn's configuration.
+        settings: of the worker; None: what `translate` makes of the configuration.
     """
     chosen = translate(cfg) if settings is None else settings
     if command_settings(cfg) is not None:

@@ -62,7 +62,8 @@ class LibraryFirst:
     Who asks is looked for on the stack: code below `directory` that isn't installed there, or `asker`. What has been
     loaded stays what it is for all.
 
-    names: modules of the directory that are called as one of the library.
+    Args:
+        names: modules of the directory that are called as one of the library.
     """
 
     def __init__(self, directory: str, names: frozenset[str], asker: str) -> None:
@@ -92,7 +93,9 @@ class LibraryFirst:
 def find_from(directory: str, asker: str) -> list[str]:
     """Import modules from a directory before all others; gives the files that are hidden by modules loaded already.
 
-    asker: the name of the module that imports the application.
+    Args:
+        directory: where the application's modules are.
+        asker: the name of the module that imports the application.
     """
     found = {name: entry for entry in sorted(os.listdir(directory)) if (name := _module_name(directory, entry))}
     if found:

@@ -42,14 +42,15 @@ _SLOWING = {
 class SystemFacts:
     """What was found. None: there is no such limit, or the system doesn't tell.
 
-    descriptors: the hard limit of open ones, which hypoll raises its own to.
-    somaxconn, tcp_migrate_req: the kernel's settings net.core.somaxconn and net.ipv4.tcp_migrate_req.
-    first_process: the command line of PID 1.
-    processors: how many this process may run on.
-    cpu_quota: how many of them at a time the control group allows, as 0.5.
-    memory: bytes that the control group allows.
-    debugging: what is on, and what it does.
-    mounts: where file systems are, and of which type.
+    Attributes:
+        descriptors: the hard limit of open ones, which hypoll raises its own to.
+        somaxconn, tcp_migrate_req: the kernel's settings net.core.somaxconn and net.ipv4.tcp_migrate_req.
+        first_process: the command line of PID 1.
+        processors: how many this process may run on.
+        cpu_quota: how many of them at a time the control group allows, as 0.5.
+        memory: bytes that the control group allows.
+        debugging: what is on, and what it does.
+        mounts: where file systems are, and of which type.
     """
 
     descriptors: int

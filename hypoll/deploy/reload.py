@@ -39,7 +39,8 @@ def watcher() -> Any:
 class StandIn:
     """Answers in the place of a server that can't start: 500, with the reason. It runs in a thread of its own.
 
-    listeners: the watcher's, which stay open when this ends; empty: it binds what the settings say.
+    Args:
+        listeners: the watcher's, which stay open when this ends; empty: it binds what the settings say.
     """
 
     def __init__(self, settings: Settings, listeners: Sequence[socket.socket], reason: str) -> None:
@@ -81,10 +82,12 @@ class StandIn:
 class Reloader:
     """Runs a command, and again whenever a Python file below a directory changes.
 
-    command: serves on the listeners, which it inherits as descriptors: they outlive it, so no connection is refused.
-    on_change: the signal that has it serve anew. TERM: it ends and is started again; else it does so by itself.
-    patience: seconds it may take to end after TERM before it is killed.
-    settings: what is served by, in its place, when it has ended by itself.
+    Args:
+        command: serves on the listeners, which it inherits as descriptors: they outlive it, so no connection is
+            refused.
+        on_change: the signal that has it serve anew. TERM: it ends and is started again; else it does so by itself.
+        patience: seconds it may take to end after TERM before it is killed.
+        settings: what is served by, in its place, when it has ended by itself.
     """
 
     def __init__(

@@ -121,12 +121,15 @@ _TABLE = _table()
 class Chunks:
     """The framing of one chunked body.
 
-    max_body: bytes of content that are allowed. max_extra: bytes of chunk extensions and trailer fields, together.
+    Args:
+        max_body: bytes of content that are allowed.
+        max_extra: bytes of chunk extensions and trailer fields, together.
 
-    content: bytes of all chunks announced.
-    done: whether the end was found.
-    fault: why the body is refused; None: it isn't.
-    halted: whether the step's chunks were used up before the data.
+    Attributes:
+        content: bytes of all chunks announced.
+        done: whether the end was found.
+        fault: why the body is refused; None: it isn't.
+        halted: whether the step's chunks were used up before the data.
     """
 
     __slots__ = (

@@ -44,8 +44,9 @@ _DATES = (
 class Validators(NamedTuple):
     """What tells one state of a representation from another (RFC 9110, 8.8).
 
-    etag: the entity tag as it is sent, with its quotes, and W/ when it is weak; None: it has none.
-    modified: seconds since 1970 of the last change; None: unknown.
+    Attributes:
+        etag: the entity tag as it is sent, with its quotes, and W/ when it is weak; None: it has none.
+        modified: seconds since 1970 of the last change; None: unknown.
     """
 
     etag: str | None
@@ -74,9 +75,12 @@ def decide(
 ) -> tuple[Outcome, Span]:
     """Evaluate a GET's or HEAD's conditions in the order of RFC 9110, 13.2.2, then its range.
 
-    fields: those of `CONDITIONS` that the request has, by lower-case name.
-    size: of the selected representation, in bytes.
-    now: seconds since 1970, by which the century of a two-digit year is chosen; None: the clock's.
+    Args:
+        method: of the request.
+        validators: of what it asks for.
+        fields: those of `CONDITIONS` that the request has, by lower-case name.
+        size: of the selected representation, in bytes.
+        now: seconds since 1970, by which the century of a two-digit year is chosen; None: the clock's.
     """
     whole = Span(0, size)
     if not _holds(fields, validators, now):
@@ -172,7 +176,9 @@ def _parse(field: str | None, now: float | None) -> int | None:
 def parse_date(text: str, now: float | None = None) -> int | None:
     """Seconds since 1970 of an HTTP-date in any of its three forms (5.6.7); None when it is none.
 
-    now: see `decide`.
+    Args:
+        text: a date of HTTP, in any of its three forms.
+        now: see `decide`.
     """
     match = next(filter(None, (form.fullmatch(text.strip(" \t")) for form in _DATES)), None)
     if match is None or match["month"] not in _MONTHS:

@@ -63,13 +63,16 @@ class TruncatedError(Exception):
 class OpenFile:
     """A regular file held open for reading. Its descriptor is closed when nothing refers to it any more.
 
-    path: where it was found, and is looked for again.
-    fd: its descriptor, which becomes the `OpenFile`'s own.
-    status: what fstat(2) says of it.
-    content_type, fields: what answers say of it beside its validators.
-    coding: the content coding the file is in, which makes its entity tag differ from that of other forms of the same.
+    Args:
+        path: where it was found, and is looked for again.
+        fd: its descriptor, which becomes the `OpenFile`'s own.
+        status: what fstat(2) says of it.
+        content_type, fields: what answers say of it beside its validators.
+        coding: the content coding the file is in, which makes its entity tag differ from that of other forms of the
+            same.
 
-    Raises `ValueError` or `TypeError` for a field that can't be sent.
+    Raises:
+        ValueError, TypeError: For a field that can't be sent.
     """
 
     __slots__ = ("_changed", "_device", "_inode", "content_type", "fd", "fields", "lines", "path", "size", "validators")
@@ -173,7 +176,8 @@ def _described(validators: Validators, now: float) -> list[tuple[str, str]]:
 class Slice:
     """Bytes of an open file that are to be sent: the body of a response.
 
-    fd, offset, count: what is left of them. `send` and `read` take from the beginning.
+    Attributes:
+        fd, offset, count: what is left of them. `send` and `read` take from the beginning.
     """
 
     __slots__ = ("_file", "count", "fd", "offset")
@@ -202,7 +206,9 @@ class Slice:
     def send(self, socket: int, size: int) -> int:
         """Send up to `size` bytes through the socket of this descriptor by sendfile(2); give how many were taken.
 
-        Raises `BlockingIOError` when the socket takes none, `TruncatedError` when the file has none any more.
+        Raises:
+            BlockingIOError: When the socket takes none.
+            TruncatedError: When the file has none any more.
         """
         return self._on_taken(os.sendfile(socket, self.fd, self.offset, min(size, self.count)))
 
@@ -332,10 +338,14 @@ FILES = OpenFiles()
 def open_regular(path: str, directory: int | None = None, flags: int = 0) -> tuple[int, os.stat_result]:
     """Open a regular file for reading; give its descriptor and status.
 
-    directory: the descriptor of the directory that a relative path begins at.
-    flags: of open(2), beside `OPEN_FLAGS`.
+    Args:
+        path: of the file.
+        directory: the descriptor of the directory that a relative path begins at.
+        flags: of open(2), beside `OPEN_FLAGS`.
 
-    Raises `HTTPError` 404 for anything else, `OSError` as open(2) does: ELOOP for a link with O_NOFOLLOW.
+    Raises:
+        HTTPError: 404 for anything else.
+        OSError: As open(2) does: ELOOP for a link with O_NOFOLLOW.
     """
     # Looked at before it is opened: opening a device or a FIFO may have effects. Looked at again after: it may have
     # been exchanged between.
@@ -363,7 +373,9 @@ def not_found() -> HTTPError:
 def find(key: Hashable, make: Callable[[], OpenFile]) -> OpenFile:
     """The file kept by a key, if its path still leads to it; else the one that `make` opens, to be kept from now on.
 
-    Raises `HTTPError` 404 when there is none and 403 when it may not be read, `OSError` for the server's own troubles.
+    Raises:
+        HTTPError: 404 when there is none and 403 when it may not be read.
+        OSError: For the server's own troubles.
     """
     file = FILES.get(key)
     if file is None:
@@ -423,13 +435,14 @@ class File:
         def terms(request):
             return File("terms.pdf")
 
-    path: where it is. Whoever lets a client choose a part of it wants `routes.static` instead.
-    content_type: the Content-Type. Default: by the name's ending, application/octet-stream if that says nothing.
-
     It is opened when the handler has returned: `HTTPError` 404 where no regular file is, 403 where it may not be read.
     GET and HEAD are answered as their conditions and their Range ask (RFC 9110, sections 13 and 14). The fields of the
     `Response` are sent, too; its own ETag or Last-Modified stands in place of the file's. One with another status than
     200 has the whole file.
+
+    Args:
+        path: where it is. Whoever lets a client choose a part of it wants `routes.static` instead.
+        content_type: the Content-Type. Default: by the name's ending, application/octet-stream if that says nothing.
     """
 
     __slots__ = ("content_type", "path")

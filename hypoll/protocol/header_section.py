@@ -35,9 +35,10 @@ ScopeParts = tuple[list[tuple[bytes, bytes]], Client | None, str | None]
 class HeaderSection:
     """The header section of a request, once checked: what framing and persistence need to know of it.
 
-    host, length: the values of Host and Content-Length; None: there is none. chunked, close, keep_alive, expect: what
-    Transfer-Encoding, Connection and Expect say. plain: persistent, without expectation or coding: framed in the
-    plainest way.
+    Attributes:
+        host, length: the values of Host and Content-Length; None: there is none.
+        chunked, close, keep_alive, expect: what Transfer-Encoding, Connection and Expect say.
+        plain: persistent, without expectation or coding: framed in the plainest way.
     """
 
     host: str | None = None

@@ -58,11 +58,14 @@ def _kept(headers: HeaderSource | None) -> HeaderSource | None:
 class HTTPError(Exception):
     """Refuses a request: raise it in a handler, and the client gets `status` as a problem document (RFC 9457).
 
-    status: the status code, 400 to 599.
-    detail: what was wrong with this request, for the client to read.
-    headers: further fields of the answer.
+    Args:
+        status: the status code, 400 to 599.
+        detail: what was wrong with this request, for the client to read.
+        headers: further fields of the answer.
 
-    Raises `ValueError` for a status that is no error, `TypeError` for a detail that is no str.
+    Raises:
+        ValueError: For a status that is no error.
+        TypeError: For a detail that is no str.
     """
 
     def __init__(self, status: int, detail: str = "", headers: HeaderSource | None = None) -> None:
@@ -126,21 +129,24 @@ class BodyUsageCount(Protocol):
 class Request:
     """A request as a handler sees it. Everything but `method` and `body` is built when first asked for.
 
-    method: the method, upper case.
-    target: the request-target in origin-form, as bytes: path and query still encoded.
-    body: the content, decoded from chunks. Empty when there was none.
-    keep_alive: whether the connection may serve another request after this one (RFC 9112, 9.3).
-    minor: the minor version: 1 of HTTP/1.1, 0 of HTTP/1.0.
-    size: bytes on the wire, head and body; 0: it isn't whole yet.
-    expects_continue: whether the client waits for 100 (Continue) before it sends the content (RFC 9110, 10.1.1).
-    authority: host and port of an absolute-form target, else None.
-    route: the path of its route as it was declared, where that is known already.
-    body_usage: counts the memory that the body takes while it is received and had.
-    spooled: holds the body, in place of `body`, where the application asked for that.
-    arrived, called, returned: when the turn began in which it was whole, and when its handler was called and came back,
-    by the loop's clock, where the server is observed.
-
     Attributes of your own may be set: they last as long as the request.
+
+    Args:
+        method: the method, upper case.
+        target: the request-target in origin-form, as bytes: path and query still encoded.
+
+    Attributes:
+        body: the content, decoded from chunks. Empty when there was none.
+        keep_alive: whether the connection may serve another request after this one (RFC 9112, 9.3).
+        minor: the minor version: 1 of HTTP/1.1, 0 of HTTP/1.0.
+        size: bytes on the wire, head and body; 0: it isn't whole yet.
+        expects_continue: whether the client waits for 100 (Continue) before it sends the content (RFC 9110, 10.1.1).
+        authority: host and port of an absolute-form target, else None.
+        route: the path of its route as it was declared, where that is known already.
+        body_usage: counts the memory that the body takes while it is received and had.
+        spooled: holds the body, in place of `body`, where the application asked for that.
+        arrived, called, returned: when the turn began in which it was whole, and when its handler was called and came
+            back, by the loop's clock, where the server is observed.
     """
 
     body: bytes = b""
@@ -319,8 +325,9 @@ class PlainRequest(Request):
 class StreamedRequest(Request):
     """A request whose handler began before its body was whole.
 
-    stream: an iterator of the body's pieces for a threaded handler, an async iterator for an `async def` one; `read()`
-    gives all that is left. See `hypoll.server.request_body`.
+    Attributes:
+        stream: an iterator of the body's pieces for a threaded handler, an async iterator for an `async def` one;
+            `read()` gives all that is left. See `hypoll.server.request_body`.
     """
 
     stream: Any = None
@@ -334,8 +341,9 @@ class StreamedRequest(Request):
 class StreamedBody:
     """A response's body that comes in pieces which the connection pulls, framed already by `framer`.
 
-    heartbeat, interval: see `hypoll.protocol.serializer.Rest.beat`. ends_with_server: see
-    `hypoll.protocol.serializer.Rest.end`.
+    Attributes:
+        heartbeat, interval: see `hypoll.protocol.serializer.Rest.beat`.
+        ends_with_server: see `hypoll.protocol.serializer.Rest.end`.
     """
 
     heartbeat: bytes | None = None
@@ -396,7 +404,9 @@ def _parse_cookies(field: str) -> dict[str, str]:
 def check_field(name: str, value: str) -> tuple[str, str]:
     """The name and value to be sent, as exact strings.
 
-    Raises `ValueError` for a field that could break the framing of a message (RFC 9110, 5.1 and 5.5), `TypeError`.
+    Raises:
+        ValueError: For a field that could break the framing of a message (RFC 9110, 5.1 and 5.5).
+        TypeError: For a name or value that is no str.
     """
     if not isinstance(name, str) or not _TOKEN.fullmatch(name := exact_str(name)):
         raise ValueError(f"{name!r} is not a field name: it must be a token")
@@ -431,16 +441,20 @@ class Resource(Protocol):
 class Response:
     """An answer, sent as it is.
 
-    body: bytes; str, sent as UTF-8; a `File`; or an iterator of bytes, pulled one piece whenever the client can take
-    more: on the pool when the handler is threaded. From an `async def` handler it may be an async iterator.
-    status: the status code, 200 to 599.
-    headers: a mapping, or pairs where names repeat; a list as a value makes a line of each item.
-    content_type: the Content-Type. Default: `text/plain; charset=utf-8` for str, `application/octet-stream` for bytes
-    and iterators, none for an empty body. "": none.
-    reason: to be set where the reason phrase isn't to be the registered one.
-
     Date, Server and the framing (Content-Length or chunked) are added when it is sent. A name or value that could
     break the framing is refused then: the client gets 500, the log the reason.
+
+    Args:
+        body: bytes; str, sent as UTF-8; a `File`; or an iterator of bytes, pulled one piece whenever the client can
+            take more: on the pool when the handler is threaded. From an `async def` handler it may be an async
+            iterator.
+        status: the status code, 200 to 599.
+        headers: a mapping, or pairs where names repeat; a list as a value makes a line of each item.
+        content_type: the Content-Type. Default: `text/plain; charset=utf-8` for str, `application/octet-stream` for
+            bytes and iterators, none for an empty body. "": none.
+
+    Attributes:
+        reason: to be set where the reason phrase isn't to be the registered one.
     """
 
     reason: str | None = None

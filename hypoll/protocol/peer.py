@@ -39,7 +39,9 @@ NO_SERVER = ("", 0)
 class Drain:
     """Whether the server of a request is going away.
 
-    begun: whether it is. keeps_idle: whether idle connections are kept yet, for one more request.
+    Attributes:
+        begun: whether it is.
+        keeps_idle: whether idle connections are kept yet, for one more request.
     """
 
     __slots__ = ("begun", "keeps_idle")
@@ -55,11 +57,12 @@ NO_DRAIN = Drain()
 class Peer(NamedTuple):
     """The other end of a connection, as its requests tell it.
 
-    client: the address as `hypoll.proxy.networks` writes it; `UNIX_CLIENT` over a unix socket; `UNKNOWN_CLIENT` when a
-    PROXY protocol header hides it.
-    origin: what to believe of a header section that comes from there; None: nothing, it is no trusted proxy.
-    server: the address and port that the connection was made to.
-    drain: of the server that it is connected to.
+    Attributes:
+        client: the address as `hypoll.proxy.networks` writes it; `UNIX_CLIENT` over a unix socket; `UNKNOWN_CLIENT`
+            when a PROXY protocol header hides it.
+        origin: what to believe of a header section that comes from there; None: nothing, it is no trusted proxy.
+        server: the address and port that the connection was made to.
+        drain: of the server that it is connected to.
     """
 
     client: Client

@@ -60,12 +60,13 @@ UNPARSED = Request("", b"")
 class Remainder(NamedTuple):
     """What is to be known of an answer that isn't whole, or is the last of its connection.
 
-    stream, async_stream: the framed pieces of its body; of an async iterator, the latter.
-    part: the bytes of a file that are its body.
-    source: where its pieces come from, which are framed already.
-    until_close: whether the end of the body is told by the connection's end alone.
-    end: what ends the body, where the server may do that when it goes away; None: it may not.
-    heartbeat: seconds without a piece of the stream after which to send the framed bytes, again and again.
+    Attributes:
+        stream, async_stream: the framed pieces of its body; of an async iterator, the latter.
+        part: the bytes of a file that are its body.
+        source: where its pieces come from, which are framed already.
+        until_close: whether the end of the body is told by the connection's end alone.
+        end: what ends the body, where the server may do that when it goes away; None: it may not.
+        heartbeat: seconds without a piece of the stream after which to send the framed bytes, again and again.
     """
 
     stream: Generator[bytes] | None
@@ -89,7 +90,8 @@ Body = bytes | Slice | StreamedBody | Iterator[bytes] | AsyncIterator[bytes]
 def refresh_date(now: float | None = None) -> None:
     """Rebuild the Date field (IMF-fixdate) and the heads that hold it: to be called once a second.
 
-    now: seconds since 1970; None: the clock's.
+    Args:
+        now: seconds since 1970; None: the clock's.
     """
     global _date
     _date = formatdate(time.time() if now is None else now, usegmt=True).encode()
@@ -138,11 +140,14 @@ def _prefix_of(response: Response) -> bytes | None:
 def encode(out: list[bytes], response: Response, request: Request, close: bool) -> Remainder | None:
     """Append the response's bytes to `out`.
 
-    request: what it answers; `UNPARSED` when there is none.
-    close: whether the connection ends with this answer even if the request didn't ask for that.
-
     Gives None when that was all; else what is to be done after. Raises `ValueError` or `TypeError` for a response
     that can't be sent as it is.
+
+    Args:
+        out: takes the bytes.
+        response: what is to be sent.
+        request: what it answers; `UNPARSED` when there is none.
+        close: whether the connection ends with this answer even if the request didn't ask for that.
     """
     prefix = _prefix_of(response)
     if prefix is not None and request.minor and request.method != "HEAD":

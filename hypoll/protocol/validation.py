@@ -134,8 +134,9 @@ def check_host(value: str) -> None:
 def parse_header_section(block: bytes, max_headers: int, max_field: int = 0) -> HeaderSection:
     """Check a header section: its field lines and the empty line after them.
 
-    Raises `HTTPError`: 431 for more fields than `max_headers` and one larger than `max_field` bytes, if that isn't 0;
-    400 and 501 for what `_VALIDATORS` refuse.
+    Raises:
+        HTTPError: 431 for more fields than `max_headers` and one larger than `max_field` bytes, if that isn't 0; 400
+            and 501 for what `_VALIDATORS` refuse.
     """
     if max_field and len(block) > max_field and any(len(line) > max_field for line in block.split(b"\r\n")):
         raise HTTPError(431, f"a header field of the request is larger than {max_field} bytes")

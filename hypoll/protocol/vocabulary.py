@@ -71,9 +71,12 @@ class Limits(Protocol):
 class Vocabulary:
     """See the module.
 
-    names: the meaning of field names, by their bytes. hosts: values of Host; empty: it is to be checked with care.
-    short_head: bytes of a head without the empty line that pass every limit. most_fields, largest_body: limits.
-    validate: httptools' check of bytes that begin with a request and have no part of another. It has no callbacks.
+    Attributes:
+        names: the meaning of field names, by their bytes.
+        hosts: values of Host; empty: it is to be checked with care.
+        short_head: bytes of a head without the empty line that pass every limit.
+        most_fields, largest_body: limits.
+        validate: httptools' check of bytes that begin with a request and have no part of another. It has no callbacks.
     """
 
     __slots__ = (

@@ -67,8 +67,9 @@ class _Hop(NamedTuple):
 class TrustedProxies:
     """Whose word on the client is taken, and what it comes to.
 
-    allowed: the trusted ones, as `Networks` takes them.
-    secure: `FIELD=VALUE` of each further field by which they tell that the client came by https.
+    Args:
+        allowed: the trusted ones, as `Networks` takes them.
+        secure: `FIELD=VALUE` of each further field by which they tell that the client came by https.
     """
 
     def __init__(self, allowed: Iterable[str], secure: Iterable[str] = ()) -> None:
@@ -113,7 +114,9 @@ def origin_of(fields: Fields, trusted: Networks) -> Origin:
 def _plain(address: bytes, line: bytes | None) -> Origin | None:
     """What one proxy tells that names an IPv4 address and maybe a scheme, as nearly all do. None: it tells more.
 
-    line: X-Forwarded-Proto; empty: there is none, None: there are several.
+    Args:
+        address: the value of X-Forwarded-For.
+        line: X-Forwarded-Proto; empty: there is none, None: there are several.
     """
     scheme = None if line is None else value_of(line)
     if scheme not in _SCHEMES:
@@ -231,8 +234,10 @@ def _host(text: str) -> str | None:
 def secure_scheme(fields: Fields, secure_headers: Mapping[str, str]) -> str | None:
     """`https` when a named field has its value, else http; None: none of the fields is there.
 
-    secure_headers: lower-case names, and the values that mean https. Of a trusted peer's fields only. Where two
-    contradict each other it is http: nobody is taken to be secure by half a word.
+    Args:
+        fields: of the request.
+        secure_headers: lower-case names, and the values that mean https. Of a trusted peer's fields only. Where two
+            contradict each other it is http: nobody is taken to be secure by half a word.
     """
     found = {value == secure_headers[name] for name, value in fields if name in secure_headers}
     return ("https" if False not in found else "http") if found else None

@@ -45,13 +45,15 @@ class ProxyError(Exception):
 class ProxyHeader(NamedTuple):
     """A header, read.
 
-    client: whom the connection is from. None: the balancer itself, as in a health check (LOCAL): the real peer stands.
-    `UNKNOWN_CLIENT`: the balancer speaks for somebody whom it doesn't name by an address of the internet. The document
-    has receivers take the real peer (2.1, UNKNOWN); that is the balancer, which may be let in where the client isn't. A
-    unix socket (2.2, AF_UNIX) is on the balancer's machine: it says nothing here.
-    server: the address and port it was made to. None: it isn't told.
-    size: how many bytes the header has.
-    secure: whether the balancer says that the client came by TLS (2.2.6, PP2_CLIENT_SSL).
+    Attributes:
+        client: whom the connection is from. None: the balancer itself, as in a health check (LOCAL): the real peer
+            stands. `UNKNOWN_CLIENT`: the balancer speaks for somebody whom it doesn't name by an address of the
+            internet. The document has receivers take the real peer (2.1, UNKNOWN); that is the balancer, which may be
+            let in where the client isn't. A unix socket (2.2, AF_UNIX) is on the balancer's machine: it says nothing
+            here.
+        server: the address and port it was made to. None: it isn't told.
+        size: how many bytes the header has.
+        secure: whether the balancer says that the client came by TLS (2.2.6, PP2_CLIENT_SSL).
     """
 
     client: Client | None

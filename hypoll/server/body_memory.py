@@ -17,7 +17,8 @@ LEAST_OUTPUT = 64 * 1024
 class BodyMemory:
     """How much the bodies of all requests have. Only what is returned may come from any thread.
 
-    limit: bytes that they may have.
+    Args:
+        limit: bytes that they may have.
     """
 
     def __init__(self, limit: int) -> None:
@@ -66,7 +67,8 @@ class BodyUsage:
 class WaitingOutput:
     """How much may wait for each client that takes its stream too slowly: entered by who waits for one.
 
-    limit: bytes that may wait where only a few do.
+    Args:
+        limit: bytes that may wait where only a few do.
     """
 
     def __init__(self, limit: int) -> None:

@@ -94,7 +94,8 @@ _PLAIN_EDGE = IN | OUT
 class Connection:
     """One accepted, non-blocking stream socket, to its close.
 
-    watched: whether it is notified of edges at once; else by `read_first`.
+    Args:
+        watched: whether it is notified of edges at once; else by `read_first`.
     """
 
     watched = False
@@ -444,7 +445,10 @@ class Connection:
     ) -> None:
         """Answer a request, and those that came behind it, with one send. None: none is complete.
 
-        answer: what the application gave already. context: what the request's code runs in; None: it hasn't begun.
+        Args:
+            request: the first of those that are complete; None: none is.
+            answer: what the application gave already.
+            context: what the request's code runs in; None: it hasn't begun.
         """
         if request is None:
             self._await_rest_of_request()

@@ -37,7 +37,8 @@ SCRATCH_SIZE = 1024 * 1024
 class ServerContext:
     """What the connections of one server have in common.
 
-    asyncio_bridge: what runs coroutines, where the application has any.
+    Args:
+        asyncio_bridge: what runs coroutines, where the application has any.
     """
 
     def __init__(

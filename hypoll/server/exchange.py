@@ -78,9 +78,12 @@ class ExchangeConnection(Protocol):
 class Exchange(Job):
     """One request, its handler elsewhere, and what is known of both.
 
-    context: what the application's code for this request runs in.
-    request_body: the body, while the connection has more of it to read.
-    source: the async iterator that is the response's body.
+    Args:
+        context: what the application's code for this request runs in.
+
+    Attributes:
+        request_body: the body, while the connection has more of it to read.
+        source: the async iterator that is the response's body.
     """
 
     request_body: RequestBody | None = None
@@ -218,7 +221,8 @@ class Exchange(Job):
     def start_stream(self, response: Response) -> ThreadStream:
         """Send the head of a response; give what takes its body, piece by piece. On the handler's thread.
 
-        Raises `HTTPError` 503 when too many threads stream, `ValueError` or `TypeError` for a head that can't be sent.
+        Raises:
+            HTTPError: 503 when too many threads stream, `ValueError` or `TypeError` for a head that can't be sent.
         """
         server, job = self.server, self._lease or self
         response = with_body(response, response.body)
@@ -285,7 +289,8 @@ class Exchange(Job):
     async def in_thread(self, call: Callable[[], Any]) -> Any:
         """Await what `call()` gives on the request's thread, in a copy of the present context.
 
-        Raises `HTTPError` 503 when there is no thread for it.
+        Raises:
+            HTTPError: 503 when there is no thread for it.
         """
         self._thread_context = context = contextvars.copy_context()
         return await self._on_lease(call, context)

@@ -40,10 +40,11 @@ log = logging.getLogger("hypoll.error")
 class Listener:
     """One listening socket on the loop.
 
-    shared: other processes accept on it, too. The kernel wakes one that waits (EPOLLEXCLUSIVE), so who has no room
-    takes the listener out of the epoll set: the wake-up is to be another's. For the same reason none is refused as one
-    too many.
-    own: made by this process, and ends with it: a drain may close its queue for good.
+    Args:
+        shared: other processes accept on it, too. The kernel wakes one that waits (EPOLLEXCLUSIVE), so who has no room
+            takes the listener out of the epoll set: the wake-up is to be another's. For the same reason none is refused
+            as one too many.
+        own: made by this process, and ends with it: a drain may close its queue for good.
     """
 
     def __init__(self, server: Server, sock: socket.socket, *, shared: bool, own: bool) -> None:

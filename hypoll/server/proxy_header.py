@@ -24,11 +24,13 @@ Ended = Callable[["ProxyHeaderReader", ProxyHeader | None, str], object]
 class ProxyHeaderReader:
     """One accepted, non-blocking socket that has not told yet who its client is.
 
-    client: the address and port of the peer, who is trusted. server: those that it connected to.
-    seconds: how long the header may take.
-    on_end: called once: with the header, which is taken from the socket, or with None and why there is none.
-
     Raises `OSError`.
+
+    Args:
+        client: the address and port of the peer, who is trusted.
+        server: those that it connected to.
+        seconds: how long the header may take.
+        on_end: called once: with the header, which is taken from the socket, or with None and why there is none.
     """
 
     def __init__(

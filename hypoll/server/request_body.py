@@ -31,8 +31,11 @@ content, which for chunks of 2 bytes is 20 times as much."""
 class RequestBody:
     """The pieces of a body on their way to a handler.
 
-    on_wanted: called when the handler wants more than is here; from whatever thread the handler runs on.
-    ended: whether the body is here to its end, or will never be.
+    Args:
+        on_wanted: called when the handler wants more than is here; from whatever thread the handler runs on.
+
+    Attributes:
+        ended: whether the body is here to its end, or will never be.
     """
 
     def __init__(self, on_wanted: Callable[[], object]) -> None:
@@ -137,8 +140,9 @@ class ThreadRequestBody(RequestBody):
     def __next__(self) -> bytes:
         """The next piece of the body, never empty.
 
-        Raises `ClientDisconnect` when the client breaks off, `HTTPError` when the body is malformed, too large or too
-        slow.
+        Raises:
+            ClientDisconnect: When the client breaks off.
+            HTTPError: When the body is malformed, too large or too slow.
         """
         self.begun = True
         while True:

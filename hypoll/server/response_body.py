@@ -50,7 +50,8 @@ class Pull(Enum):
 class Source(Protocol):
     """A body on its way to the socket.
 
-    mid_piece: whether the rest of a piece is to come: nothing else may be sent before it.
+    Attributes:
+        mid_piece: whether the rest of a piece is to come: nothing else may be sent before it.
     """
 
     @property

@@ -64,13 +64,14 @@ def _plural(name: str) -> str:
 class Server:
     """Serves an application on listening sockets, on a loop that someone else runs.
 
-    asyncio_bridge: what runs the loop from asyncio, where the application has anything async.
-    listeners: sockets to serve instead of binding `settings.bind`.
-    tls_context: whether other processes serve these listeners, too.
-    own: whether they end with this process, so that a drain may close their queues for good.
-    observers: is told what the server does; None: nobody wants to know.
-    tls_context: TLS for all listeners, in place of what the settings ask for.
-    on_stopped: called once when the last connection of a drain is gone, or on `stop`.
+    Args:
+        asyncio_bridge: what runs the loop from asyncio, where the application has anything async.
+        listeners: sockets to serve instead of binding `settings.bind`.
+        tls_context: whether other processes serve these listeners, too.
+        own: whether they end with this process, so that a drain may close their queues for good.
+        observers: is told what the server does; None: nobody wants to know.
+        tls_context: TLS for all listeners, in place of what the settings ask for.
+        on_stopped: called once when the last connection of a drain is gone, or on `stop`.
     """
 
     status = Status.STOPPED
@@ -159,8 +160,9 @@ class Server:
     def start(self) -> None:
         """Bind, run the application's startup, listen.
 
-        Raises `hypoll.server.sockets.BindError`, of which `hypoll.server.transport.TLSError` is one, or what the
-        startup raises.
+        Raises:
+            hypoll.server.sockets.BindError: Of which `hypoll.server.transport.TLSError` is one, or what the startup
+                raises.
         """
         if self.tls_context is None:
             self.tls_context = context_of(self.settings)

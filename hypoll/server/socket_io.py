@@ -87,7 +87,11 @@ def send_one(sock: socket.socket, output: Buffers, data: bytes) -> bool:
 def flush(sock: socket.socket, output: Buffers, size: int, flags: int = 0) -> int:
     """Send what waits until the kernel is full, all is sent, or it was `size`. Gives the bytes sent.
 
-    size: up to `TAIL_SIZE` more are sent where that is all. flags: of sendmsg(2). Raises `PeerGone`.
+    Args:
+        sock: where to.
+        output: what waits; what was sent is taken out.
+        size: up to `TAIL_SIZE` more are sent where that is all.
+        flags: of sendmsg(2).
     """
     total = 0
     waiting = sum(map(len, output))

@@ -55,8 +55,10 @@ def directory_of(settings: Settings) -> str:
 class SpoolSpace:
     """What all spools of a process may hold, and who waits for some of it. Used from any thread.
 
-    memory, disk: bytes that are in use. directory: where the files are.
-    turn: held for a moment by a thread that is far ahead of its client: such threads go on one at a time.
+    Attributes:
+        memory, disk: bytes that are in use.
+        directory: where the files are.
+        turn: held for a moment by a thread that is far ahead of its client: such threads go on one at a time.
     """
 
     def __init__(self, loop: Loop, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
@@ -160,8 +162,12 @@ class SpoolSpace:
 class Spool:
     """Bytes in the order they came, for one who puts and one who takes, each on any thread.
 
-    limit: bytes it may hold. free: bytes in memory that aren't counted against the process's.
-    size: bytes it holds.
+    Args:
+        limit: bytes it may hold.
+        free: bytes in memory that aren't counted against the process's.
+
+    Attributes:
+        size: bytes it holds.
     """
 
     __slots__ = ("__weakref__", "_charged", "_closed", "_fd", "_high", "_in_file", "_in_memory", "_lock", "_pieces",
@@ -222,7 +228,8 @@ class Spool:
     def force(self, data: bytes) -> None:
         """Take all of the data: what has no room elsewhere in memory, since it was received already.
 
-        Raises `OSError` when it must go to the file, and can't.
+        Raises:
+            OSError: When it must go to the file, and can't.
         """
         taken = self.put(data)
         with self._lock:

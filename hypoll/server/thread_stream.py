@@ -35,8 +35,9 @@ _NO_JOB = Job()
 class ThreadStream(StreamedBody):
     """The body of one response on its way from its thread to its connection.
 
-    job: what the thread works on.
-    framer: what frames the pieces.
+    Args:
+        job: what the thread works on.
+        framer: what frames the pieces.
     """
 
     def __init__(self, job: Job, pool: ThreadPool, space: SpoolSpace, framer: Framer) -> None:
@@ -62,8 +63,10 @@ class ThreadStream(StreamedBody):
     def write(self, piece: bytes) -> None:
         """Take a piece; wait while the client is too far behind.
 
-        Raises `ClientDisconnect` when it has gone, `TypeError` for what isn't bytes, and `ValueError` when there is
-        more than the response declares.
+        Raises:
+            ClientDisconnect: When it has gone.
+            TypeError: For what isn't bytes.
+            ValueError: When there is more than the response declares.
         """
         keep_out()  # a forked child shares the spool's file
         framed: bytes | memoryview = self.framer.piece(piece)
@@ -159,7 +162,9 @@ class ThreadStream(StreamedBody):
     def pull(self, sock: socket.socket, output: Buffers) -> Pull:
         """Append what is here, framed.
 
-        Raises `CutError` behind the pieces of a body that failed, `OSError` when the spool can't be read.
+        Raises:
+            CutError: Behind the pieces of a body that failed.
+            OSError: When the spool can't be read.
         """
         data = self._spool.take(PULL_SIZE)
         with self._lock:

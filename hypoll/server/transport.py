@@ -78,13 +78,14 @@ def make_context(
 ) -> ssl.SSLContext:
     """A server's context: TLS 1.2 and 1.3, HTTP/1.1 by ALPN (RFC 7301), no renegotiation.
 
-    certfile: the certificate in PEM form, with those between it and the root behind it.
-    keyfile: its key, not encrypted; None: it is in `certfile`, too.
-    ca_certs: the certificates, in PEM form, that those of clients must lead to.
-    cert_reqs: whether clients are asked for a certificate: ssl.CERT_NONE, CERT_OPTIONAL or CERT_REQUIRED.
-    ciphers: those of TLS 1.2, as `openssl ciphers` writes them. Default: Python's, with forward secrecy.
-
     Raises `TLSError`.
+
+    Args:
+        certfile: the certificate in PEM form, with those between it and the root behind it.
+        keyfile: its key, not encrypted; None: it is in `certfile`, too.
+        ca_certs: the certificates, in PEM form, that those of clients must lead to.
+        cert_reqs: whether clients are asked for a certificate: ssl.CERT_NONE, CERT_OPTIONAL or CERT_REQUIRED.
+        ciphers: those of TLS 1.2, as `openssl ciphers` writes them. Default: Python's, with forward secrecy.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -158,8 +159,9 @@ class TLSSocket(socket.socket):
     `BlockingIOError` when they would wait, `OSError`, which `ssl.SSLError` is, when the connection is of no use any
     more. All else is a plain socket's; `recv_into` so gives what is encrypted, for who only wants to read it away.
 
-    secured: whether the handshake is over, and nothing has failed since.
-    ended: whether the peer will send nothing more, by its own word or by TCP's.
+    Attributes:
+        secured: whether the handshake is over, and nothing has failed since.
+        ended: whether the peer will send nothing more, by its own word or by TCP's.
     """
 
     __slots__ = (
@@ -386,7 +388,9 @@ def steps(buffers: Iterable[bytes | memoryview], skipped: int) -> Iterator[bytes
 
     Small buffers are joined, with the beginning of a large one behind them, to whole records. Large ones aren't copied.
 
-    skipped: bytes at the beginning that are left out.
+    Args:
+        buffers: what is to be encrypted.
+        skipped: bytes at the beginning that are left out.
     """
     joined: Buffers = []
     size = 0

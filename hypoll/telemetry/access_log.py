@@ -165,7 +165,8 @@ def dropped_json(count: int) -> bytes:
 class AccessLog(Observer):
     """Writes a line for each exchange, those of one turn of the loop together.
 
-    skip: paths that aren't logged, nor what is below them.
+    Args:
+        skip: paths that aren't logged, nor what is below them.
     """
 
     def __init__(self, log_writer: LogWriter, render: Render, skip: Iterable[str] = ()) -> None:

@@ -17,7 +17,9 @@ METHODS = ("GET", "HEAD")
 class Endpoints(Application):
     """An application with some paths before it, which are answered without its hooks.
 
-    endpoints: what answers GET and HEAD of a path; the path must be that of the request to the letter, without query.
+    Args:
+        endpoints: what answers GET and HEAD of a path; the path must be that of the request to the letter, without
+            query.
     """
 
     def __init__(self, application: Application | Callable[[Request], Any], endpoints: Mapping[str, Endpoint]) -> None:

@@ -57,7 +57,8 @@ def _traceback(record: logging.LogRecord) -> list[str]:
 class TextFormatter(logging.Formatter):
     """`2026-01-31 12:00:00,000 ERROR message, request ID`, then the traceback, if there is one, behind a margin.
 
-    pids: the process's id before the level, where several write.
+    Args:
+        pids: the process's id before the level, where several write.
     """
 
     def __init__(self, pids: bool = False) -> None:
@@ -78,7 +79,8 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, logger, message; request_id and traceback where there are any.
 
-    pids: the process's id, too, where several write.
+    Args:
+        pids: the process's id, too, where several write.
     """
 
     def __init__(self, pids: bool = False) -> None:
@@ -156,7 +158,9 @@ class QuietStreamHandler(logging.StreamHandler[Any]):
 def make_handler(form: str, pids: bool = False) -> logging.Handler:
     """The handler for standard error, or for what stands for it; `form` is `text` or `json`.
 
-    pids: whether each message tells which process it is from.
+    Args:
+        form: text or json.
+        pids: whether each message tells which process it is from.
     """
     formatter = FORMATTERS[form](pids)
     handler: logging.Handler

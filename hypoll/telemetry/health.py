@@ -53,7 +53,8 @@ class Finding(NamedTuple):
 class Health:
     """The state that the two questions are answered from.
 
-    clock: seconds that never go back.
+    Args:
+        clock: seconds that never go back.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -48,7 +48,9 @@ class InstrumentContext:
     """What the instruments of one server have in common.
 
     find: gives the path of a request's route, as declared; None: it has none.
-    adds_request_id: whether each answer tells its request's id.
+
+    Args:
+        adds_request_id: whether each answer tells its request's id.
     """
 
     def __init__(
@@ -127,7 +129,12 @@ class Instrument:
     ) -> None:
         """Note an answer whose head and, maybe, whose body are in `out` from `on_first_byte` on.
 
-        refusal_id: of a refusal; empty: the request has it.
+        Args:
+            request: what was answered; None: the head wasn't whole.
+            response: the answer.
+            out: the encoded bytes.
+            begin: where in `out` those of this answer begin.
+            refusal_id: of a refusal; empty: the request has it.
         """
         common, record = self._context, Record()
         if common.adds_request_id:

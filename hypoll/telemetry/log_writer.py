@@ -45,8 +45,9 @@ class LogWriterError(Exception):
 class Sink:
     """A descriptor to append to.
 
-    piece: the most bytes that are worth giving to one write.
-    failure: why the file that has the name now can't be opened; None: it could, or wasn't asked for.
+    Attributes:
+        piece: the most bytes that are worth giving to one write.
+        failure: why the file that has the name now can't be opened; None: it could, or wasn't asked for.
     """
 
     piece = WRITE_SIZE
@@ -211,8 +212,9 @@ def occupy_standard_descriptors() -> None:
 class LogWriter:
     """Lines on their way to a sink.
 
-    notice: makes the line, with its LF, that says how many were dropped.
-    on_failure: told the reason when the sink begins to fail.
+    Args:
+        notice: makes the line, with its LF, that says how many were dropped.
+        on_failure: told the reason when the sink begins to fail.
     """
 
     def __init__(

@@ -90,7 +90,9 @@ _REFUSED = CloseReason.REFUSED
 class Histogram:
     """Durations in seconds, by bucket.
 
-    buckets: how many were in each, not added up. sum: all of them together.
+    Attributes:
+        buckets: how many were in each, not added up.
+        sum: all of them together.
     """
 
     __slots__ = ("buckets", "sum")
@@ -206,7 +208,8 @@ class OwnCounters:
 class Metrics(Observer):
     """Counts what happens.
 
-    counters: where that goes once a second; None: to counters of this process alone.
+    Args:
+        counters: where that goes once a second; None: to counters of this process alone.
     """
 
     def __init__(self, counters: Counters | None = None) -> None:

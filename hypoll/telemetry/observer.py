@@ -21,19 +21,20 @@ log = logging.getLogger("hypoll.error")
 class Record:
     """A request and what became of it: the one record of it, made when the last byte of its answer was sent.
 
-    request: the request; None: it was refused before its head was whole.
-    peer: whom it came from.
-    response: what answered it. None: a small JSON answer that was sent without one.
-    status: the status that was sent.
-    route: the pattern of its route, as `/users/{id:int}`; empty: there was none.
-    received: bytes of the request on the wire, head and body.
-    sent: bytes of the answer on the wire, head and body, as far as they were sent.
-    began: when its first byte came (of an idle connection: when the loop learnt of it).
-    ended: when the last byte was given to the kernel. Both are readings of the loop's clock, in seconds, as
-    `called` and `returned`.
-    end: why the connection ends with it.
-    head: bytes of the answer's head; the rest of `sent` is its content, with the framing of chunks.
-    name: the id of a refusal; empty: the request has it.
+    Attributes:
+        request: the request; None: it was refused before its head was whole.
+        peer: whom it came from.
+        response: what answered it. None: a small JSON answer that was sent without one.
+        status: the status that was sent.
+        route: the pattern of its route, as `/users/{id:int}`; empty: there was none.
+        received: bytes of the request on the wire, head and body.
+        sent: bytes of the answer on the wire, head and body, as far as they were sent.
+        began: when its first byte came (of an idle connection: when the loop learnt of it).
+        ended: when the last byte was given to the kernel. Both are readings of the loop's clock, in seconds, as
+            `called` and `returned`.
+        end: why the connection ends with it.
+        head: bytes of the answer's head; the rest of `sent` is its content, with the framing of chunks.
+        name: the id of a refusal; empty: the request has it.
     """
 
     request: Request | None = None

@@ -18,16 +18,19 @@ from hypoll.telemetry.status_page import StatusPage
 class Telemetry:
     """The observers and endpoints of one process.
 
-    loop: whose turns the access log and the metrics follow.
-    checks: the application's own, on whether it wants requests.
-    more: further observers, as gunicorn's hooks.
+    Args:
+        loop: whose turns the access log and the metrics follow.
+        checks: the application's own, on whether it wants requests. more: further observers, as gunicorn's hooks.
 
-    access_log, metrics: None when they aren't asked for.
-    health: told of start and drain by the server, whether or not it is asked for.
-    observers: what the server tells; None: nobody wants to know.
+    Attributes:
+        access_log, metrics: None when they aren't asked for.
+        health: told of start and drain by the server, whether or not it is asked for.
+        observers: what the server tells; None: nobody wants to know.
 
-    Raises `hypoll.telemetry.log_writer.OutletError` for a log that can't be opened, `ModuleNotFoundError` for metrics
-    without prometheus_client, `ValueError` for two endpoints of one path.
+    Raises:
+        hypoll.telemetry.log_writer.OutletError: For a log that can't be opened.
+        ModuleNotFoundError: For metrics without prometheus_client.
+        ValueError: For two endpoints of one path.
     """
 
     def __init__(

@@ -74,7 +74,8 @@ def set_up() -> None:
 
     A directory that the user has named by PROMETHEUS_MULTIPROC_DIR is taken, and neither emptied nor removed.
 
-    Raises `OSError` when there is no place for one, `ModuleNotFoundError` without prometheus_client.
+    Raises:
+        OSError: When there is no place for one, `ModuleNotFoundError` without prometheus_client.
     """
     from prometheus_client import values
 
@@ -178,7 +179,11 @@ def on_exit(pid: int) -> None:
 def fold(path: str) -> None:
     """Fold the files of processes that have ended, children of workers among them, into one of each kind.
 
-    path: the directory. Raises `BlockingIOError` while somebody reads it, `OSError`.
+    Args:
+        path: the directory.
+
+    Raises:
+        BlockingIOError: While somebody reads it, `OSError`.
     """
     with _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB):
         ended: dict[str, list[str]] = defaultdict(list)

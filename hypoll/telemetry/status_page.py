@@ -28,8 +28,9 @@ QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 class StatusPage:
     """The page and its twin, for the peers that are let in.
 
-    allow: whose clients may see it. The client is the one that trusted proxies tell of.
-    clock: seconds since 1970.
+    Args:
+        allow: whose clients may see it. The client is the one that trusted proxies tell of.
+        clock: seconds since 1970.
     """
 
     def __init__(self, metrics: Metrics, allow: Networks, clock: Callable[[], float] = time.time) -> None:

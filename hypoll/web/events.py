@@ -19,12 +19,14 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 class Event:
     """One event.
 
-    data: str, each of its lines sent as one; anything else is sent as JSON.
-    event: its type; the client takes it for `message` when there is none.
-    id: what the client names in `Last-Event-ID` when it connects again; an empty one forgets the last.
-    retry: milliseconds after which the client shall connect again.
+    Attributes:
+        data: str, each of its lines sent as one; anything else is sent as JSON.
+        event: its type; the client takes it for `message` when there is none.
+        id: what the client names in `Last-Event-ID` when it connects again; an empty one forgets the last.
+        retry: milliseconds after which the client shall connect again.
 
-    Raises `ValueError` for an event type or id with a line end, an id with NUL, or a retry that is no whole number.
+    Raises:
+        ValueError: For an event type or id with a line end, an id with NUL, or a retry that is no whole number.
     """
 
     data: Any = ""
@@ -59,12 +61,14 @@ def sse(events: Events, *, keep_alive: float | None = HEARTBEAT_INTERVAL) -> Res
 
     When the server begins to drain the stream ends cleanly, so that clients connect again, to another.
 
-    events: an iterable for a threaded handler, an async iterable for an `async def` one. Each event is an `Event`, a
-    str (its data), or a dict of an `Event`'s fields.
-    keep_alive: seconds of silence after which a comment is sent, so that nothing on the way takes the connection for
-    dead; None: never.
+    Args:
+        events: an iterable for a threaded handler, an async iterable for an `async def` one. Each event is an `Event`,
+            a str (its data), or a dict of an `Event`'s fields.
+        keep_alive: seconds of silence after which a comment is sent, so that nothing on the way takes the connection
+            for dead; None: never.
 
-    Raises `TypeError` for what can't be iterated over.
+    Raises:
+        TypeError: For what can't be iterated over.
     """
     body = _AsyncBody(events) if isinstance(events, AsyncIterable) else _Body(events)
     if keep_alive is not None:

@@ -56,11 +56,12 @@ _ORDER = list(CONVERTERS)
 class Route:
     """A path and a handler.
 
-    scopes: the hooks of the `Routes` it was reached through, outermost first.
-    run_on: where the handler runs.
-    stream: whether it begins at the end of the head, and takes the body from `request.stream`.
-    handler_call: how a handler that doesn't run on the loop is called; None: it does. direct: the same, for a request
-    without parameters.
+    Attributes:
+        scopes: the hooks of the `Routes` it was reached through, outermost first.
+        run_on: where the handler runs.
+        stream: whether it begins at the end of the head, and takes the body from `request.stream`.
+        handler_call: how a handler that doesn't run on the loop is called; None: it does.
+        direct: the same, for a request without parameters.
     """
 
     path: str

@@ -32,14 +32,16 @@ _REMEMBERED = 256
 class Static:
     """Answers with the files below a directory; what `routes.static` declares as its handler.
 
-    directory: a directory that exists; it may be, or be reached by, a symbolic link.
-    cache_control: the Cache-Control of every file, as in `public, max-age=3600`. None: it has none.
-    precompressed: whether `name.br` and `name.gz` stand for `name` to those whose Accept-Encoding prefers them.
-
     Regular files only: a directory, a device, a FIFO or a socket is not found, nor is a name that begins with a dot.
     A symbolic link is followed unless it leads out of the directory.
 
-    Raises `RouteError` for a directory that there isn't, and for a Cache-Control that can't be sent.
+    Args:
+        directory: a directory that exists; it may be, or be reached by, a symbolic link.
+        cache_control: the Cache-Control of every file, as in `public, max-age=3600`. None: it has none.
+        precompressed: whether `name.br` and `name.gz` stand for `name` to those whose Accept-Encoding prefers them.
+
+    Raises:
+        RouteError: For a directory that there isn't, and for a Cache-Control that can't be sent.
     """
 
     def __init__(

@@ -55,7 +55,8 @@ log = logging.getLogger("hypoll.error")
 class WSGIAdapter:
     """What `Routes.wsgi` is: called with `environ` and `start_response`.
 
-    routes: what answers. Their `on_start` hooks run before the first request, `on_stop` when the interpreter ends.
+    Args:
+        routes: what answers. Their `on_start` hooks run before the first request, `on_stop` when the interpreter ends.
     """
 
     def __init__(self, routes: Application) -> None:

@@ -39,13 +39,15 @@ log = logging.getLogger("hypoll.error")
 class WSGI(Application):
     """A WSGI application as what a server serves.
 
-    application: called with `environ` and `start_response`.
-    script_name: the path below which the application is, as `/shop`: SCRIPT_NAME. Other paths are 404.
-    multiprocess: whether other processes serve the application, too: `wsgi.multiprocess`.
-    stream: whether the application is called when the head is whole, and waits for the body as it reads it.
-    known: whether somebody says that it is one, so that its signature doesn't count.
+    Args:
+        application: called with `environ` and `start_response`.
+        script_name: the path below which the application is, as `/shop`: SCRIPT_NAME. Other paths are 404.
+        multiprocess: whether other processes serve the application, too: `wsgi.multiprocess`.
+        stream: whether the application is called when the head is whole, and waits for the body as it reads it.
+        known: whether somebody says that it is one, so that its signature doesn't count.
 
-    Raises `TypeError` for what can't be called so, and for ASGI applications.
+    Raises:
+        TypeError: For what can't be called so, and for ASGI applications.
     """
 
     uses_asyncio = False
@@ -130,8 +132,15 @@ def service_of(
 ) -> Application:
     """What serves an application: itself, when it is `Routes` or another service; a `WSGI` for any other callable.
 
-    script_name, multiprocess, stream, known: of the WSGI application. Without the first the environment's SCRIPT_NAME
-    is taken, as gunicorn does. Raises `TypeError` for what is neither.
+    Args:
+        application: what is to be served.
+        script_name: the path that it is below; without one the environment's SCRIPT_NAME is taken, as gunicorn does.
+        multiprocess: whether other processes serve it, too.
+        stream: whether it is called before its request's body is whole.
+        known: whether somebody says that it is a WSGI application.
+
+    Raises:
+        TypeError: For what is neither.
     """
     if isinstance(application, WSGIAdapter):
         return application.routes

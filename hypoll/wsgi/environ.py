@@ -30,8 +30,9 @@ _NONE: tuple[Any, Peer, Environ] = (None, NOBODY, {})
 class Environs:
     """Makes the environments of one application.
 
-    base: what they begin with.
-    script_name: the path below which the application is, as `/shop`; empty: all paths are its own.
+    Args:
+        base: what they begin with.
+        script_name: the path below which the application is, as `/shop`; empty: all paths are its own.
     """
 
     def __init__(self, base: Environ, script_name: str = "") -> None:

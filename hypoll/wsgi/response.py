@@ -59,13 +59,16 @@ log = logging.getLogger("hypoll.error")
 class ResponseStart:
     """`start_response` of one request, and what it was told.
 
-    status, phrase: the phrase is None where it is the registered one.
-    declared: the Content-Length; None: not told.
-    content_type: the only field beside Content-Length; None: there are others, or none.
-    written: what `write` took and didn't send, to go before the body.
-    stream: takes the body, piece by piece, once the head is on its way.
+    Args:
+        request: what is answered.
+        call: by what the head is sent before the end of the handler; None: it can't be.
 
-    request: what is answered. call: by what the head is sent before the end of the handler; None: it can't be.
+    Attributes:
+        status, phrase: the phrase is None where it is the registered one.
+        declared: the Content-Length; None: not told.
+        content_type: the only field beside Content-Length; None: there are others, or none.
+        written: what `write` took and didn't send, to go before the body.
+        stream: takes the body, piece by piece, once the head is on its way.
     """
 
     __slots__ = ("_call", "_request", "content_type", "declared", "fields", "phrase", "status", "stream", "written")
