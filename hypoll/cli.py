@@ -312,7 +312,7 @@ def _serve(app: str, log_level: str, settings: Settings, processes: Processes, d
 
 
 def _load_or_tell(app: str, settings: Settings) -> Servable:
-    """`load`. Who watches over this process is told what is wrong."""
+    """`load`. The watcher of this process is notified of what is wrong."""
     try:
         return load(app, settings)
     except AppError as error:

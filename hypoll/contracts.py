@@ -227,7 +227,7 @@ class CloseReason(StrEnum):
     CLIENT = "client"
     """The client asked for it, speaks HTTP/1.0, or closed an idle connection."""
     APPLICATION = "application"
-    """The response has `Connection: close`, or its length is told by the end."""
+    """The response has `Connection: close`, or its end is marked by the connection's."""
     DRAIN = "drain"
     REFUSED = "refused"
     """The request, or the connection, was refused."""

@@ -330,7 +330,7 @@ class RequestParser:
 
     @property
     def left(self) -> int | None:
-        """Bytes of the incoming body still to come; None: only its end will tell."""
+        """Bytes of the incoming body still to come; None: only its end will show."""
         return self._left if self._chunked is None else None
 
     def _clear_pending(self) -> None:

@@ -3,14 +3,14 @@
 Its laws:
 
 - Every `epoll_ctl` and `epoll_wait` of hypoll is made in this file.
-- Edge-triggered by default: readiness is told once (epoll(7)). A callback that stops before EAGAIN or a short read
+- Edge-triggered by default: readiness is reported once (epoll(7)). A callback that stops before EAGAIN or a short read
   must come back by itself with `call_soon`.
 - A callback never runs for a descriptor that an earlier callback of the same batch unregistered, nor for the
   descriptor's successor of the same number.
 - A callback that raises is logged; the loop goes on.
 - One turn is: wait, events, what `call_soon` had asked for before their end, timers.
 - Deadlines are checked last: a turn in which a timer is due takes all that is ready first, however many batches it is.
-- Time in which the loop did not run counts for no timer; `on_pause` tells others of it.
+- Time in which the loop did not run counts for no timer; `on_pause` notifies others.
 """
 
 from __future__ import annotations
@@ -214,13 +214,13 @@ class Loop:
         oneshot: bool = False,
         exclusive: bool = False,
     ) -> None:
-        """Call `callback(events)` whenever `fd` becomes ready. ERR and HUP are always told.
+        """Call `callback(events)` whenever `fd` becomes ready. ERR and HUP always are reported.
 
         Args:
             fd: the descriptor.
             callback: is called with the events that are ready.
             events: those to wait for; ERR and HUP always are.
-            edge: tell each readiness once (EPOLLET); otherwise for as long as it lasts.
+            edge: report each readiness once (EPOLLET); otherwise for as long as it lasts.
             oneshot: disarm after one event (EPOLLONESHOT), until `rearm`.
             exclusive: of several processes waiting on a shared descriptor, wake one (EPOLLEXCLUSIVE, IN and OUT only).
 
@@ -238,14 +238,14 @@ class Loop:
         if fd >= len(self._callbacks):
             self._callbacks.extend([None] * (fd + 1 - len(self._callbacks) + 64))
         if self._dispatching and fd in self._freed:
-            # This batch may still hold an event of the descriptor's predecessor. A new edge is told by the next
+            # This batch may still hold an event of the descriptor's predecessor. A new edge is reported by the next
             # epoll_wait at the earliest, so nothing is missed by waiting for the batch to end.
             self._late[fd] = callback
         else:
             self._callbacks[fd] = callback
 
     def rearm(self, fd: int, events: int = IN | OUT | RDHUP, *, edge: bool = True, oneshot: bool = True) -> None:
-        """Arm a oneshot registration again. What is ready by then is told at once. Raises `LoopError`."""
+        """Arm a oneshot registration again. What is ready by then is reported at once. Raises `LoopError`."""
         flags = events | (select.EPOLLET if edge else 0) | (select.EPOLLONESHOT if oneshot else 0)
         try:
             self._epoll.modify(fd, flags)
@@ -399,7 +399,7 @@ class Loop:
         self.stopping = False
 
     def fileno(self) -> int:
-        """The epoll descriptor. It is pollable itself: readable when events wait. `timeout` tells of all else."""
+        """The epoll descriptor. It is pollable itself: readable when events wait. `timeout` reports all else."""
         return self._epoll.fileno()
 
     @property
@@ -512,8 +512,9 @@ class Loop:
         """Take all that is ready, so that what is due is checked by it.
 
         `events` may lack some of it: a batch is full at `MAX_EVENTS`, and a wait that a stop interrupts (signal(7))
-        gives none at all once its time has passed, since Python doesn't look again. An edge is told once, so all that
-        was ready when this began comes within the rounds that the number of descriptors asks for, whatever is added.
+        gives none at all once its time has passed, since Python doesn't look again. An edge is reported once, so all
+        that was ready when this began comes within the rounds that the number of descriptors asks for, whatever is
+        added.
         """
         late = self.now - self.wake_at
         if late > LATE:
@@ -628,7 +629,8 @@ class _Signals:
     the wake-up descriptor for itself.
 
     A forked child shares that descriptor, so it is closed there, and the signals do what they do by default: what the
-    child gets would be told to the parent's loop, and `terminate()` of a worker process would end the server instead.
+    child gets would be reported to the parent's loop, and `terminate()` of a worker process would end the server
+    instead.
     """
 
     def __init__(self, loop: Loop) -> None:

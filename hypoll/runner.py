@@ -114,7 +114,7 @@ def _watch_signals(runner: Runner, stopping: _StopSignals) -> None:
     loop.add_signal_handler(signal.SIGTERM, runner.begin_shutdown, stopping.on_term)
     loop.add_signal_handler(signal.SIGINT, stopping.server.drain_at_once, stopping.on_interrupt)
     loop.add_signal_handler(signal.SIGUSR1, runner.telemetry.reopen)
-    # What a gunicorn master is told by; the kernel's default would end the process with its requests.
+    # Signals that a gunicorn master acts on; the kernel's default would end the process with its requests.
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else: nohup, or the script's own
         had_terminal = has_terminal()
         loop.add_signal_handler(signal.SIGHUP, lambda: _on_hangup(runner, had_terminal), yields=True)

@@ -44,8 +44,8 @@ class Cycle(Exchange):
         complete: whether the application has sent all of its answer.
         finished: whether the answer is sent, or nothing more of it is.
         gone: whether nobody will get more of the answer.
-        told: whether the client has ended its side, which the application is told.
-        heard: whether it was told that the client has gone, or ended its side.
+        client_ended: whether the client has ended its side, of which the application is notified.
+        heard: whether it received that the client has gone, or ended its side.
         head: what the application has started its answer with.
         stream: the answer's body, once the head is on its way.
         trailer_lines: the trailer fields so far.
@@ -53,7 +53,7 @@ class Cycle(Exchange):
 
     connection: Connection | None
     complete = finished = False
-    gone = told = heard = False
+    gone = client_ended = heard = False
     head: ResponseStart | None = None
     stream: ResponseBody | None = None
     trailer_lines = b""
@@ -135,7 +135,7 @@ class Cycle(Exchange):
     def on_half_close(self) -> None:
         """The peer has ended its side. Before the start it is asked whether it still reads; see `receiving.doubt`."""
         if self.head is not None:
-            self.told = True
+            self.client_ended = True
             self._wake()
 
     def on_drain(self) -> bool:
@@ -187,7 +187,7 @@ class Cycle(Exchange):
         order = 0
         while not self.finished:
             if self._given:
-                if self.gone or self.told:
+                if self.gone or self.client_ended:
                     break
                 order = await self._wait(order)
                 continue

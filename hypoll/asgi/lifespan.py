@@ -106,7 +106,7 @@ class Lifespan:
             assert self._started is not None
             if not self._started.done():
                 raise
-            if not self._started.result():  # else it has told of its failure already
+            if not self._started.result():  # else it has reported its failure already
                 log.error("the application's lifespan failed", exc_info=error)
 
     async def _receive(self) -> dict[str, Any]:

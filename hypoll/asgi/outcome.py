@@ -63,7 +63,7 @@ def on_returned(cycle: Cycle) -> None:
     connection, request = cycle.connection, cycle.request
     if connection is None or cycle.finished:
         return
-    if cycle.gone or cycle.told:
+    if cycle.gone or cycle.client_ended:
         cycle.cut()
         return
     extra = {"request_id": request.id}

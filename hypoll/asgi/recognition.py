@@ -54,7 +54,7 @@ def single_callable(application: Callable[..., Any]) -> ASGIApplication:
 
 
 def binds(application: Any, count: int) -> bool:
-    """Whether it can be called with so many arguments, as far as it tells."""
+    """Whether it can be called with so many arguments, as far as it says."""
     try:
         inspect.signature(application).bind(*[None] * count)
     except (TypeError, ValueError):

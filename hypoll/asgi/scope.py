@@ -88,7 +88,7 @@ class Scopes:
 
 
 def _scope_parts(request: Request) -> ScopeParts:
-    """What scopes tell of a header section: its fields, and client and scheme where a trusted proxy tells them.
+    """What scopes say about a header section: its fields, and client and scheme where a trusted proxy names them.
 
     It is kept with the section: a client repeats itself.
     """

@@ -1,4 +1,4 @@
-"""What a scope tells of TLS (ASGI TLS 0.2)."""
+"""What a scope says about TLS (ASGI TLS 0.2)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Certificates:
     """Makes the extension `tls` of scopes, once for each connection.
 
     Args:
-        certfile: where the server's certificate is, which no socket tells; empty: that isn't known.
+        certfile: where the server's certificate is, which no socket knows; empty: that isn't known.
     """
 
     def __init__(self, certfile: str) -> None:

@@ -268,7 +268,7 @@ class AsyncioBridge:
         if not self._keeps_others:
             self._cancel(asyncio.all_tasks(self.asyncio))
         elif self.begun:
-            # Their clients have gone, as they are told by now: who listens ends by itself.
+            # Their clients have gone, as they know by now: who listens ends by itself.
             _, pending = self.asyncio.run_until_complete(asyncio.wait(self.begun, timeout=TOLD_TIME))
             self._cancel(pending)
         callbacks, self._at_end = self._at_end, []

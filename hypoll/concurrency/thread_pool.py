@@ -4,8 +4,8 @@ Its laws:
 
 - A job begins on the loop's thread (`submit`) and ends there (its `done`), whatever became of it in between.
 - Jobs of one turn are handed over together at its end, and what is done comes back together: a thread that takes a
-  job goes on with the next ones without sleeping, and tells the loop when none is left, or when no other thread is
-  there to tell it. So a burst costs one wake-up each way, not one a job.
+  job goes on with the next ones without sleeping, and wakes the loop when none is left, or when no other thread is
+  there to wake it. So a burst costs one wake-up each way, not one a job.
 - Whoever takes a job while others wait wakes one more thread, unless one is waking already: calls that block soon have
   all threads, calls that don't are done by one, without a fight for the interpreter's lock.
 - The first threads sleep reading an eventfd each. Who writes to that lets go of the interpreter's lock, so the thread
@@ -353,7 +353,7 @@ class ThreadPool:
                 except IndexError:
                     break
                 # The next call may block, so what is done must not wait for it. But telling the loop now would have it
-                # fight this thread for the interpreter: where another thread is coming, that one tells.
+                # fight this thread for the interpreter: where another thread is coming, that one wakes the loop.
                 if not (jobs and (self._waking or self._wake())) and finished and not self._collecting:
                     self._collect_soon()
                 if self.on_wait is not None:

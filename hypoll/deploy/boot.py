@@ -2,7 +2,7 @@
 
 A signal that comes while a worker is being made would be lost: CPython forgets in a forked child what has come since
 the fork, and until the worker has handlers of its own it has those of the master, which put the signal into a queue
-that nobody reads there. The master then waits for a worker that was never told to end.
+that nobody reads there. The master then waits for a worker that was never asked to end.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def serve(
         load: imports the application, in each worker. What it raises halts the master.
     """
     gunicorn.sock.TCP6Socket = _TCP6Socket
-    context_of(settings)  # each worker makes its own; what can't be used is told before there are any
+    context_of(settings)  # each worker makes its own; what can't be used is reported before there are any
     options = {
         "default_proc_name": name,
         "bind": bound(settings),
@@ -167,7 +167,7 @@ def serve(
 
 
 def bound(settings: Settings) -> list[str]:
-    """The addresses for gunicorn: of listeners bound here, so that what can't be bound is told at once and clearly.
+    """The addresses for gunicorn: of listeners bound here, so that what can't be bound is reported at once and clearly.
 
     Those of SO_REUSEPORT each worker binds by itself. The successor of another master (USR2) inherits that one's.
     """

@@ -1,4 +1,4 @@
-"""What gunicorn's logger and hooks are told: requests in gunicorn's terms, hypoll's log, the stacks of a stuck loop."""
+"""What gunicorn's logger and hooks get: requests in gunicorn's terms, hypoll's log, the stacks of a stuck loop."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def is_used(cfg: Any, hook: str) -> bool:
 
 
 def observers_of(worker: Any) -> list[Observer]:
-    """What gunicorn's access log and `post_request` are told requests by, as far as they are in use."""
+    """What gunicorn's access log and `post_request` get requests from, as far as they are in use."""
     log = worker.log
     logs = type(log).access is not Logger.access or log.access_log_enabled
     hooked = is_used(worker.cfg, "post_request")

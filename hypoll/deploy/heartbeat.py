@@ -18,7 +18,7 @@ worker's own pause between two beats they are less than the shortest timeout."""
 
 
 class Beat(Protocol):
-    """Gunicorn's heartbeat: a file whose modification time tells, by the monotonic clock."""
+    """Gunicorn's heartbeat: a file whose modification time is the last beat's, by the monotonic clock."""
 
     def notify(self) -> None:
         """Beat."""

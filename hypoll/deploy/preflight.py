@@ -1,4 +1,4 @@
-"""What the machine, the container and the environment would do to a server: read once, told in plain words.
+"""What the machine, the container and the environment would do to a server: read once, reported in plain words.
 
 `read_system` reads, and knows no opinion; the functions of `RULES` check, and read nothing.
 """
@@ -40,7 +40,7 @@ _SLOWING = {
 
 @dataclass(frozen=True, kw_only=True)
 class SystemFacts:
-    """What was found. None: there is no such limit, or the system doesn't tell.
+    """What was found. None: there is no such limit, or the system doesn't say.
 
     Attributes:
         descriptors: the hard limit of open ones, which hypoll raises its own to.

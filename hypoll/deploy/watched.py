@@ -52,7 +52,7 @@ class WatchedServer:
         return code if code is None or code >= 0 else 128 - code
 
     def failure(self) -> str:
-        """What it told of why it can't serve; empty: nothing."""
+        """What it reported: why it can't serve; empty: nothing."""
         try:
             report = os.read(self._failures, MAX_REASON)
         except BlockingIOError:

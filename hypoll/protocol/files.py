@@ -168,7 +168,7 @@ def _validators(status: os.stat_result, coding: str | None) -> Validators:
 def _described(validators: Validators, now: float) -> list[tuple[str, str]]:
     fields = [("ETag", validators.etag or ""), ("Accept-Ranges", "bytes")]
     modified = validators.modified or 0
-    if modified <= now:  # one in the future must not be told (RFC 9110, 8.8.2.1)
+    if modified <= now:  # one in the future must not be sent (RFC 9110, 8.8.2.1)
         fields.insert(0, ("Last-Modified", formatdate(modified, usegmt=True)))
     return fields
 
@@ -498,7 +498,7 @@ def _without_content(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]
 
 
 def _current(validators: Validators, given: Iterable[tuple[str, str]]) -> Validators:
-    """The validators that are told: the handler's own before the file's."""
+    """The validators that are sent: the handler's own before the file's."""
     etag, modified = validators
     for name, value in given:
         match name.lower():

@@ -29,7 +29,7 @@ _INDEXED_NAMES = {number: name for name, number in INDEXED_FIELDS.items()}
 
 
 ScopeParts = tuple[list[tuple[bytes, bytes]], Client | None, str | None]
-"""The fields of a header section in bytes, and what trusted proxies tell of client and scheme."""
+"""The fields of a header section in bytes, and what trusted proxies say about client and scheme."""
 
 
 class HeaderSection:
@@ -55,7 +55,7 @@ class HeaderSection:
     environ: tuple[Any, Peer, dict[str, Any]] | None = None
     """What it makes of WSGI's environment, for whom, and sent by whom: see `hypoll.wsgi.environ`."""
     origin: Origin | None = None
-    """What proxies tell in it, once a trusted one's was asked for: see `hypoll.proxy.forwarded`."""
+    """What proxies say in it, once a trusted one's was asked for: see `hypoll.proxy.forwarded`."""
     _fields: tuple[tuple[str, str], ...] | None = None
     indexed: dict[int, bytes | None]
     """Lines of the fields of `INDEXED_FIELDS` that are there, by their number, latin-1; None: there are several."""

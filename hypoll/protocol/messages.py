@@ -200,7 +200,7 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The path, percent-decoded: an encoded slash can't be told from a real one, what isn't UTF-8 is U+FFFD."""
+        """The path, percent-decoded: an encoded slash looks like a real one, what isn't UTF-8 is U+FFFD."""
         return unquote_to_bytes(self.target.partition(b"?")[0]).decode("utf-8", "replace")
 
     @property
@@ -262,7 +262,7 @@ class Request:
     def client(self) -> Client:
         """(address, port) of the client: the other end of the connection, or whom a trusted proxy there speaks for.
 
-        The port is 0 where a proxy doesn't tell it. ("", 0) over a unix socket. ("unknown", 0) when trusted proxies
+        The port is 0 where a proxy doesn't name it. ("", 0) over a unix socket. ("unknown", 0) when trusted proxies
         name no address, hide it, or contradict each other: that is no client of this machine, and none of a network.
         """
         return (self.header_section.origin or self._origin).client or self.peer.client

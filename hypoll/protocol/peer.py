@@ -1,4 +1,4 @@
-"""The other end of a connection: its own address, what proxies tell of a client behind it, and what it came to."""
+"""The other end of a connection: its own address, what proxies say about a client behind it, and what it came to."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ UNKNOWN_CLIENT: Client = ("unknown", 0)
 
 
 class Origin(NamedTuple):
-    """What trusted proxies tell of a request. None: they don't."""
+    """What trusted proxies say about a request. None: they don't."""
 
     client: Client | None = None
-    """The port is 0 where it isn't told. `UNKNOWN_CLIENT`: proxies sent the request, and don't name the client."""
+    """The port is 0 where it isn't known. `UNKNOWN_CLIENT`: proxies sent the request, and don't name the client."""
     scheme: str | None = None
     host: str | None = None
     """Host and port as the client named them."""
@@ -55,7 +55,7 @@ NO_DRAIN = Drain()
 
 
 class Peer(NamedTuple):
-    """The other end of a connection, as its requests tell it.
+    """The other end of a connection, as its requests show it.
 
     Attributes:
         client: the address as `hypoll.proxy.networks` writes it; `UNIX_CLIENT` over a unix socket; `UNKNOWN_CLIENT`

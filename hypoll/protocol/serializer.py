@@ -64,7 +64,7 @@ class Remainder(NamedTuple):
         stream, async_stream: the framed pieces of its body; of an async iterator, the latter.
         part: the bytes of a file that are its body.
         source: where its pieces come from, which are framed already.
-        until_close: whether the end of the body is told by the connection's end alone.
+        until_close: whether only the connection's end marks the end of the body.
         end: what ends the body, where the server may do that when it goes away; None: it may not.
         heartbeat: seconds without a piece of the stream after which to send the framed bytes, again and again.
     """
@@ -175,7 +175,7 @@ def _encode_general(out: list[bytes], response: Response, request: Request, clos
     has_content = status not in CONTENTLESS and request.method != "HEAD"
     framing = Framing.NONE if status in BODILESS else _framing(body, declared, request.minor, has_content)
     if status == 205:
-        framing = Framing.LENGTH  # no content, and that must be told (RFC 9110, 15.3.6), whatever the body was
+        framing = Framing.LENGTH  # no content, and that must be stated (RFC 9110, 15.3.6), whatever the body was
     close = close or asked or not request.keep_alive or framing is Framing.CLOSE
     head = b"HTTP/1.1 %d %b\r\n%b" % (
         status,
@@ -280,7 +280,7 @@ def _remember(status: int, content_type: str | None, head: bytes) -> None:
 
 
 class Framing(Enum):
-    """How the end of a response's content is told (RFC 9112, 6.3)."""
+    """How the end of a response's content is marked (RFC 9112, 6.3)."""
 
     NONE = "no content"
     LENGTH = "Content-Length"

@@ -7,7 +7,7 @@ Laws:
   client; where all are, the leftmost. (Who trusts `*` believes anybody.)
 - A proxy that wrote one of the fields speaks for somebody else. Where it names no address, or hides it, the client is
   unknown. It never counts as the proxy, which may be let in where others are not.
-- When both kinds of fields are there and tell of different clients, neither is believed: proxies write one kind and
+- When both kinds of fields are there and name different clients, neither is believed: proxies write one kind and
   pass on the other, which anybody can have sent. The client is unknown then, too.
 """
 
@@ -56,7 +56,7 @@ UNKNOWN = Origin(UNKNOWN_CLIENT)
 
 
 class _Hop(NamedTuple):
-    """What one proxy told: whom it had the request from, and how that was sent to it."""
+    """What one proxy says: whom it had the request from, and how that was sent to it."""
 
     client: Client | None = None
     scheme: str | None = None
@@ -69,7 +69,7 @@ class TrustedProxies:
 
     Args:
         allowed: the trusted ones, as `Networks` takes them.
-        secure: `FIELD=VALUE` of each further field by which they tell that the client came by https.
+        secure: `FIELD=VALUE` of each further field by which they say that the client came by https.
     """
 
     def __init__(self, allowed: Iterable[str], secure: Iterable[str] = ()) -> None:
@@ -112,7 +112,7 @@ def origin_of(fields: Fields, trusted: Networks) -> Origin:
 
 
 def _plain(address: bytes, line: bytes | None) -> Origin | None:
-    """What one proxy tells that names an IPv4 address and maybe a scheme, as nearly all do. None: it tells more.
+    """What one proxy says that names an IPv4 address and maybe a scheme, as nearly all do. None: it says more.
 
     Args:
         address: the value of X-Forwarded-For.
@@ -143,13 +143,13 @@ def _same(one: str | None, other: str | None) -> str | None:
 
 
 def _walk(hops: Iterator[_Hop], trusted: Networks) -> Origin:
-    """Go from proxy to proxy, the nearest first, and give what the last one that is trusted tells."""
+    """Go from proxy to proxy, the nearest first, and give what the last one that is trusted says."""
     origin = NO_ORIGIN
     for count, hop in enumerate(hops):
         if count == MAX_HOPS:
             return origin._replace(client=UNKNOWN_CLIENT)
         client = hop.client or UNKNOWN_CLIENT
-        # What a proxy doesn't tell of scheme, host and port, the one nearer to here may have.
+        # What a proxy doesn't say of scheme, host and port, the one nearer to here may have.
         origin = Origin(client, hop.scheme or origin.scheme, hop.host or origin.host, hop.port or origin.port)
         if client[0] not in trusted:
             break
@@ -186,7 +186,7 @@ def _from_right(items: list[str], index: int) -> str:
 
 
 def _hops_of_forwarded(lines: list[str]) -> Iterator[_Hop]:
-    """The hops of Forwarded, from right to left. A malformed element is the last, and tells nothing.
+    """The hops of Forwarded, from right to left. A malformed element is the last, and says nothing.
 
     Empty elements are none (RFC 9110, 5.6.1.2), but a field of nothing else was written by a proxy all the same.
     """

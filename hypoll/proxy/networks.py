@@ -61,7 +61,7 @@ def peer_client(address: object) -> Client:
 def parse_node(text: str) -> Client | None:
     """Address and port of what a proxy calls a client; None for `unknown`, a made-up name, and what is no address.
 
-    The port is 0 where none is told, or a made-up one.
+    The port is 0 where none is known, or a made-up one.
     """
     address, port = parse_address(text), "0"
     if address is None:

@@ -51,7 +51,7 @@ class ProxyHeader(NamedTuple):
             internet. The document has receivers take the real peer (2.1, UNKNOWN); that is the balancer, which may be
             let in where the client isn't. A unix socket (2.2, AF_UNIX) is on the balancer's machine: it says nothing
             here.
-        server: the address and port it was made to. None: it isn't told.
+        server: the address and port it was made to. None: it isn't known.
         size: how many bytes the header has.
         secure: whether the balancer says that the client came by TLS (2.2.6, PP2_CLIENT_SSL).
     """
@@ -121,7 +121,7 @@ def _parse_v2(data: bytes | bytearray) -> ProxyHeader | None:
 
 
 def _is_secure(tlvs: bytes) -> bool:
-    """Whether the TLVs behind the addresses tell of TLS. Others are passed over, and what is no TLV ends them."""
+    """Whether the TLVs behind the addresses name TLS. Others are passed over, and what is no TLV ends them."""
     at = 0
     while at + _TLV.size <= len(tlvs):
         kind, length = _TLV.unpack_from(tlvs, at)

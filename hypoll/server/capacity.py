@@ -12,8 +12,8 @@ RESERVED_DESCRIPTORS = 64
 most a quarter."""
 
 REFUSALS = 256
-"""Connections over `max_connections` that are told so at once, at most a quarter of the descriptors; further ones wait
-in the kernel's queue."""
+"""Connections over `max_connections` that are refused with 503 at once, at most a quarter of the descriptors;
+further ones wait in the kernel's queue."""
 
 
 def raise_descriptor_limit() -> int:
@@ -31,5 +31,5 @@ def connections_for(descriptors: int) -> int:
 
 
 def refusals_for(descriptors: int) -> int:
-    """How many connections over the limit are told so at once."""
+    """How many connections over the limit are refused with 503 at once."""
     return min(REFUSALS, descriptors // 4)

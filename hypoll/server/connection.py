@@ -2,8 +2,9 @@
 
 Its laws:
 
-- An edge is told once. `readable` remembers it until a read comes back short, which for a stream socket means drained
-  (epoll(7)); whoever stops before that comes back by `reschedule`, once a turn however many edges are told meanwhile.
+- An edge is reported once. `readable` remembers it until a read comes back short, which for a stream socket means
+  drained (epoll(7)); whoever stops before that comes back by `reschedule`, once a turn however many edges are reported
+  meanwhile.
 - Registered once for IN, OUT and RDHUP, edge-triggered; that is the one `epoll_ctl` of a connection's life, unless its
   peer goes on sending while a handler is at work elsewhere.
 - All output goes through `writer`, in order. Its deadline is `write_timeout` after the kernel last took something, or
@@ -99,7 +100,7 @@ class Connection:
     """
 
     watched = False
-    """Whether the loop tells it of edges."""
+    """Whether the loop reports edges to it."""
     readable = False
     half_closed = False
     rescheduled = False
@@ -137,7 +138,7 @@ class Connection:
     # edges
 
     def watch(self) -> None:
-        """Be told of edges; those that are there already are told at once (epoll_ctl(2)). Raises `LoopError`."""
+        """Watch for edges; those that are there already are reported at once (epoll_ctl(2)). Raises `LoopError`."""
         self.context.loop.register(self.sock.fileno(), self.on_events)
         self.watched = True
 
@@ -216,7 +217,7 @@ class Connection:
     # turns and states
 
     def reschedule(self) -> None:
-        """Go on when the other connections had their turn: no edge will tell."""
+        """Go on when the other connections had their turn: no edge will come."""
         if not self.rescheduled:
             self.rescheduled = True
             self.context.loop.call_soon(self._on_turn)
@@ -395,7 +396,7 @@ class Connection:
             check_half_closed_peer(self)
         send_interim(self)
         if events & _INPUT and self.state is ConnectionState.WAITING and not is_streaming_body(self):
-            # The peer goes on sending, and isn't read: no more of that is told, only its end (EPOLLONESHOT).
+            # The peer goes on sending, and isn't read: no more of that is reported, only its end (EPOLLONESHOT).
             self.input_disarmed = True
             self.context.loop.rearm(self.sock.fileno(), 0 if self.half_closed else RDHUP)
 
@@ -434,7 +435,7 @@ class Connection:
         """Note what a read says of the socket. size: bytes that were asked for."""
         if self.tls is not None and self.tls.ended:
             self.half_closed = True  # also by the peer's word alone (RFC 8446, 6.1)
-        # A short read has drained the socket (epoll(7)). But an end that was told already brings no further edge.
+        # A short read has drained the socket (epoll(7)). But an end that was reported already brings no further edge.
         self.readable = len(data) == size or self.half_closed
 
     def answer(  # noqa: C901 - a request's way, as one page

@@ -5,7 +5,7 @@ Its laws:
 - It belongs to one connection until it is abandoned (the client has gone) or finished (the answer is sent), and then
   to none: `connection` is None, and whatever comes of the handler is dropped.
 - The handler is notified of a client that goes: by the body it reads, by the body it gives, or by the cancelling of its
-  task. A thread can't be told otherwise; a call that hasn't begun isn't made.
+  task. A thread can't be notified otherwise; a call that hasn't begun isn't made.
 - All of its code that runs on threads runs on one: hooks, handler, each piece of its body, and what closes that. It
   runs in one context; from a task to the thread a copy of the task's goes along, as with `asyncio.to_thread`.
 """
@@ -154,7 +154,7 @@ class Exchange(Job):
         self.end()
         if self.handler_call.run_on is RunOn.THREAD:
             self.server.thread_pool.withdraw(self)
-        elif task is not None and self._begun and not woken_by_body:  # a task that waits for the body is told by that
+        elif task is not None and self._begun and not woken_by_body:  # a task that waits for the body is woken by that
             task.cancel()
 
     def end(self) -> None:
@@ -253,7 +253,7 @@ class Exchange(Job):
         """Make the pieces of a body and close it, here where its handler ran; or give what else is to be sent."""
         body: Any = response.body
         if isinstance(body, (AsyncIterable, Mapping)) or not hasattr(body, "__iter__"):
-            return response  # which can't be sent: told where the others are
+            return response  # which can't be sent: logged where the others are
         if self.connection is None or self.request.method == "HEAD" or response.status in CONTENTLESS:
             close_body(body)
             return with_body(response, iter(()))
@@ -470,7 +470,7 @@ class Exchange(Job):
         return self._waited > settings.body_timeout and received < settings.min_body_rate * self._waited
 
     def fail(self, error: Exception) -> None:
-        """The body will never be whole: its handler is told, and this is its connection's last request."""
+        """The body will never be whole: its handler is notified, and this is its connection's last request."""
         request_body, self.request_body = self.request_body, None
         self.body_broken = True
         self._waits_for_body_since = None

@@ -59,12 +59,12 @@ class Listener:
         self._family = sock.family
 
     def watch(self) -> None:
-        """Be told of connections; those that wait already are told at once (epoll_ctl(2))."""
+        """Watch for connections; those that wait already are reported at once (epoll_ctl(2))."""
         self.server.loop.register(self.sock.fileno(), self.on_events, IN, exclusive=self.shared)
         self.watched = True
 
     def on_events(self, events: int) -> None:
-        """Accept what is queued, a burst a turn: the edge is told once, so what is left is come back for."""
+        """Accept what is queued, a burst a turn: the edge is reported once, so what is left is come back for."""
         for _ in range(ACCEPTS_PER_TURN):
             if not self.accept():
                 return

@@ -22,7 +22,7 @@ Ended = Callable[["ProxyHeaderReader", ProxyHeader | None, str], object]
 
 
 class ProxyHeaderReader:
-    """One accepted, non-blocking socket that has not told yet who its client is.
+    """One accepted, non-blocking socket whose client isn't known yet.
 
     Raises `OSError`.
 

@@ -70,7 +70,7 @@ def send_file(
     if type(response) is not Response or type(response.body) not in (File, OpenFile):
         return False
     if connection.tls is None and connection.instrument is None and not server.draining:
-        # What goes wrong is found again, and told, where there is time to.
+        # What goes wrong is found again, and logged, where there is time to.
         with contextlib.suppress(Exception):
             file = context.run(encode_file, request, response)
     if file is None:

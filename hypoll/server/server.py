@@ -69,7 +69,7 @@ class Server:
         listeners: sockets to serve instead of binding `settings.bind`.
         tls_context: whether other processes serve these listeners, too.
         own: whether they end with this process, so that a drain may close their queues for good.
-        observers: is told what the server does; None: nobody wants to know.
+        observers: is notified of what the server does; None: nobody wants to know.
         tls_context: TLS for all listeners, in place of what the settings ask for.
         on_stopped: called once when the last connection of a drain is gone, or on `stop`.
     """

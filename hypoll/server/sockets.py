@@ -177,7 +177,7 @@ def _inherit(number: str) -> socket.socket:
 def activated() -> tuple[str, ...]:
     """The addresses of the sockets that socket activation has handed to this process (sd_listen_fds(3)), once.
 
-    The variables that tell of them are taken out of the environment: they aren't for the children. Raises `BindError`.
+    The variables that name them are taken out of the environment: they aren't for the children. Raises `BindError`.
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return ()

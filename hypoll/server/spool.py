@@ -5,7 +5,7 @@ Laws:
 - What is put in comes out in the same order. Memory is never filled while the file holds something.
 - A file is a ring of at most `limit` bytes (O_TMPFILE, open(2)): an endless stream doesn't make it grow.
 - Bytes are counted by what they weigh. Small pieces are joined, so that a piece of two bytes doesn't cost fifty.
-- A disk that fails is told once in `PAUSE` seconds, and isn't asked again before.
+- A disk that fails is reported once in `PAUSE` seconds, and isn't asked again before.
 """
 
 from __future__ import annotations

@@ -246,7 +246,7 @@ class TLSSocket(socket.socket):
                 more = memoryview(bytearray(size))
                 more[:count] = content
             count += self._decrypt(size - count, more[count:])
-        # A record may have more than there was room for: it is in TLS already, and no edge tells of it.
+        # A record may have more than there was room for: it is in TLS already, and no edge reports it.
         self._left = count == size
         if self._outgoing.pending:
             self._answer()
@@ -309,7 +309,7 @@ class TLSSocket(socket.socket):
     # the way out
 
     def send(self, data: Any, flags: int = 0) -> int:
-        """Send content; give how much of it the kernel took. Not all: it is full, and an edge will tell when it isn't.
+        """Send content; give how much of it the kernel took. Not all: it is full, and an edge comes when it isn't.
 
         What isn't taken must be the beginning of the next send. flags: without effect.
         """

@@ -42,7 +42,7 @@ def respond_in_general(
 
 
 def rearm(connection: Connection) -> None:
-    """Take edges again. What is ready by now is told."""
+    """Take edges again. What is ready by now is reported."""
     connection.input_disarmed = False
     connection.context.loop.rearm(connection.sock.fileno(), oneshot=False)
 

@@ -51,7 +51,7 @@ class Writer:
         buffers: what the kernel didn't take yet.
         source: where the rest of a body comes from.
         heartbeat: for a silent one.
-        until_close: whether the end of the body is told by the connection's end, so that a part would look whole.
+        until_close: whether the end of the body is marked by the connection's end, so that a part would look whole.
         end: what ends the source's body, where that may be ended when the server goes away.
         send_size: bytes sent before the other connections have their turn.
         stalled: whether the kernel took nothing more when it was asked last.

@@ -153,12 +153,12 @@ def _json(document: dict[str, object]) -> bytes:
 
 
 def dropped_text(count: int) -> bytes:
-    """The line of a text log that tells of lines that are missing."""
+    """The line of a text log that reports lines that are missing."""
     return b"# %d lines were dropped here: the log was too slow\n" % count
 
 
 def dropped_json(count: int) -> bytes:
-    """The line of a JSON log that tells of lines that are missing."""
+    """The line of a JSON log that reports lines that are missing."""
     return dumps({"dropped": count}, option=OPT_APPEND_NEWLINE)
 
 

@@ -29,7 +29,7 @@ BUFFER_SIZE = 64 * 1024
 
 
 def _message(record: logging.LogRecord) -> str:
-    """The message; one that doesn't go with its arguments is told with them, and loses nobody's request.
+    """The message; one that doesn't go with its arguments is logged with them, and loses nobody's request.
 
     A record with a `stack`, as text, has it at the end of its message, for formatters of others: here it is left out.
     """
@@ -138,7 +138,7 @@ class LogWriterHandler(logging.Handler):
             self.log_writer.retry()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Count a record that is lost: there is nowhere to tell of it."""
+        """Count a record that is lost: there is nowhere to report it."""
         self.log_writer.dropped += 1
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ def make_handler(form: str, pids: bool = False) -> logging.Handler:
 
     Args:
         form: text or json.
-        pids: whether each message tells which process it is from.
+        pids: whether each message says which process it is from.
     """
     formatter = FORMATTERS[form](pids)
     handler: logging.Handler

@@ -127,7 +127,7 @@ class Health:
         return findings
 
     def _try(self, name: str, check: Check) -> str:
-        """Run a check. Its failure goes to the log, once until it passes again; whoever asks is told its kind only."""
+        """Run a check. Its failure goes to the log, once until it passes again; whoever asks learns its kind only."""
         raised: BaseException | None = None
         try:
             failure = "" if check() is not False else "failed"

@@ -1,8 +1,8 @@
-"""What an observed connection is told to note. Where nobody observes there is none, and nothing is noted.
+"""What is recorded of an observed connection. Where nobody observes there is none, and nothing is noted.
 
 Its laws:
 
-- A request is told once, when the last byte of its answer was given to the kernel, or will never be.
+- A request is recorded once, when the last byte of its answer was given to the kernel, or will never be.
 - Why a connection ends is what was marked first.
 """
 
@@ -50,7 +50,7 @@ class InstrumentContext:
     find: gives the path of a request's route, as declared; None: it has none.
 
     Args:
-        adds_request_id: whether each answer tells its request's id.
+        adds_request_id: whether each answer has its request's id.
     """
 
     def __init__(

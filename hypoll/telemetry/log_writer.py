@@ -152,7 +152,7 @@ class PolledSink(Sink):
 
 
 class SocketSink(Sink):
-    """A stream socket, as systemd's journal gives: one call can be told not to wait."""
+    """A stream socket, as systemd's journal gives: one call can be asked not to wait."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
@@ -214,7 +214,7 @@ class LogWriter:
 
     Args:
         notice: makes the line, with its LF, that says how many were dropped.
-        on_failure: told the reason when the sink begins to fail.
+        on_failure: called with the reason when the sink begins to fail.
     """
 
     def __init__(
@@ -226,7 +226,7 @@ class LogWriter:
     ) -> None:
         self.sink = sink
         self.dropped = 0
-        """Lines dropped and not yet told of."""
+        """Lines dropped and not yet reported."""
         self._notice = notice
         self._on_failure = on_failure
         self._limit = size
@@ -248,7 +248,7 @@ class LogWriter:
 
     def put(self, line: bytes) -> None:
         """Take a line with its LF, or count it as dropped."""
-        # After a loss there is none until half of the buffer is free: else every other line would tell of one.
+        # After a loss there is none until half of the buffer is free: else every other line would report one.
         room = self._limit // 2 if self.dropped else self._limit
         if self._size + len(line) > room:
             self.dropped += 1

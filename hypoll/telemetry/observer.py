@@ -1,8 +1,8 @@
-"""What a server tells of itself: to an access log, to metrics, to hooks. Costs one test for None when nobody listens.
+"""What a server reports about itself: to an access log, to metrics, to hooks. One test for None when nobody listens.
 
-Laws: an observer is told after the fact and changes nothing; what it raises is logged and costs no request its answer.
-A method runs on the loop's thread, and everybody waits for it. Exchanges are told at the end of the loop's turn, all of
-the turn together: while requests are answered, an exchange costs its record and an append.
+Laws: an observer is notified after the fact and changes nothing; what it raises is logged and costs no request its
+answer. A method runs on the loop's thread, and everybody waits for it. Requests are reported at the end of the loop's
+turn, all of the turn together: while they are answered, one costs its record and an append.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ class Record:
 
 
 class Observer:
-    """Is told what happens. A subclass has those methods it wants; these do nothing."""
+    """Is notified of what happens. A subclass has those methods it wants; these do nothing."""
 
     def on_open(self) -> None:
         """Note that a connection was accepted."""
 
     def on_requests(self, records: list[Record]) -> None:
-        """Note what came of the requests of one turn, and of the refusals of such: each is told once."""
+        """Note what came of the requests of one turn, and of the refusals of such: each is recorded once."""
 
     def on_shed(self, reason: str) -> None:
         """Note that a connection was refused before it said anything. reason: one word of a few."""
@@ -107,7 +107,7 @@ class CallsSoon(Protocol):
 
 
 class Observers:
-    """What a server tells, to those of its observers that want to know it.
+    """What a server reports, to those of its observers that want to know it.
 
     It has the methods of `Observer`, and gathers the exchanges of a turn.
     """
@@ -129,7 +129,7 @@ class Observers:
         self._pending: list[Record] = []
 
     def on_requests(self, records: list[Record]) -> None:
-        """Take what came of requests; the observers are told at the end of the turn."""
+        """Take what came of requests; the observers are notified at the end of the turn."""
         if not self._pending:
             self._call_soon(self._flush)
         self._pending += records

@@ -153,7 +153,7 @@ class PrometheusCounters:
         for metrics in (self._counters, self._histograms, self._gauges):
             for metric in metrics.values():
                 for family in metric.collect():
-                    # When each series was made, which prometheus_client doesn't tell in its multiprocess mode either.
+                    # When each series was made, which prometheus_client doesn't report in its multiprocess mode either.
                     family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
                     yield family
 

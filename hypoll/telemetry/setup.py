@@ -24,8 +24,8 @@ class Telemetry:
 
     Attributes:
         access_log, metrics: None when they aren't asked for.
-        health: told of start and drain by the server, whether or not it is asked for.
-        observers: what the server tells; None: nobody wants to know.
+        health: notified of start and drain by the server, whether or not it is asked for.
+        observers: what the server reports; None: nobody wants to know.
 
     Raises:
         hypoll.telemetry.log_writer.OutletError: For a log that can't be opened.
@@ -50,7 +50,7 @@ class Telemetry:
         observers = [*(observer for observer in own if observer is not None), *extra_observers]
         self.observers: Observers | None = combine_observers(observers, loop)
         if self.observers is None and settings.request_id:
-            self.observers = Observers(observers, loop)  # nobody is told, but the connections name the requests
+            self.observers = Observers(observers, loop)  # nobody is notified, but the connections name the requests
 
     def wrap(self, application: Application) -> Application:
         """The application with the endpoints before it; itself when there are none."""
@@ -71,7 +71,7 @@ def validate_telemetry(settings: Settings) -> None:
 
 
 def _endpoints(settings: Settings, health: Health) -> tuple[dict[str, Endpoint], Metrics | None]:
-    """What answers which path, and the metrics, if one of them tells of such."""
+    """What answers which path, and the metrics, if one of them reports such."""
     metrics: Metrics | None = None
     wanted: list[tuple[str, Endpoint]] = []
     if settings.health:
@@ -86,7 +86,7 @@ def _endpoints(settings: Settings, health: Health) -> tuple[dict[str, Endpoint],
         except ModuleNotFoundError:
             if settings.metrics:
                 raise
-            metrics = Metrics()  # the status page can tell of one process without it
+            metrics = Metrics()  # the status page can report one process without it
         else:
             counters = PrometheusCounters()
             metrics = Metrics(counters)

@@ -59,7 +59,7 @@ log = logging.getLogger("hypoll.error")
 
 
 def prepare() -> None:
-    """`set_up` if that can be: what can't be had is told when the settings are checked."""
+    """`set_up` if that can be: what can't be had is reported when the settings are checked."""
     with contextlib.suppress(OSError, ModuleNotFoundError):
         set_up()
 

@@ -1,6 +1,6 @@
 """A page for people: what the server does at the moment, drawn by the browser from the page's JSON twin.
 
-The page is the same bytes for everybody and loads nothing from elsewhere; what the server tells comes as JSON and is
+The page is the same bytes for everybody and loads nothing from elsewhere; what the server says comes as JSON and is
 put into the page as text. A Content-Security-Policy holds that.
 """
 
@@ -29,7 +29,7 @@ class StatusPage:
     """The page and its twin, for the peers that are let in.
 
     Args:
-        allow: whose clients may see it. The client is the one that trusted proxies tell of.
+        allow: whose clients may see it. The client is the one that trusted proxies say of.
         clock: seconds since 1970.
     """
 

@@ -46,7 +46,7 @@ def failure(request: Request, error: BaseException) -> Response:
 
 
 def unsendable(request: Request, response: Response | bytes, error: BaseException) -> Response:
-    """What the client is told where an answer can't be sent as it is: 503 where that will pass, else 500. Logged."""
+    """What the client gets where an answer can't be sent as it is: 503 where that will pass, else 500. Logged."""
     if isinstance(response, Response):
         close_body(response.body)
     return server_error(request, error, ": the response can't be sent", "the response could not be sent")
@@ -55,7 +55,7 @@ def unsendable(request: Request, response: Response | bytes, error: BaseExceptio
 def server_error(
     request: Request, error: BaseException, what: str = " failed", detail: str = "the server failed to answer"
 ) -> Response:
-    """Log what has gone wrong with a request, and give what the client is told: the one place that makes a 500.
+    """Log what has gone wrong with a request, and give what the client gets: the one place that makes a 500.
 
     503 of an error that says that the system has too little of something, which will pass.
     """

@@ -191,7 +191,7 @@ def _check_arguments(where: str, function: Handler, positional: list[str], named
 
 @dataclass
 class _Node:
-    """A place in the tree: what has come so far is told by the way to it."""
+    """A place in the tree: the way to it says what has come so far."""
 
     methods: Methods = field(default_factory=dict)
     literals: dict[str, _Node] = field(default_factory=dict)

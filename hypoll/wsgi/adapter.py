@@ -192,7 +192,7 @@ class Stream:
 
 
 def request_of(environ: Environ) -> Request:
-    """The request that an environment tells of, without its body.
+    """The request that an environment says of, without its body.
 
     The server has checked whom it is from: X-Forwarded-* and Forwarded are fields like any other.
     """
@@ -219,7 +219,7 @@ def _client(environ: Environ) -> Client:
 
 
 def _target(environ: Environ) -> bytes:
-    """The request-target below SCRIPT_NAME: as it was sent where the server tells, else made anew of PATH_INFO."""
+    """The request-target below SCRIPT_NAME: as it was sent where the server says, else made anew of PATH_INFO."""
     raw = (environ.get("RAW_URI") or environ.get("REQUEST_URI") or "").partition("?")[0]
     info = environ.get("PATH_INFO") or ""
     if raw == "*" and environ["REQUEST_METHOD"] == "OPTIONS":

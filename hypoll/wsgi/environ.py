@@ -90,7 +90,7 @@ def _server(request: Request, host: str) -> dict[str, str]:
     """HTTP_HOST, SERVER_NAME and SERVER_PORT: the server as the client named it (RFC 3875, 4.1.14 and 4.1.15).
 
     What it doesn't name is the listener's. A port that isn't named beside a name is the scheme's, as in the client's
-    URI, unless a proxy tells it.
+    URI, unless a proxy says it.
     """
     name, colon, port = host.rpartition(":")
     if not colon or port.endswith("]"):

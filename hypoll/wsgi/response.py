@@ -57,7 +57,7 @@ log = logging.getLogger("hypoll.error")
 
 
 class ResponseStart:
-    """`start_response` of one request, and what it was told.
+    """`start_response` of one request, and what it was given.
 
     Args:
         request: what is answered.
@@ -65,7 +65,7 @@ class ResponseStart:
 
     Attributes:
         status, phrase: the phrase is None where it is the registered one.
-        declared: the Content-Length; None: not told.
+        declared: the Content-Length; None: not given.
         content_type: the only field beside Content-Length; None: there are others, or none.
         written: what `write` took and didn't send, to go before the body.
         stream: takes the body, piece by piece, once the head is on its way.
