@@ -92,7 +92,10 @@ class HandlerCall:
 RunToCompletion = Callable[[Coroutine[Any, Any, Any]], Any]
 """Runs a coroutine to its end."""
 
-RequestHandler = Callable[[Request], Response | bytes | HandlerCall]
+Answer = Response | bytes | HandlerCall
+"""What an application answers. bytes: of JSON, whose head the server makes."""
+
+RequestHandler = Callable[[Request], Answer]
 """What makes the answer of a request."""
 
 

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable
 from contextvars import Context
 
 from hypoll.concurrency.forks import keep_out
-from hypoll.contracts import STATE_OF_PARSER, CloseReason, ConnectionState, HandlerCall
+from hypoll.contracts import STATE_OF_PARSER, Answer, CloseReason, ConnectionState, HandlerCall
 from hypoll.http import RequestParser, State
 from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, has_forked
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response, problem
@@ -63,7 +63,7 @@ from hypoll.server.receiving import (
     start,
     time_out_body,
 )
-from hypoll.server.sending import queue_answer, send_last, source_of
+from hypoll.server.sending import hand_over, queue_answer, send_last, source_of
 from hypoll.server.socket_io import PeerGone, receive, reset
 from hypoll.server.transport import AHEAD_SIZE, TLSSocket, reason_of
 from hypoll.server.waiting import continue_handshake, respond_in_general
@@ -439,10 +439,7 @@ class Connection:
         self.readable = len(data) == size or self.half_closed
 
     def answer(  # noqa: C901 - a request's way, as one page
-        self,
-        request: Request | None,
-        answer: Response | bytes | HandlerCall | None = None,
-        context: Context | None = None,
+        self, request: Request | None, answer: Answer | None = None, context: Context | None = None
     ) -> None:
         """Answer a request, and those that came behind it, with one send. None: none is complete.
 
@@ -464,6 +461,8 @@ class Connection:
                     context = server.request_context.copy()
                 if answer is None:
                     answer = self.call_application(request, context)
+                if type(answer) is HandlerCall and not out and hand_over(self, request, answer, context):
+                    return
                 piece = self._serialize_whole(request, answer) if request.plain and not server.draining else None
                 if piece is not None:
                     out.append(piece)
@@ -491,7 +490,7 @@ class Connection:
         elif out or remainder is not None or (self.exchange is not None and not self.exchange.started):
             self.write(out, remainder, context)
 
-    def call_application(self, request: Request, context: Context) -> Response | bytes | HandlerCall:
+    def call_application(self, request: Request, context: Context) -> Answer:
         """What the application answers."""
         if self.instrument is not None:
             self.instrument.on_handler_call(request)
@@ -500,7 +499,7 @@ class Connection:
         except FAILURES as error:
             return failure(request, error)
 
-    def _serialize_whole(self, request: Request, answer: Response | bytes | HandlerCall) -> bytes | None:
+    def _serialize_whole(self, request: Request, answer: Answer) -> bytes | None:
         """All of an answer, head and body, if nothing is special about it but maybe its status."""
         if type(answer) is bytes:
             head: bytes | None = _heads.get(len(answer)) or json_head(len(answer))

@@ -356,9 +356,9 @@ class Exchange(Job):
             elif type(answer) is not bytes:
                 await self._finish_body(answer.body)  # type: ignore[union-attr]
         finally:
-            lease, self._lease = self._lease, None
-            if lease is not None:
-                lease.release()
+            if self._lease is not None:
+                self._lease.release()
+                self._lease = None
             bridge.count -= 1
             if not bridge.count:
                 bridge.on_idle()

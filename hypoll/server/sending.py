@@ -8,7 +8,7 @@ import socket
 from contextvars import Context
 from typing import TYPE_CHECKING
 
-from hypoll.contracts import NEVER, CloseReason, ConnectionState, HandlerCall, RunOn
+from hypoll.contracts import NEVER, Answer, CloseReason, ConnectionState, HandlerCall, RunOn
 from hypoll.http import State
 from hypoll.protocol.files import File, OpenFile, Slice
 from hypoll.protocol.messages import FAILURES, Request, Response, json_response
@@ -20,6 +20,9 @@ from hypoll.web.results import unsendable
 
 if TYPE_CHECKING:
     from hypoll.server.connection import Connection
+
+# A plain name: an Enum's attribute costs the hot path two look-ups more.
+_WAITING = ConnectionState.WAITING
 
 
 def send_last(connection: Connection, answer: bytes) -> bool:
@@ -59,9 +62,7 @@ def source_of(connection: Connection, remainder: Remainder, context: Context | N
     return None if remainder.stream is None else InlineSource(remainder.stream, context)
 
 
-def send_file(
-    connection: Connection, request: Request, response: Response | bytes | HandlerCall, context: Context
-) -> bool:
+def send_file(connection: Connection, request: Request, response: Answer, context: Context) -> bool:
     """Send a whole file to a connection that goes on, in two calls. False: another way must be found.
 
     Rules 2 and 7 of the hot path; the benchmark's file row holds it.
@@ -103,29 +104,35 @@ def send_file(
     return True
 
 
+def hand_over(connection: Connection, request: Request, call: HandlerCall, context: Context) -> bool:
+    """Have a request handled elsewhere, if it is the only one and nothing is special about it. Whether it is."""
+    server = connection.context
+    if not request.plain or connection.parser.pending or server.draining or connection.half_closed:
+        return False
+    # What `start` does, without its calls.
+    connection.exchange = exchange = (call.plain_exchange or PlainExchange)()
+    exchange.connection, exchange.server, exchange.context = connection, server, context
+    exchange.request, exchange.handler_call = request, call
+    connection.state, connection.deadline = _WAITING, NEVER
+    exchange.start()
+    return True
+
+
 def queue_answer(
-    connection: Connection, out: list[bytes], request: Request, answer: Response | bytes | HandlerCall, context: Context
+    connection: Connection, out: list[bytes], request: Request, answer: Answer, context: Context
 ) -> Remainder | None:
     """Put what is to be sent of an answer that is special; give what remains of it.
 
     Nothing is put where the request is handled elsewhere, or a file was sent.
     """
+    if isinstance(answer, HandlerCall):
+        # It begins when the answers before its are sent.
+        connection.exchange = exchange_of(connection, connection.context, request, answer, context)
+        return None
     alone = request.plain and not out and not connection.parser.pending
-    if not isinstance(answer, HandlerCall):
-        if alone and send_file(connection, request, answer, context):
-            return None
-        return context.run(encode_or_fail, connection, out, request, answer, RunOn.LOOP)
-    server = connection.context
-    if not alone or server.draining or connection.half_closed:
-        connection.exchange = exchange_of(connection, server, request, answer, context)
-        return None  # it begins when the answers before its are sent
-    # What `start` does, without its calls.
-    connection.exchange = exchange = (answer.plain_exchange or PlainExchange)()
-    exchange.connection, exchange.server, exchange.context = connection, server, context
-    exchange.request, exchange.handler_call = request, answer
-    connection.state, connection.deadline = ConnectionState.WAITING, NEVER
-    exchange.start()
-    return None
+    if alone and send_file(connection, request, answer, context):
+        return None
+    return context.run(encode_or_fail, connection, out, request, answer, RunOn.LOOP)
 
 
 def encode_or_fail(
