@@ -200,20 +200,20 @@ class Routes(Application):
         self._mark_hooked(is_async)
         return hook
 
-    def error(self, run_on: type[BaseException]) -> Callable[[H], H]:
+    def error(self, kind: type[BaseException]) -> Callable[[H], H]:
         """Answer exceptions of `kind` with what the decorated `hook(request, error)` returns.
 
         The innermost `Routes` with a hook wins, and of its hooks the nearest class. `HTTPError` may be given, which
         includes 404 and 405; a hook for `Exception` takes them, too, where there is none for `HTTPError`.
         """
-        if not (isinstance(run_on, type) and issubclass(run_on, Exception)):
-            raise RouteError(f"routes.error takes an exception class, not {run_on!r}")
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise RouteError(f"routes.error takes an exception class, not {kind!r}")
 
         def declare(hook: H) -> H:
-            is_async = check_hook(f"error({run_on.__name__})", hook, "request", "error")
-            if run_on in self._hooks.errors:
-                raise RouteError(f"there is a hook for {run_on.__name__} already: one answers it")
-            self._hooks.errors[run_on] = hook
+            is_async = check_hook(f"error({kind.__name__})", hook, "request", "error")
+            if kind in self._hooks.errors:
+                raise RouteError(f"there is a hook for {kind.__name__} already: one answers it")
+            self._hooks.errors[kind] = hook
             self._mark_hooked(is_async)
             return hook
 

@@ -37,7 +37,7 @@ class HandlerCall:
     Args:
         run_on: `RunOn.THREAD`: `call` may block, and gives a result. `RunOn.TASK`: it gives a coroutine of one.
         call: to the async `call(request, in_thread)`, where `await in_thread(function)` gives what a blocking function
-            returns; to the threaded `call(request, handler_call)`, see `EarlyAnswer`. The latter may give None when it
+            returns; to the threaded `call(request, early)`, see `EarlyAnswer`. The latter may give None when it
             has sent the answer itself.
         to_answer: makes the answer of the result. What it or the call raises, if it is of `FAILURES`, goes to
             `answer_error`.

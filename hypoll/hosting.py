@@ -26,7 +26,7 @@ def service_of(application: Servable, settings: Settings, *, multiprocess: bool 
 
     Args:
         application: what is to be served.
-        settings: `interface`, `factory`, and what the application is notified of. Without `script_name` the
+        settings: `interface`, `factory`, and what the application gets to know. Without `script_name` the
             environment's SCRIPT_NAME is taken, as gunicorn does.
         multiprocess: whether other processes serve it, too: `wsgi_application.multiprocess`.
 

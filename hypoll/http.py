@@ -122,7 +122,8 @@ class RequestParser:
 
     Args:
         settings: the limits `max_head`, `max_line`, `max_field`, `max_headers`, `max_body`.
-        peer: whom the requests are from. known: what parsers of equal settings share.
+        peer: whom the requests are from.
+        vocabulary: what parsers of equal settings share.
     """
 
     state = State.START

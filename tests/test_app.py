@@ -1042,3 +1042,10 @@ def test_a_response_that_can_not_be_sent_is_a_logged_500(caplog):
         assert answer.status_code == 500
         assert "X-B" not in answer.headers
         assert f"request {answer.json()['id']}" in caplog.text
+
+
+def test_the_class_of_an_error_hook_may_be_named():
+    routes = Routes()
+    routes.error(kind=KeyError)(lambda request, error: ("no key", 404))
+    routes.get("/")(lambda request: dict[str, str]()["key"])
+    assert routes(Request("GET", b"/")).status == 404

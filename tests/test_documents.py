@@ -384,7 +384,11 @@ def _release(text: str, directory: Path) -> None:
 # docs/
 
 
-@tries("ARCHITECTURE.md", "hypoll/", "epoll edge")
+@tries(
+    "ARCHITECTURE.md",
+    "hypoll/",
+    "epoll edge              a new connection: Listener.on_events -> Server.admit -> Connection.read_first",
+)
 def _figures(text: str, directory: Path) -> None:
     """No code, but the tree, which `test_the_tree_is_that_of_the_packages` looks at, and a figure."""
     assert len(text.splitlines()) > 10

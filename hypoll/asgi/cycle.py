@@ -133,7 +133,7 @@ class Cycle(Exchange):
         connection.refuse(error)
 
     def on_half_close(self) -> None:
-        """The peer has ended its side. Before the start it is asked whether it still reads; see `receiving.doubt`."""
+        """The peer has ended its side. Before the start it is asked: `check_half_closed_peer`."""
         if self.head is not None:
             self.client_ended = True
             self._wake()

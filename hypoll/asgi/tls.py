@@ -43,7 +43,7 @@ class Certificates:
         self._made: weakref.WeakKeyDictionary[TLSSocket, Extension] = weakref.WeakKeyDictionary()
 
     def of(self, sock: TLSSocket) -> Extension:
-        """What is to be notified of a connection."""
+        """What is known of a connection's TLS."""
         made = self._made.get(sock)
         if made is None:
             made = self._made[sock] = self._make(sock.session)

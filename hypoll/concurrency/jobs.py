@@ -155,4 +155,4 @@ class Lease(Job):
 
 
 def _nothing(*arguments: object) -> None:
-    """Stand for a `done` that was called, or a function that won't be."""
+    """Stand for a `finish` that was called, or a function that won't be."""

@@ -2,7 +2,7 @@
 
 Its laws:
 
-- A job begins on the loop's thread (`submit`) and ends there (its `done`), whatever became of it in between.
+- A job begins on the loop's thread (`submit`) and ends there (its `finish`), whatever became of it in between.
 - Jobs of one turn are handed over together at its end, and what is done comes back together: a thread that takes a
   job goes on with the next ones without sleeping, and wakes the loop when none is left, or when no other thread is
   there to wake it. So a burst costs one wake-up each way, not one a job.
@@ -118,7 +118,7 @@ class ThreadPool:
         """Jobs there may be before another request is one too many; those outside the pool take no room."""
         self.on_idle = on_idle
         self.unfinished = 0
-        """Jobs whose `done` has not been called, cancelled ones that run included."""
+        """Jobs whose `finish` has not been called, cancelled ones that run included."""
         self.leases = 0
         """Those of them that are leases, which belong to tasks."""
         self.on_wait: Callable[[float], object] | None = None

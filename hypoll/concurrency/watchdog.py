@@ -141,7 +141,7 @@ class Watchdog:
         return True
 
     def _note(self, sight: Sample | None) -> None:
-        """Something else is seen, or nothing: what was notified of has ended."""
+        """Something else is seen, or nothing: what was reported has ended."""
         now = self._loop.time()
         if self._reported and self._seen is not None:
             log.warning("%s held the loop for %.2f s", self._seen.name, now - self._since)

@@ -120,7 +120,7 @@ class BodyStore(Protocol):
 
 
 class BodyUsageCount(Protocol):
-    """Counts the memory of one request's body, for as long as the request lasts: a `hypoll.server.body_memory.Held`."""
+    """Counts the memory of a request's body, for as long as that lasts: a `hypoll.server.body_memory.BodyUsage`."""
 
     def grow(self, size: int, missing: int = 0) -> bool:
         """Note that the body has so many bytes now. False: there is no room for these and the `missing` ones."""
@@ -342,8 +342,8 @@ class StreamedBody:
     """A response's body that comes in pieces which the connection pulls, framed already by `framer`.
 
     Attributes:
-        heartbeat, interval: see `hypoll.protocol.serializer.Rest.beat`.
-        ends_with_server: see `hypoll.protocol.serializer.Rest.end`.
+        heartbeat, interval: see `hypoll.protocol.serializer.Remainder.heartbeat`.
+        ends_with_server: see `hypoll.protocol.serializer.Remainder.end`.
     """
 
     heartbeat: bytes | None = None

@@ -15,7 +15,7 @@ UNIX_CLIENT: Client = ("", 0)
 """The other end of a unix socket, which has no address."""
 
 UNKNOWN_CLIENT: Client = ("unknown", 0)
-"""A client that isn't notified of, or not by an address (RFC 7239, 6.2 and 6.3)."""
+"""A client that isn't named, or not by an address (RFC 7239, 6.2 and 6.3)."""
 
 
 class Origin(NamedTuple):

@@ -96,7 +96,7 @@ class Connection:
     """One accepted, non-blocking stream socket, to its close.
 
     Args:
-        watched: whether it is notified of edges at once; else by `read_first`.
+        watched: whether edges are reported to it at once; else by `read_first`.
     """
 
     watched = False
@@ -110,7 +110,7 @@ class Connection:
     exchange: Exchange | None = None
     """The request whose handler works elsewhere, until its answer is sent."""
     instrument: Instrument | None = None
-    """What is notified of it, where somebody observes."""
+    """What records it, where somebody observes."""
     tls: TLSSocket | None = None
     """Its socket, where that speaks TLS."""
 
@@ -143,7 +143,7 @@ class Connection:
         self.watched = True
 
     def read_first(self) -> None:
-        """Answer what has come with the connection, if it has; then be notified of more. Raises `LoopError`."""
+        """Answer what has come with the connection, if it has; then watch for more. Raises `LoopError`."""
         if self.tls is None:
             try:
                 data = receive(self.sock, READ_SIZE)
@@ -576,7 +576,7 @@ class Connection:
     # the way out
 
     def write(self, out: list[bytes], remainder: Remainder | None, context: Context | None) -> None:
-        """Send answers; then go on with what `rest` says of the last of them, or with what came after it."""
+        """Send answers; then go on with what `remainder` says of the last of them, or with what came after it."""
         if remainder is not None:
             if remainder.close and self.instrument is not None and self.instrument.records:
                 last = self.instrument.records[-1].request

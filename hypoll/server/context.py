@@ -30,7 +30,7 @@ BODY_READ_SIZE = 256 * 1024
 READS_PER_TURN = range(4)
 """Reads before a connection lets the others have their turn."""
 
-SCRATCH_SIZE = 1024 * 1024
+DISCARD_SIZE = 1024 * 1024
 """Bytes read away by one read."""
 
 
@@ -67,7 +67,7 @@ class ServerContext:
         # Without keep-alive each answer is its connection's last, as in a drain; only a first request is waited for.
         self.draining = not settings.keep_alive
         self.drain = Drain()
-        """What requests are notified of `draining`, which is also set where no connection is kept."""
+        """What requests know of `draining`, which is also set where no connection is kept."""
         self.keep_alive = settings.keep_alive or settings.header_timeout
         self.state_seconds = {
             state: getattr(settings, state.setting) for state in ConnectionState if state.setting is not None
@@ -80,7 +80,7 @@ class ServerContext:
         self.lingering: dict[Any, None] = {}
         """Connections whose input is read away, the oldest first."""
         # Where input goes that nobody wants. It isn't touched by the reads of TCP sockets, so it takes no memory.
-        self.discard_buffer = mmap.mmap(-1, SCRATCH_SIZE)
+        self.discard_buffer = mmap.mmap(-1, DISCARD_SIZE)
         loop.on_abandon(self._abandon)
         self.instruments: InstrumentContext | None = None
         """What the connections' instruments have in common, where they are observed."""

@@ -50,7 +50,7 @@ _THREADED = RunOn.THREAD
 
 
 class ExchangeContext(Protocol):
-    """What there is to work with; see `hypoll.server.context.Shared`."""
+    """What there is to work with; see `hypoll.server.context.ServerContext`."""
 
     loop: Loop
     thread_pool: ThreadPool
@@ -133,7 +133,7 @@ class Exchange(Job):
             self._open_request_body()
         if handler_call.run_on is _THREADED:
             pool = server.thread_pool
-            # `threads.full`, without a call.
+            # `pool.full`, without a call.
             if pool.unfinished >= pool.room and self.connection is not None:
                 self.connection.respond(problem(busy(), self.request.id))
             else:

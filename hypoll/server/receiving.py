@@ -106,12 +106,12 @@ def on_room(connection: Connection) -> None:
 
 def resume_after_wait(connection: Connection) -> None:
     """Read on after a wait for room, if there is some now."""
-    spool, parked_at = connection.parser.spool, connection.paused_at
-    if spool is None or parked_at is None:
+    spool, paused_at = connection.parser.spool, connection.paused_at
+    if spool is None or paused_at is None:
         return
     if has_room(connection, spool):
         connection.paused_at = None
-        connection.state_since += connection.context.loop.now - parked_at
+        connection.state_since += connection.context.loop.now - paused_at
         on_body_progress(connection)
         connection.reschedule()
     elif connection.paused_at is not None:  # it isn't refused

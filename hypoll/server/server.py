@@ -67,7 +67,7 @@ class Server:
     Args:
         asyncio_bridge: what runs the loop from asyncio, where the application has anything async.
         listeners: sockets to serve instead of binding `settings.bind`.
-        tls_context: whether other processes serve these listeners, too.
+        shared: whether other processes serve these listeners, too.
         own: whether they end with this process, so that a drain may close their queues for good.
         observers: is notified of what the server does; None: nobody wants to know.
         tls_context: TLS for all listeners, in place of what the settings ask for.

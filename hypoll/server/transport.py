@@ -29,8 +29,8 @@ READ_SIZE = 64 * 1024
 CONTENT_SIZE = 16 * 1024
 """The most content of one record (RFC 8446, 5.1)."""
 
-ENCRYPT_SIZE = 64 * 1024
-"""Content encrypted in one step. More gains nothing, and TLS's buffers, which never shrink, would grow with it."""
+ENCRYPT_SIZE = 128 * 1024
+"""Content encrypted in one step. Half as much costs a tenth more; TLS's buffers, which never shrink, grow with it."""
 
 AHEAD_SIZE = 512 * 1024
 """Content encrypted for one call of the kernel, but for a last step. What that doesn't take waits in memory.

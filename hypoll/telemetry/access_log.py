@@ -210,7 +210,7 @@ class AccessLog(Observer):
 
 def open_access_log(settings: Settings) -> AccessLog | None:
     """The access log the settings ask for; None: there is to be none. Raises
-    `hypoll.telemetry.log_writer.OutletError`.
+    `hypoll.telemetry.log_writer.LogWriterError`.
     """
     form = _form(settings)
     if form == "off":

@@ -18,7 +18,7 @@ from hypoll.protocol.messages import Request, Response
 from hypoll.telemetry.observer import Observers, Record
 
 CLIENT_CLOSED_REQUEST = 499
-"""The status that is notified of a request whose client left before there was an answer: none was sent."""
+"""The status that is recorded of a request whose client left before there was an answer: none was sent."""
 
 TIMEOUTS = {
     ConnectionState.HANDSHAKE: Timeout.HEAD,
@@ -47,9 +47,8 @@ class Output(Protocol):
 class InstrumentContext:
     """What the instruments of one server have in common.
 
-    find: gives the path of a request's route, as declared; None: it has none.
-
     Args:
+        find_pattern: gives the path of a request's route, as declared; None: it has none.
         adds_request_id: whether each answer has its request's id.
     """
 
@@ -127,7 +126,7 @@ class Instrument:
     def record(
         self, request: Request | None, response: Response | bytes, out: list[bytes], begin: int, refusal_id: bytes = b""
     ) -> None:
-        """Note an answer whose head and, maybe, whose body are in `out` from `on_first_byte` on.
+        """Note an answer whose head and, maybe, whose body are in `out` from `begin` on.
 
         Args:
             request: what was answered; None: the head wasn't whole.
@@ -210,7 +209,7 @@ class Instrument:
 
 def with_request_id(answer: bytes, name: bytes) -> bytes:
     """The beginning of an answer, its head in it, with the field X-Request-Id unless the application has set one."""
-    reason = answer.index(_END) + 4
-    if b"\r\nx-request-id:" in answer[:reason].lower():
+    end = answer.index(_END) + 4
+    if b"\r\nx-request-id:" in answer[:end].lower():
         return answer
-    return b"%bX-Request-Id: %b\r\n%b" % (answer[: reason - 2], name, answer[reason - 2 :])
+    return b"%bX-Request-Id: %b\r\n%b" % (answer[: end - 2], name, answer[end - 2 :])

@@ -20,7 +20,8 @@ class Telemetry:
 
     Args:
         loop: whose turns the access log and the metrics follow.
-        checks: the application's own, on whether it wants requests. more: further observers, as gunicorn's hooks.
+        checks: the application's own, on whether it wants requests.
+        extra_observers: further observers, as gunicorn's hooks.
 
     Attributes:
         access_log, metrics: None when they aren't asked for.
@@ -28,7 +29,7 @@ class Telemetry:
         observers: what the server reports; None: nobody wants to know.
 
     Raises:
-        hypoll.telemetry.log_writer.OutletError: For a log that can't be opened.
+        hypoll.telemetry.log_writer.LogWriterError: For a log that can't be opened.
         ModuleNotFoundError: For metrics without prometheus_client.
         ValueError: For two endpoints of one path.
     """

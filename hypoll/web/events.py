@@ -87,7 +87,7 @@ def encode(event: Event | str | dict[str, Any]) -> bytes:
 
 
 class _KeepAliveBody:
-    """A body that has something to say when it has nothing to say; see `hypoll.protocol.serializer.Rest.beat`."""
+    """A body with something to say while it has nothing to say: `hypoll.protocol.serializer.Remainder.heartbeat`."""
 
     heartbeat: bytes | None = None
     interval: float = HEARTBEAT_INTERVAL

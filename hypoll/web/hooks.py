@@ -107,8 +107,8 @@ async def _run_after(scopes: Scopes, request: Request, response: Response, in_th
 async def _recover(scopes: Scopes, request: Request, error: BaseException, in_thread: InThread | None) -> Response:
     """Answer an exception by the innermost hook for its nearest class, or as `failure` does."""
     for scope in reversed(scopes):
-        for run_on in type(error).__mro__:
-            hook = scope.errors.get(run_on)
+        for kind in type(error).__mro__:
+            hook = scope.errors.get(kind)
             if hook is not None:
                 try:
                     return to_response(await _resolve(hook(request, error)))

@@ -29,7 +29,7 @@ log = logging.getLogger("hypoll.error")
 
 
 def failure(request: Request, error: BaseException) -> Response:
-    """What the client is notified of an exception: an `HTTPError` as it is, anything else as 500, its traceback logged.
+    """What the client gets for an exception: an `HTTPError` as it is, anything else as 500, its traceback logged.
 
     Of an error that says that the system has too little of something: 503.
     """
@@ -55,7 +55,7 @@ def unsendable(request: Request, response: Response | bytes, error: BaseExceptio
 def server_error(
     request: Request, error: BaseException, what: str = " failed", detail: str = "the server failed to answer"
 ) -> Response:
-    """Log what has gone wrong with a request, and give what the client gets: the one place that makes a 500.
+    """Log what has gone wrong with a request, and give what the client gets: the one place that makes a 500 of one.
 
     503 of an error that says that the system has too little of something, which will pass.
     """

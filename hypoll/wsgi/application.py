@@ -275,7 +275,7 @@ def _same(response: Response) -> Response:
 
 
 def _failure(request: Request, error: BaseException) -> Response:
-    """What the client is notified of an exception that the application let out."""
+    """What the client gets for an exception that the application let out."""
     if isinstance(error, InputError) and error.__cause__ is not None:
         error = error.__cause__
     return failure(request, error)
