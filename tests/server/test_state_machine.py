@@ -47,9 +47,6 @@ WALKS, STEPS = 60, 30
 
 ENDING = (ConnectionState.FINISHING, ConnectionState.LINGERING, ConnectionState.CLOSED)
 
-DELIVERY = 0.005
-"""Seconds in which a write that has to wait finds room, if the other end has any."""
-
 TURNS = 3_000
 """Turns a step may take: more is spinning."""
 
@@ -248,9 +245,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         """Let the loop do all it has to do, and see what that makes of the connection."""
         for _ in range(TURNS):
             working = self.server.thread_pool.unfinished
-            # On a busy machine the kernel may still be delivering what was sent: then there soon is room for more.
-            patience = DELIVERY if self.connection.writer.buffers else 0.0
-            if self.loop.timeout() != 0.0 and not working and not self.is_ready(patience):
+            if self.loop.timeout() != 0.0 and not working and not select.select([self.loop.fileno()], [], [], 0)[0]:
                 break
             if working and self.loop.timeout() != 0.0:
                 select.select([self.loop.fileno()], [], [], 0.01)  # what a thread has done wakes the loop
@@ -264,9 +259,6 @@ class ConnectionMachine(RuleBasedStateMachine):
         if situation != self.situation:
             self.situation = situation
             self.entered = self.state_since = self.now
-
-    def is_ready(self, patience: float) -> bool:
-        return bool(select.select([self.loop.fileno()], [], [], patience)[0])
 
     def tick(self) -> None:
         """A second passes: the deadline of the situation holds to the tick."""
