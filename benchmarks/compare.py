@@ -150,8 +150,9 @@ def main() -> int:
     arguments = measure.parser(__doc__, seconds=2)
     arguments.add_argument("--runs", type=int, default=5, help="runs of each (default 5)")
     arguments.add_argument("--check", action="store_true", help="exit 1 when a row costs more than its limit")
+    arguments.add_argument("--table", default="", help="asgi: the rows of ASGI applications")
     chosen = arguments.parse_args()
-    contestants = choose(chosen.only)
+    contestants = choose(chosen.only, chosen.table)
     measure.end_on_term()
     seed = random.SystemRandom().randrange(1, 1 << 31) if chosen.seed is None else chosen.seed
     print(f"{measure.machine()}\n{measure.describe(chosen.python)}\n--seed {seed}\n", flush=True)

@@ -58,6 +58,7 @@ class Contestant:
     must, aim: the most its CPU a request may be, and is meant to be, as a multiple of the base's.
     aims_at: the key of a contestant whose multiple in the same runs is the aim.
     packages: those of the peers' environment that the server needs. Where one can't be installed it isn't measured.
+    table: the table that it is a row of, when that isn't the first.
     threads: several threads share the processor. That they wait for each other says nothing of the machine.
     """
 
@@ -74,6 +75,7 @@ class Contestant:
     aims_at: str | None = None
     packages: tuple[str, ...] = ()
     threads: bool = False
+    table: str = ""
 
     @property
     def scheme(self) -> str:
@@ -159,9 +161,18 @@ CONTESTANTS = (
         must=1.0,
         aims_at="tls-granian",
     ),
-    row("asgi", "JSON, from an ASGI application, on uvloop", "json", 2.6, 2.2, ASGI),
-    row("asgi-asyncio", "JSON, from an ASGI application, on asyncio", "json", 3.0, 2.5, ASGI, "--no-uvloop"),
-    row("asgi-unique", "nine fields, all new, to an ASGI application", "unique", 3.2, 2.6, ASGI),
+    row("asgi", "JSON, from an ASGI application, on uvloop", "json", 2.6, 2.2, ASGI, table="asgi"),
+    row(
+        "asgi-asyncio",
+        "the same, on asyncio",
+        "json",
+        3.0,
+        2.5,
+        ASGI,
+        "--no-uvloop",
+        table="asgi",
+    ),
+    row("asgi-unique", "nine fields, all new, from an ASGI application", "unique", 3.2, 2.6, ASGI, table="asgi"),
     Contestant("floor", "bare epoll in C", (str(FLOOR),)),
     Contestant("floor-level", "bare epoll in C, level-triggered", (str(FLOOR), "level")),
     Contestant("inline", "JSON", hypoll("hello")),
@@ -184,13 +195,14 @@ CONTESTANTS = (
 BASELINE = "floor"
 
 
-def choose(keys: list[str]) -> list[Contestant]:
-    """The contestants of these keys and their bases, in their own order; those of the table if there are no keys.
+def choose(keys: list[str], table: str = "") -> list[Contestant]:
+    """The contestants of these keys and their bases, in their own order; those of a table if there are no keys.
 
     Raises `KeyError`.
     """
     known = {contestant.key: contestant for contestant in CONTESTANTS}
-    wanted = set(keys) or {contestant.key for contestant in CONTESTANTS if contestant.must is not None}
+    rows = {contestant.key for contestant in CONTESTANTS if contestant.must is not None and contestant.table == table}
+    wanted = set(keys) or rows
     for key in list(wanted):
         wanted |= {known[key].base, known[key].beyond or key, known[key].aims_at or key}
     return [contestant for contestant in CONTESTANTS if contestant.key in wanted]

@@ -266,12 +266,19 @@ def test_every_contestant_has_a_key_of_its_own():
     assert len(BY_KEY) == len(CONTESTANTS)
     assert {row.base for row in CONTESTANTS} | {row.beyond for row in CONTESTANTS} <= {*BY_KEY, None}
     assert {row.key for row in choose([])} >= {"unique", "floor-unique", "observed", "nginx", "file"}
+    assert {row.key for row in choose([], "asgi")} == {
+        "asgi",
+        "asgi-asyncio",
+        "asgi-unique",
+        "floor-json",
+        "floor-unique",
+    }
     with pytest.raises(KeyError):
         choose(["nobody"])
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("key", [row.key for row in choose([])])
+@pytest.mark.parametrize("key", sorted({row.key for row in (*choose([]), *choose([], "asgi"))}))
 def test_each_row_is_answered(key, floor, monkeypatch):
     """With the traffic it is measured by: wrk tells of what isn't 2xx."""
     row = BY_KEY[key]
