@@ -506,7 +506,7 @@ def _deferred(handler: Handler, run_on: RunOn, stream: bool) -> tuple[HandlerCal
 
 
 def _make(request: Request, handler_call: HandlerCall) -> Response | bytes:
-    """Make a deferred answer here and now."""
+    """Make the answer of a handler call here and now."""
     try:
         result = handler_call.call(request, call_here)
         return handler_call.to_answer(result if handler_call.run_on is RunOn.THREAD else complete_here(result))

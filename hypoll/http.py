@@ -355,14 +355,12 @@ class RequestParser:
     def _partial_request(self, head: bytes, whole: bool = False) -> Request | None:
         """What is known of a request of whose head so much has come; `whole`: and httptools has taken it."""
         line, newline, block = head.partition(b"\n")
-        vocabulary = peek_request_line(line.removesuffix(b"\r")) if newline else None
-        if vocabulary is None:
+        known = peek_request_line(line.removesuffix(b"\r")) if newline else None
+        if known is None:
             return Request("HEAD", b"", HeaderSection(), self.peer) if head.startswith(b"HEAD ") else None
-        request = Request(
-            vocabulary.method, vocabulary.target, HeaderSection(parse_fields(block) if whole else ()), self.peer
-        )
-        request.minor = vocabulary.minor
-        request.authority = vocabulary.authority
+        request = Request(known.method, known.target, HeaderSection(parse_fields(block) if whole else ()), self.peer)
+        request.minor = known.minor
+        request.authority = known.authority
         return request
 
     def _refuse(self, error: HTTPError | PeerError, request: Request | None = None) -> HTTPError | PeerError:

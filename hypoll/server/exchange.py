@@ -491,7 +491,7 @@ def exchange_of(
     handler_call: HandlerCall,
     context: contextvars.Context,
 ) -> Exchange:
-    """The exchange that runs a deferred answer; it isn't started."""
+    """The exchange that runs a handler call; it isn't started."""
     if handler_call.exchange is None:
         return Exchange(connection, server, request, handler_call, context)
     made: Exchange = handler_call.exchange()

@@ -146,7 +146,7 @@ class Observers:
 
 
 def combine_observers(observers: Iterable[Observer], loop: CallsSoon) -> Observers | None:
-    """The observers for some observers; None for none."""
+    """One `Observers` of several observers; None for none."""
     found = list(observers)
     return Observers(found, loop) if found else None
 

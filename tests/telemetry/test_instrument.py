@@ -10,7 +10,8 @@ from typing import NamedTuple
 import pytest
 
 from hypoll import File, HTTPError, Response, Routes
-from hypoll.contracts import CloseReason, Timeout
+from hypoll.contracts import CloseReason, ConnectionState, Timeout
+from hypoll.telemetry import instrument
 from hypoll.telemetry.observer import Observer, Record
 from tests.support.client import Client
 from tests.support.server import TICK, Running, running
@@ -484,3 +485,8 @@ def test_a_head_that_does_not_come_is_told_by_what_came(routes):
     assert record.request is not None
     assert (record.request.method, record.request.target, record.status, record.route) == ("HEAD", b"", 408, "")
     assert answer.endswith(b"\r\n\r\n"), "no content"
+
+
+def test_each_deadline_of_a_state_counts_as_a_timeout():
+    assert {state for state in ConnectionState if state.setting is not None} <= instrument.TIMEOUTS.keys()
+    assert ConnectionState.LINGERING in instrument.TIMEOUTS, "whose seconds no setting holds"
