@@ -451,7 +451,7 @@ class Server:
             connection for connection in self.connections if connection.deadline <= now and not connection.rescheduled
         ]
         for connection in due:
-            connection.on_deadline()
+            connection.run_guarded(connection.on_deadline)  # one that fails is closed, and takes no other's turn
         for reader in [reader for reader in self._header_readers if reader.deadline <= now]:
             reader.on_deadline()
         self._retry_full_listeners()

@@ -18,6 +18,7 @@ from hypoll.concurrency.asyncio_bridge import AsyncioBridge
 from hypoll.contracts import ConnectionState
 from hypoll.loop import IN, LATE, TICK, Loop
 from hypoll.runner import Runner
+from hypoll.server.connection import Connection
 from hypoll.server.context import READ_SIZE
 from hypoll.server.server import Server
 from hypoll.settings import Settings
@@ -294,6 +295,25 @@ def test_no_deadline_of_a_connection_counts_a_pause(make, clock, turner, name):
     assert connection.state is phase
     turner.after(3)
     assert connection.state is not phase
+
+
+def test_a_connection_whose_deadline_fails_is_closed_and_takes_no_other_s(make, turner, monkeypatch, caplog):
+    world = make()
+    for _ in range(3):
+        world.connect(HALF)
+    broken = [*world.server.connections]
+    real = Connection.on_deadline
+
+    def on_deadline(connection: Connection) -> None:
+        if connection in broken[:2]:
+            raise KeyError("nosuch")
+        real(connection)
+
+    monkeypatch.setattr(Connection, "on_deadline", on_deadline)
+    turner.after(Settings.header_timeout + 1)
+    assert [connection.state for connection in broken[:2]] == [ConnectionState.CLOSED] * 2
+    assert broken[2].state is not ConnectionState.HEAD
+    assert caplog.text.count("a connection failed") == 2
 
 
 def test_a_proxy_header_does_not_count_a_pause(make, clock, turner):
