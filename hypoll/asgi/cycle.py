@@ -112,9 +112,9 @@ class Cycle(Exchange):
 
     def _leave(self, reason: Exception) -> None:
         self.connection = None
-        intake, self.request_body = self.request_body, None
-        if intake is not None:
-            intake.fail(reason)
+        body, self.request_body = self.request_body, None
+        if body is not None:
+            body.fail(reason)
         self._wake()
 
     def fail(self, error: Exception) -> None:

@@ -280,12 +280,12 @@ class Request:
     @property
     def _origin(self) -> Origin:
         """What is believed of the fields that proxies write; checked once for a header section."""
-        judge = self.peer.origin
-        if judge is None:
+        find_origin = self.peer.origin
+        if find_origin is None:
             return NO_ORIGIN
         section = self.header_section
         if section.origin is None:
-            section.origin = judge(section)
+            section.origin = find_origin(section)
         return section.origin
 
     @property

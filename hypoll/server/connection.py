@@ -9,12 +9,12 @@ Its laws:
   peer goes on sending while a handler is at work elsewhere.
 - All output goes through `writer`, in order. Its deadline is `write_timeout` after the kernel last took something, or
   after something began to wait.
-- Errors are checked by where they came from: those of the socket are `PeerGone`, what the application raises is
+- What an error means depends on where it came from: those of the socket are `PeerGone`, what the application raises is
   answered and logged where it is called.
 - While output waits for the peer, or a request for its handler, nothing is read and no request handled: the peer's own
   pace is the limit. Only what a `stream=True` handler asks for is read.
 - One state at a time; its deadline, status and reason stand in `ConnectionState`. `enter_state` is the one place that
-  changes it.
+  begins its time anew.
 - Every refusal goes through `refuse`; every end through `close`, and nothing leads out of CLOSED.
 """
 
@@ -514,6 +514,7 @@ class Connection:
 
     def send_whole(self, answer: bytes) -> bool:
         """Send a whole answer to a connection that then is idle. False: the kernel is full, what is left waits."""
+        # What `send_one` does, without a call: every request comes through here.
         try:
             sent = self.sock.send(answer)
         except BlockingIOError:

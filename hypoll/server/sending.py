@@ -15,7 +15,7 @@ from hypoll.protocol.messages import FAILURES, Request, Response, json_response
 from hypoll.protocol.serializer import COPY_LIMIT, Remainder, encode, encode_file, file_head
 from hypoll.server.exchange import PlainExchange, exchange_of
 from hypoll.server.response_body import FileSource, InlineSource, Source, TaskSource
-from hypoll.server.socket_io import SEND_SIZE, PeerGone
+from hypoll.server.socket_io import SEND_SIZE, PeerGone, send_one
 from hypoll.web.results import unsendable
 
 if TYPE_CHECKING:
@@ -32,14 +32,7 @@ def send_last(connection: Connection, answer: bytes) -> bool:
     simple = not waits and not connection.watched and connection.tls is None
     if not simple or parser.state is not State.DONE or len(answer) > COPY_LIMIT:
         return False
-    try:
-        sent = connection.sock.send(answer)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise PeerGone from error
-    if sent < len(answer):
-        connection.writer.buffers.append(memoryview(answer)[sent:])
+    if not send_one(connection.sock, connection.writer.buffers, answer):
         connection.enter_state(ConnectionState.FINISHING)
         return True
     if connection.instrument is not None:

@@ -391,8 +391,8 @@ _log_writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
 
 
 def _in_child() -> None:
-    for outlet in list(_log_writers):
-        outlet.discard()
+    for log_writer in list(_log_writers):
+        log_writer.discard()
 
 
 os.register_at_fork(after_in_child=_in_child)

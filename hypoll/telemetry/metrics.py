@@ -275,8 +275,8 @@ class Metrics(Observer):
         """Count the lag; hand on what was counted, and what there is."""
         self._lag.observe([lag])
         self._connections = dict.fromkeys(self._connections, 0)  # of a state that nobody is in any more
-        for phase, number in gauges.connections.items():
-            self._connections[CONNECTIONS, phase] = number
+        for state, number in gauges.connections.items():
+            self._connections[CONNECTIONS, state] = number
         self._gauges |= self._connections
         self._gauges |= {
             (QUEUE,): gauges.queue,
