@@ -50,7 +50,7 @@ from hypoll.protocol.validation import (
     parse_request_line,
     peek_request_line,
 )
-from hypoll.protocol.vocabulary import CONNECTION, HOST, LENGTH, OTHER, Vocabulary
+from hypoll.protocol.vocabulary import CONNECTION, HOST, LENGTH, UNUSUAL, Vocabulary
 from hypoll.settings import Settings
 
 __all__ = [
@@ -248,7 +248,7 @@ class RequestParser:
         lines = block.split(b"\r\n")
         for line in lines:
             meaning = names[line.partition(b":")[0]]
-            if meaning > OTHER:
+            if meaning > UNUSUAL:
                 noted[meaning] = None if meaning in noted else line
             elif meaning:
                 value = line.partition(b":")[2]

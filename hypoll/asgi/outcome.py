@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from hypoll.asgi.errors import is_disconnect
 from hypoll.concurrency.forks import keep_out
-from hypoll.protocol.messages import HTTPError, problem
-from hypoll.web.results import failure
+from hypoll.web.results import failure, server_error
 
 if TYPE_CHECKING:
     from hypoll.asgi.cycle import Cycle
@@ -66,16 +65,14 @@ def on_returned(cycle: Cycle) -> None:
     if cycle.gone or cycle.client_ended:
         cycle.cut()
         return
-    extra = {"request_id": request.id}
     if cycle.stream is not None:
+        extra = {"request_id": request.id}
         log.error("%s returned before the end of its answer, request %s", _where(cycle), request.id, extra=extra)
         cycle.cut()
         return
     what = "an answer" if cycle.head is None else "the body of its answer"
-    log.error("%s returned without %s, request %s", _where(cycle), what, request.id, extra=extra)
     cycle.complete = True
-    detail = "the server failed to answer; the log has the reason under this id"
-    connection.respond(problem(HTTPError(500, detail), request.id))
+    connection.respond(server_error(request, None, f" returned without {what}"))
 
 
 def _where(cycle: Cycle) -> str:

@@ -49,6 +49,9 @@ LENGTHS = 1024
 BEGINNINGS: dict[int, bytes] = {}
 """Beginnings of heads, by status, until the second ends; see `begin_head`."""
 
+SERVER_LINE = b"Server: hypoll\r\n"
+"""Of every answer, unless its handler gives another (RFC 9110, 10.2.4)."""
+
 _prefixes: dict[tuple[int, str | None], bytes] = {}
 _date = b""
 
@@ -103,7 +106,7 @@ def refresh_date(now: float | None = None) -> None:
 def begin_head(status: int) -> bytes:
     """The status line, Server and Date of a head."""
     phrase = reason(status).encode("latin-1")
-    BEGINNINGS[status] = beginning = b"HTTP/1.1 %d %b\r\nServer: hypoll\r\nDate: %b\r\n" % (status, phrase, _date)
+    BEGINNINGS[status] = beginning = b"HTTP/1.1 %d %b\r\n%bDate: %b\r\n" % (status, phrase, SERVER_LINE, _date)
     return beginning
 
 
@@ -219,7 +222,7 @@ def _end(body: object, framer: Framer) -> bytes | None:
 
 def file_head(file: OpenFile) -> bytes:
     """The head of a whole file."""
-    return b"HTTP/1.1 200 OK\r\nServer: hypoll\r\nDate: %b\r\n%b\r\n" % (_date, file.lines)
+    return b"HTTP/1.1 200 OK\r\n%bDate: %b\r\n%b\r\n" % (SERVER_LINE, _date, file.lines)
 
 
 def encode_file(request: Request, response: Response) -> OpenFile | None:
@@ -359,7 +362,7 @@ def _field_lines(fields: Iterable[tuple[str, str]], content_type: str | None) ->
     names = {name.lower() for name, _ in fields}
     lines = []
     if "server" not in names:
-        lines.append(b"Server: hypoll\r\n")
+        lines.append(SERVER_LINE)
     if "date" not in names:
         lines.append(b"Date: %b\r\n" % _date)
     if content_type and "content-type" not in names:

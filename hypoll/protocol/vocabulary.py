@@ -11,18 +11,18 @@ from hypoll.protocol.header_section import INDEXED_FIELDS
 from hypoll.protocol.messages import HTTPError
 from hypoll.protocol.validation import check_host
 
-HOST, LENGTH, CONNECTION, OTHER = 1, 2, 3, 4
-"""What a field's name means to framing; 0: nothing. `OTHER`: so much that the head is to be checked with care. What is
-greater means nothing to it, and is a number of `INDEXED_FIELDS`."""
+HOST, LENGTH, CONNECTION, UNUSUAL = 1, 2, 3, 4
+"""What a field's name means to framing; 0: nothing. `UNUSUAL`: the head is to be checked with care. What is greater
+means nothing to it, and is a number of `INDEXED_FIELDS`."""
 
 _MEANINGS = {
     b"host": HOST,
     b"content-length": LENGTH,
     b"connection": CONNECTION,
-    b"transfer-encoding": OTHER,
-    b"expect": OTHER,
-    b"proxy-connection": OTHER,
-    b"upgrade": OTHER,
+    b"transfer-encoding": UNUSUAL,
+    b"expect": UNUSUAL,
+    b"proxy-connection": UNUSUAL,
+    b"upgrade": UNUSUAL,
     **{name.encode(): number for name, number in INDEXED_FIELDS.items()},
 }
 

@@ -53,15 +53,17 @@ def unsendable(request: Request, response: Response | bytes, error: BaseExceptio
 
 
 def server_error(
-    request: Request, error: BaseException, what: str = " failed", detail: str = "the server failed to answer"
+    request: Request, error: BaseException | None, what: str = " failed", detail: str = "the server failed to answer"
 ) -> Response:
     """Log what has gone wrong with a request, and give what the client gets: the one place that makes a 500 of one.
 
     503 of an error that says that the system has too little of something, which will pass.
+    Without an error `what` says it all.
     """
     where, name = f"{request.method} {request.raw_path}", request.id
     log.error("%s%s, request %s", where, what, name, exc_info=error, extra={"request_id": name})
-    error.__traceback__ = None  # an application's constant would keep what it was raised in
+    if error is not None:
+        error.__traceback__ = None  # an application's constant would keep what it was raised in
     if isinstance(error, OSError) and error.errno in EXHAUSTED:
         return problem(HTTPError(503, "the server is out of resources: try again later", {"Retry-After": "1"}), name)
     return problem(HTTPError(500, detail + "; the log has the reason under this id"), name)
