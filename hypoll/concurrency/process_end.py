@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from types import FrameType
 
 MIN_EXIT_TIME = 0.25
@@ -94,21 +95,25 @@ class ProcessEnd:
 
 def bound_exit(code: int, seconds: float) -> None:
     """End this process in `seconds`, with an exit code, if it hasn't ended by itself. To be called last."""
+    seconds = max(seconds, MIN_EXIT_TIME)
     with contextlib.suppress(RuntimeError):  # no thread is to be had: what is left is waited for
-        _Guard(code, max(seconds, MIN_EXIT_TIME)).start()
+        _Guard(seconds, exit_now, code, "graceful_timeout passed").start()
+        # `exit_now` may have to run the handlers by itself, and one of them may not return.
+        _Guard(seconds + 2 * EXIT_TIME, os._exit, code).start()
 
 
 class _Guard(threading.Thread):
-    """Waits beside the interpreter's end."""
+    """Waits beside the interpreter's end, and then ends the process."""
 
-    def __init__(self, code: int, seconds: float) -> None:
+    def __init__(self, seconds: float, end: Callable[..., object], *arguments: object) -> None:
         super().__init__(name="hypoll-exit", daemon=True)
-        self._code = code
         self._seconds = seconds
+        self._end = end
+        self._arguments = arguments
 
     def run(self) -> None:
         time.sleep(self._seconds)
-        exit_now(self._code, "graceful_timeout passed")
+        self._end(*self._arguments)
 
 
 def exit_now(code: int, why: str) -> None:
@@ -118,9 +123,11 @@ def exit_now(code: int, why: str) -> None:
         log.warning("%s: left behind: %s", why, ", ".join(map(_place_of, left)))
         # Python runs the handlers after the threads have ended. (If it is at them, one of these doesn't return.)
         handlers = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
-        with contextlib.suppress(RuntimeError):
+        try:
             handlers.start()
             handlers.join(EXIT_TIME)
+        except RuntimeError:  # Python 3.12.1 starts none at its end
+            atexit._run_exitfuncs()
     else:
         log.warning("%s: left behind: %s", why, _place_of(threading.main_thread()))
     for stream in (sys.stdout, sys.stderr):
