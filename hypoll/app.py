@@ -53,7 +53,7 @@ H = TypeVar("H", bound=Callable[..., Any])
 
 
 class Routes(Application):
-    """The routes and hooks of an application. Calling it with a `Request` gives the `Response`.
+    """The routes and hooks of an application. Calling it with a `Request` gives the `Response`::
 
         routes = Routes()
 

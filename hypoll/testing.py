@@ -42,7 +42,7 @@ class TestClient(requests.Session):
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         self.base_url = ""
-        """Where the server listens, as in `http://127.0.0.1:40123`."""
+        """The URL of the server, without a path; empty while none is running."""
 
     def __enter__(self) -> TestClient:
         """Start the server. Raises what its start raises."""

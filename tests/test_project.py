@@ -94,3 +94,13 @@ def test_the_source_distribution_has_what_the_tests_read():
     included = PYPROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
     assert all((ROOT / name).exists() for name in included)
     assert {"benchmarks", "docs", "examples", "hypoll", "requirements", "scripts", "tests"} <= set(included)
+
+
+def test_links_of_the_readme_work_on_a_package_index():
+    (rule,) = PYPROJECT["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]
+    text = re.sub(rule["pattern"], rule["replacement"], (ROOT / "README.md").read_text())
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links
+    assert all(link.startswith("https://") for link in links)
+    source = PROJECT["urls"]["Source"] + "/blob/main/"
+    assert all((ROOT / link.removeprefix(source)).exists() for link in links if link.startswith(source))

@@ -429,7 +429,7 @@ def conditions_of(request: Request) -> dict[str, str]:
 
 
 class File:
-    """A file as a handler's answer, or as the body of a `Response`.
+    """A file as a handler's answer, or as the body of a `Response`::
 
         @routes.get("/terms")
         def terms(request):

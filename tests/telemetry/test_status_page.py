@@ -8,8 +8,6 @@ import math
 import os
 import random
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +22,10 @@ from hypoll.telemetry.metrics import BOUNDS, CONNECTIONS, Histogram, Metrics, Sn
 from hypoll.telemetry.status_page import StatusPage, page_headers
 from hypoll.testing import TestClient
 from hypoll.version import __version__
+from tests.support.browser import browse, needs_browser
 from tests.support.records import a_record
 
 NOW = 1_800_000_000.0
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 HOSTILE = "/<img src=x onerror=alert(1)>/&amp;\"'</script>"
 
@@ -223,13 +220,16 @@ def scene() -> Scene:
     return Scene()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium")
+@needs_browser
 def test_a_browser_draws_it(scene, tmp_path):
     """HYPOLL_SCREENSHOT=FILE.png takes the picture of the documentation, with some more traffic."""
     picture = os.environ.get("HYPOLL_SCREENSHOT")
     if picture:
         scene.traffic.pop()
-    drawn, said = browse(scene, tmp_path, 120 if picture else 7, picture)
+    with TestClient(scene.routes()) as client:
+        page = client.base_url + "/-/status"
+        seen = browse(page, tmp_path, seconds=120 if picture else 7, picture=Path(picture) if picture else None)
+    drawn, said = seen.markup.partition("<script>")[0], seen.said
     assert 'id="lamp" class="on"' in drawn, said
     assert "CONSOLE" not in said, "the policy or the script has complained"
     rows = re.search(r'<tbody id="routes">(.*?)</tbody>', drawn, re.DOTALL)
@@ -244,33 +244,3 @@ def test_a_browser_draws_it(scene, tmp_path):
     assert re.search(r'<div id="timeouts"><dl><dt>(idle|head|write)', drawn)
     assert re.search(r'<div id="refusals"><dl><dt>(malformed|timeout|body too large|head too large)', drawn)
     assert all(str(4711 + number) in drawn for number in range(1, 4))
-
-
-def browse(scene: Scene, profile: Path, seconds: int, picture: str | None) -> tuple[str, str]:
-    """The page's markup after some seconds, which pass quickly, and what the browser said."""
-    assert CHROMIUM is not None
-    with TestClient(scene.routes()) as client:
-        command = [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",  # root has none, and in a container there often is none
-            "--disable-gpu",
-            "--hide-scrollbars",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--enable-logging=stderr",
-            f"--user-data-dir={profile / 'profile'}",
-            f"--virtual-time-budget={seconds * 1000}",
-            "--window-size=1240,940",
-        ]
-        wanted = [[f"--screenshot={picture}"]] if picture else []
-        for each in [*wanted, ["--dump-dom"]]:
-            done = subprocess.run(
-                [*command, *each, client.base_url + "/-/status"],
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=True,
-                env={**os.environ, "HOME": str(profile)},
-            )
-    return done.stdout.partition("<script>")[0], done.stderr
