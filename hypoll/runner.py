@@ -17,6 +17,7 @@ from hypoll.concurrency.watchdog import Watchdog
 from hypoll.hosting import Servable, service_of
 from hypoll.loop import Loop
 from hypoll.protocol.messages import Request
+from hypoll.server import endpoint_exchange
 from hypoll.server.server import Server, Status
 from hypoll.settings import Settings
 from hypoll.telemetry import error_log
@@ -169,7 +170,9 @@ class Runner:
         self.loop = Loop()
         try:
             checks = service.ready_checks
-            self.telemetry = Telemetry(settings, self.loop, checks=checks, extra_observers=observers)
+            self.telemetry = Telemetry(
+                settings, self.loop, checks=checks, extra_observers=observers, kinds=endpoint_exchange.KINDS
+            )
         except (LogWriterError, ModuleNotFoundError, ValueError) as error:
             self.loop.close()
             raise SetupError(str(error)) from error

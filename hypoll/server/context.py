@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 from collections.abc import Callable
 from contextvars import copy_context
+from copy import copy
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hypoll.concurrency.thread_pool import ThreadPool, default_size
@@ -32,6 +34,11 @@ READS_PER_TURN = range(4)
 
 DISCARD_SIZE = 1024 * 1024
 """Bytes read away by one read."""
+
+ENDPOINT_THREADS = 1
+
+ENDPOINT_QUEUE = 16
+"""Scrapes and status pages that wait for that thread; one more is refused with 503."""
 
 
 class ServerContext:
@@ -84,6 +91,22 @@ class ServerContext:
         loop.on_abandon(self._abandon)
         self.instruments: InstrumentContext | None = None
         """What the connections' instruments have in common, where they are observed."""
+
+    @cached_property
+    def for_endpoints(self) -> ServerContext:
+        """The same with a thread of its own, for what the server reports of itself.
+
+        Somebody wants to know it above all when the application's threads are all at work and its queue is full.
+        """
+        own = copy(self)
+        own.thread_pool = ThreadPool(self.loop, ENDPOINT_THREADS, ENDPOINT_QUEUE)
+        return own
+
+    def close_pools(self) -> None:
+        """Let the threads end that have nothing to do."""
+        self.thread_pool.close()
+        if "for_endpoints" in vars(self):
+            self.for_endpoints.thread_pool.close()
 
     def wrap(self, wrapper: Callable[[RequestHandler], RequestHandler]) -> None:
         """Wrap what answers requests: `answer = wrapper(answer)`."""

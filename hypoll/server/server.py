@@ -323,7 +323,7 @@ class Server:
         self._header_readers.clear()
         self.loop.off_tick(self._tick)
         self.loop.off_pause(self._on_pause)
-        self.thread_pool.close()
+        self.context.close_pools()
         if self.observers is not None:
             self.observers.on_stop()
         try:

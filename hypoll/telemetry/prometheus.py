@@ -1,27 +1,27 @@
 """The metrics as Prometheus reads them. Needs prometheus_client: `pip install hypoll[metrics]`.
 
 One process alone counts in memory. Several count in files that prometheus_client maps (its multiprocess mode, see
-`hypoll.telemetry.shared_counters`), and the application's own metrics are there beside hypoll's.
+`hypoll.telemetry.shared_counters`), and the application's own metrics are there beside hypoll's. hypoll's are read and
+written without prometheus_client, which makes an object of each number: a service may have a thousand routes.
 """
 
 from __future__ import annotations
 
-import os
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
-from itertools import pairwise
+from functools import cached_property, partial
 from operator import itemgetter
 from typing import TypeVar
 
 try:
     from prometheus_client import Counter, Gauge
     from prometheus_client import Histogram as PrometheusHistogram
-    from prometheus_client.core import InfoMetricFamily, Metric
+    from prometheus_client.core import Metric
     from prometheus_client.exposition import choose_encoder
     from prometheus_client.metrics import MetricWrapperBase
     from prometheus_client.multiprocess import MultiProcessCollector
-    from prometheus_client.registry import REGISTRY, Collector, CollectorRegistry
+    from prometheus_client.registry import REGISTRY, Collector
 except ModuleNotFoundError as error:
     advice = "metrics need prometheus_client: pip install 'hypoll[metrics]'"
     raise ModuleNotFoundError(advice, name=error.name) from None
@@ -31,6 +31,7 @@ import orjson
 from hypoll.protocol.messages import Request, Response
 from hypoll.telemetry import metrics as names
 from hypoll.telemetry import shared_counters
+from hypoll.telemetry.exposition import COUNTERS, EXPORTED_BOUNDS, GAUGES, HISTOGRAMS, STARTED_MEANING, write
 from hypoll.telemetry.metrics import (
     BOUNDS,
     Counts,
@@ -42,40 +43,22 @@ from hypoll.telemetry.metrics import (
     Snapshot,
     WorkerGauges,
 )
-from hypoll.version import __version__
 
 T = TypeVar("T", bound=MetricWrapperBase)
 
-COUNTERS = {
-    names.REQUESTS: ("Requests answered.", ("method", "route", "status")),
-    names.RECEIVED: ("Bytes of requests.", ()),
-    names.SENT: ("Bytes of answers.", ()),
-    names.ACCEPTED: ("Connections accepted.", ()),
-    names.CLOSED: ("Connections closed, by what ended them.", ("end",)),
-    names.SHED: ("Connections refused as soon as accepted.", ("reason",)),
-    names.REFUSED: ("Requests refused before a handler saw them.", ("reason",)),
-    names.TIMEOUTS: ("Deadlines that passed, by what was waited for.", ("phase",)),
-}
-"""Meaning and labels by name."""
+PAUSE = 0.0001
+"""Seconds for which who reads and writes lets go of the interpreter's lock after half a millisecond's work. Without,
+the loop would get it every 5 ms only (`sys.setswitchinterval`), and that for each of its system calls."""
 
-HISTOGRAMS = {
-    names.DURATION: ("From a request's first byte to the last of its answer.", ("method", "route")),
-    names.WAIT: ("How long calls waited for a thread.", ()),
-    names.LAG: ("How late the loop came to what was due, once a second.", ()),
-}
+_OWN_KEY = b'["hypoll_'
+"""How prometheus_client's key of one of hypoll's own metrics begins."""
 
-GAUGES = {
-    names.WORKERS: ("Processes that serve.", ()),
-    names.CONNECTIONS: ("Connections open, by phase.", ("phase",)),
-    names.QUEUE: ("Calls that wait for a thread.", ()),
-    names.THREADS: ("Threads that are busy.", ()),
-    names.STREAMS: ("Threads beside the pool, for slow clients and long streams.", ()),
-    names.SPOOL_MEMORY: ("Bytes that wait in memory.", ()),
-    names.SPOOL_DISK: ("Bytes that wait in files.", ()),
-}
-"""Those of all processes are added up."""
+_SPARSE = f'["{names.DURATION}"'.encode()
+"""How the keys begin of which there are the most. Most buckets of most routes are empty."""
 
-_STARTED = "When the first of the processes that serve started, in seconds since 1970."
+_BUCKETS = {bound.encode(): index for index, bound in enumerate(EXPORTED_BOUNDS)}
+
+_rest = partial(time.sleep, PAUSE)
 
 
 class _Histogram(PrometheusHistogram):
@@ -90,10 +73,16 @@ class _Histogram(PrometheusHistogram):
 
 
 class PrometheusCounters:
-    """Counters in prometheus_client's own metrics: of all processes in its multiprocess mode, else of this one.
+    """Counters that all processes have together, in prometheus_client's multiprocess mode.
 
-    They are made with the first use, which has to come after the fork.
+    Their files are made with the first use, which has to come after the fork.
+
+    Args:
+        directory: where the processes count; see `shared_counters.directory`.
     """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
 
     @cached_property
     def _counters(self) -> dict[str, Counter]:
@@ -112,7 +101,7 @@ class PrometheusCounters:
             name: Gauge(name, meaning, labels, registry=None, multiprocess_mode="livesum")
             for name, (meaning, labels) in GAUGES.items()
         }
-        return made | {names.STARTED: Gauge(names.STARTED, _STARTED, registry=None, multiprocess_mode="livemin")}
+        return made | {names.STARTED: Gauge(names.STARTED, STARTED_MEANING, registry=None, multiprocess_mode="livemin")}
 
     def add(self, counts: Counts, durations: Durations, gauges: GaugeValues) -> None:
         """See `hypoll.telemetry.metrics.Counters`."""
@@ -123,63 +112,111 @@ class PrometheusCounters:
         for key, value in gauges.items():
             _of(self._gauges, key).set(value)
 
-    def collect(self) -> list[Metric]:
-        """The metrics of all processes, the application's own among them."""
-        directory = shared_counters.directory()
-        if directory is not None:
-            with shared_counters.files(directory) as files:
-                return _merge(files)
-        return [*self._collect_own(), *REGISTRY.collect()]
-
     def snapshot(self) -> Snapshot:
         """See `hypoll.telemetry.metrics.Counters`."""
-        directory = shared_counters.directory()
-        if directory is None:
-            found = _snapshot(self._collect_own())
-            found.workers = [_worker(os.getpid(), found)]
-            return found
-        with shared_counters.files(directory) as files:
-            found = _snapshot(_merge(files))
-            living: dict[int, list[str]] = {}
-            for path in files:
-                kind, pid = shared_counters.kind_and_process(path)
-                if kind.startswith("gauge_live") and pid:
-                    living.setdefault(pid, []).append(path)
-            gauges = {pid: _snapshot(_merge(paths)) for pid, paths in living.items()}
-        found.workers = [_worker(pid, each) for pid, each in gauges.items() if each.gauges[names.STARTED]]
-        return found
+        with shared_counters.files(self._directory) as files:
+            return _read(files)[0]
 
-    def _collect_own(self) -> Iterator[Metric]:
-        for metrics in (self._counters, self._histograms, self._gauges):
-            for metric in metrics.values():
-                for family in metric.collect():
-                    # When each series was made, which prometheus_client doesn't report in its multiprocess mode either.
-                    family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
-                    yield family
+    def read(self) -> tuple[Snapshot, list[Metric]]:
+        """The snapshot, and the application's own metrics. From any thread. Raises `OSError`."""
+        with shared_counters.files(self._directory) as files:
+            found, totals = _read(files)
+            gauges = [path for path in files if _kind(path) == "gauge"]
+            metrics: list[Metric] = [
+                metric
+                for metric in MultiProcessCollector.merge(gauges)  # type: ignore[no-untyped-call]
+                if not metric.name.startswith("hypoll_")
+            ]
+        for kind, total in totals.items():
+            metrics += _families(kind, total)
+        return found, metrics
 
 
-def _merge(files: Iterable[str]) -> list[Metric]:
-    """The metrics in files of prometheus_client's.
+def _kind(path: str) -> str:
+    """The kind of the metrics in a file: counter, gauge, histogram or summary."""
+    return shared_counters.kind_and_process(path)[0].partition("_")[0]
 
-    Its own collector makes an object of each number in each file, while the loop stands still: here they are added up
-    first. Of gauges there are few.
-    """
+
+def _read(files: Iterable[str]) -> tuple[Snapshot, dict[str, dict[bytes, float]]]:
+    """Hypoll's own metrics in some files, and the sums of the others by kind and key, gauges left out."""
     by_kind: dict[str, list[str]] = {}
     for path in files:
-        kind, _ = shared_counters.kind_and_process(path)
-        by_kind.setdefault("gauge" if kind.startswith("gauge_") else kind, []).append(path)
-    gauges = by_kind.pop("gauge", [])
-    found: list[Metric] = [*MultiProcessCollector.merge(gauges)]  # type: ignore[no-untyped-call]
+        by_kind.setdefault(_kind(path), []).append(path)
+    found = Snapshot()
+    for path in by_kind.pop("gauge", ()):
+        _read_gauges(found, path)
+    found.workers = [worker for worker in found.workers if worker.started]
+    others: dict[str, dict[bytes, float]] = {}
     for kind, paths in by_kind.items():
-        found += _families(kind, shared_counters.add_up(kind, paths))
-    return found
+        total = shared_counters.sum_up(paths, _rest, _SPARSE)
+        if kind == "counter":
+            _take_counters(found, total)
+        elif kind == "histogram":
+            _take_histograms(found, total)
+        others[kind] = {key: number for key, number in total.items() if not key.startswith(_OWN_KEY)}
+    return found, others
 
 
-def _families(kind: str, total: dict[str, tuple[float, float]]) -> Iterable[Metric]:
+def _read_gauges(found: Snapshot, path: str) -> None:
+    """Add the gauges of a process, and the process itself."""
+    _, pid = shared_counters.kind_and_process(path)
+    own = [(key, number) for key, number, _ in shared_counters.entries(path) if key.startswith(_OWN_KEY)]
+    if not own:
+        return
+    worker = next((worker for worker in found.workers if worker.pid == pid), None)
+    if worker is None:
+        worker = WorkerGauges(pid, 0.0, {})
+        found.workers.append(worker)
+    for key, number in own:
+        name, _, labels, _ = orjson.loads(key)
+        values = tuple(labels.values())
+        gauges = found.gauges[name]
+        if name == names.STARTED:
+            gauges[values] = min(number, gauges.get(values, number))
+            found.workers[found.workers.index(worker)] = worker = worker._replace(started=number)
+        else:
+            gauges[values] = gauges.get(values, 0.0) + number
+        if name == names.CONNECTIONS:
+            worker.connections[values[0]] = int(number)
+
+
+def _take_counters(found: Snapshot, total: Mapping[bytes, float]) -> None:
+    for key, number in total.items():
+        if key.startswith(_OWN_KEY):
+            name, _, labels, _ = orjson.loads(key)
+            # In the order of the labels' names, as the key has them.
+            found.counters[name][tuple(labels.values())] = int(number)
+
+
+def _take_histograms(found: Snapshot, total: Mapping[bytes, float]) -> None:
+    """Gather the keys of each histogram: they differ by the bucket alone, `{"le": "0.005", "method": ...`."""
+    series: dict[tuple[bytes, bytes], Histogram] = {}
+    for index, (key, number) in enumerate(total.items(), 1):
+        if not key.startswith(_OWN_KEY):
+            continue
+        if not index % shared_counters.ENTRIES_A_PIECE:
+            _rest()
+        begin, is_bucket, rest = key.partition(b'{"le": "')
+        if not is_bucket:
+            name, _, labels, _ = orjson.loads(key)
+            found.histograms[name].setdefault(tuple(labels.values()), Histogram()).sum = number
+            continue
+        bound, _, end = rest.partition(b'"')
+        histogram = series.get((begin, end))
+        if histogram is None:
+            name, _, labels, _ = orjson.loads(key)
+            values = tuple(value for label, value in labels.items() if label != "le")
+            histogram = series[begin, end] = found.histograms[name].setdefault(values, Histogram())
+        bucket = _BUCKETS.get(bound)
+        # A predecessor's bounds may be others.
+        histogram.buckets[bisect_left(BOUNDS, float(bound)) if bucket is None else bucket] += int(number)
+
+
+def _families(kind: str, total: Mapping[bytes, float]) -> Iterable[Metric]:
     """Counters, histograms or summaries of what was added up."""
     found: dict[str, Metric] = {}
     buckets: dict[tuple[str, ...], list[tuple[float, str, dict[str, str], float]]] = {}
-    for key, (value, _) in total.items():
+    for key, value in total.items():
         family, name, labels, meaning = orjson.loads(key)
         metric = found.get(family) or found.setdefault(family, Metric(family, meaning, kind))
         if kind == "histogram" and "le" in labels:
@@ -204,57 +241,34 @@ def _of(metrics: Mapping[str, T], key: Key) -> T:
     return metrics[name].labels(*labels) if labels else metrics[name]
 
 
-def _snapshot(families: Iterable[Metric]) -> Snapshot:
-    """What is hypoll's own among some families."""
-    found = Snapshot()
-    for family in families:
-        for sample in family.samples if family.name.startswith("hypoll_") else ():
-            # In the order of their names, as the tables above have them.
-            labels = tuple(value for name, value in sorted(sample.labels.items()) if name != "le")
-            if family.type == "gauge":
-                found.gauges[family.name][labels] = sample.value
-            elif family.type == "counter":
-                found.counters[family.name][labels] = int(sample.value)
-            else:
-                histogram = found.histograms[family.name].setdefault(labels, Histogram())
-                if sample.name.endswith("_sum"):
-                    histogram.sum = sample.value
-                elif sample.name.endswith("_bucket"):
-                    histogram.buckets[bisect_left(BOUNDS, float(sample.labels["le"]))] = int(sample.value)
-    for series in found.histograms.values():
-        for histogram in series.values():
-            histogram.buckets = [number - below for below, number in pairwise([0, *histogram.buckets])]
-    return found
+class _Application(Collector):
+    """The application's own metrics, which have been read."""
 
-
-def _worker(pid: int, own: Snapshot) -> WorkerGauges:
-    connections = {labels[0]: int(number) for labels, number in own.gauges[names.CONNECTIONS].items()}
-    return WorkerGauges(pid, own.gauges[names.STARTED].get((), 0.0), connections)
-
-
-class Scrape(Collector):
-    """Answers a scrape, in the format its Accept field asks for: with hypoll's metrics and the application's own."""
-
-    def __init__(self, metrics: Metrics, counters: PrometheusCounters) -> None:
+    def __init__(self, metrics: Iterable[Metric]) -> None:
         self._metrics = metrics
-        self._counters = counters
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-
-    def describe(self) -> Iterator[Metric]:
-        """Nothing: registering must not read."""
-        return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics of all processes: of this one until now, of others until their last second."""
-        self._metrics.flush()
-        yield InfoMetricFamily("hypoll", "The server.", {"version": __version__})
-        yield from self._counters.collect()
+        """Give them."""
+        yield from self._metrics
+
+
+class Scrape:
+    """Answers a scrape, in the format its Accept field asks for: with hypoll's metrics and the application's own."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._counters = metrics.counters
 
     def __call__(self, request: Request) -> Response:
-        """The metrics as text."""
+        """The metrics as text: those that `Metrics.flush` has handed on. From any thread."""
         try:
             encode, content_type = choose_encoder(request.headers.get("accept", ""))
         except Exception:  # a field that makes no sense asks for nothing in particular (RFC 9110, 12.5.1)
             encode, content_type = choose_encoder("")
-        return Response(encode(self._registry), 200, {"Cache-Control": "no-store"}, content_type)
+        if isinstance(self._counters, PrometheusCounters):
+            found, metrics = self._counters.read()
+            registry: Collector = _Application(metrics)
+        else:
+            found, registry = self._counters.snapshot(), REGISTRY
+        own = "".join(write(found, content_type.startswith("application/openmetrics-text"), _rest))
+        # OpenMetrics ends with a line that the encoder adds.
+        return Response(own.encode() + encode(registry), 200, {"Cache-Control": "no-store"}, content_type)

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from hypoll.contracts import Application
 from hypoll.proxy.networks import Networks
 from hypoll.settings import Settings
+from hypoll.telemetry import shared_counters
 from hypoll.telemetry.access_log import AccessLog, open_access_log
-from hypoll.telemetry.endpoints import Endpoint, Endpoints
+from hypoll.telemetry.endpoints import Endpoint, Endpoints, ExchangeKinds, ThreadEndpoint
 from hypoll.telemetry.health import Check, Health
-from hypoll.telemetry.metrics import Metrics
+from hypoll.telemetry.metrics import Counters, Metrics
 from hypoll.telemetry.observer import CallsSoon, Observer, Observers, combine_observers
 from hypoll.telemetry.status_page import StatusPage
 
@@ -22,6 +23,7 @@ class Telemetry:
         loop: whose turns the access log and the metrics follow.
         checks: the application's own, on whether it wants requests.
         extra_observers: further observers, as gunicorn's hooks.
+        kinds: what runs endpoints that take long.
 
     Attributes:
         access_log, metrics: None when they aren't asked for.
@@ -41,11 +43,12 @@ class Telemetry:
         *,
         checks: Iterable[Check] = (),
         extra_observers: Iterable[Observer] = (),
+        kinds: ExchangeKinds = (None, None),
     ) -> None:
         self.health = Health()
         for check in checks:
             self.health.add_check(check)
-        self.endpoints, self.metrics = _endpoints(settings, self.health)
+        self.endpoints, self.metrics = _endpoints(settings, self.health, kinds)
         self.access_log: AccessLog | None = open_access_log(settings)
         own: tuple[Observer | None, ...] = (self.access_log, self.metrics)
         observers = [*(observer for observer in own if observer is not None), *extra_observers]
@@ -71,34 +74,40 @@ def validate_telemetry(settings: Settings) -> None:
         log.on_stop()
 
 
-def _endpoints(settings: Settings, health: Health) -> tuple[dict[str, Endpoint], Metrics | None]:
+def _endpoints(
+    settings: Settings, health: Health, kinds: ExchangeKinds = (None, None)
+) -> tuple[dict[str, Endpoint], Metrics | None]:
     """What answers which path, and the metrics, if one of them reports such."""
-    metrics: Metrics | None = None
     wanted: list[tuple[str, Endpoint]] = []
     if settings.health:
         below = settings.health.rstrip("/")
         wanted += [(below + "/live", health.live), (below + "/ready", health.report)]
-    if settings.metrics or settings.status:
-        try:
-            from hypoll.telemetry.prometheus import (  # needs prometheus_client, which serving doesn't
-                PrometheusCounters,
-                Scrape,
-            )
-        except ModuleNotFoundError:
-            if settings.metrics:
-                raise
-            metrics = Metrics()  # the status page can report one process without it
-        else:
-            counters = PrometheusCounters()
-            metrics = Metrics(counters)
-            wanted += [(path, Scrape(metrics, counters)) for path in (settings.metrics,) if path]
+    metrics = Metrics(_shared_counters()) if settings.metrics or settings.status else None
+    if settings.metrics and metrics is not None:
+        from hypoll.telemetry.prometheus import Scrape  # needs prometheus_client, which serving doesn't
+
+        flush = metrics.flush
+        wanted.append((settings.metrics, ThreadEndpoint(lambda request: flush(), Scrape(metrics), kinds)))
     if settings.status and metrics is not None:
         page = StatusPage(metrics, Networks(settings.status_allow))
         below = settings.status.rstrip("/")
-        wanted += [(settings.status, page.html), (below + ".json", page.json)]
+        twin = ThreadEndpoint(page.begin_json, page.json, kinds)
+        wanted += [(settings.status, page.html), (below + ".json", twin)]
     found: dict[str, Endpoint] = {}
     for path, endpoint in wanted:
         if path in found:
             raise ValueError(f"two of metrics, health and status answer {path}: give each a path of its own")
         found[path] = endpoint
     return found, metrics
+
+
+def _shared_counters() -> Counters | None:
+    """Where several processes count together; None: this one counts alone."""
+    directory = shared_counters.directory()
+    if directory is None:
+        return None
+    try:
+        from hypoll.telemetry.prometheus import PrometheusCounters  # needs prometheus_client, as above
+    except ModuleNotFoundError:  # the status page can report one process without it
+        return None
+    return PrometheusCounters(directory)

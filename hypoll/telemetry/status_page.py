@@ -42,16 +42,21 @@ class StatusPage:
 
     def html(self, request: Request) -> Response:
         """The page. Raises `HTTPError` 403."""
-        self._check(request)
+        self.check(request)
         return Response(self._page, 200, self._headers, "text/html; charset=utf-8")
 
+    def begin_json(self, request: Request) -> None:
+        """Hand on what was counted until now, for `json` to find it. Raises `HTTPError` 403."""
+        self.check(request)
+        self._metrics.flush()
+
     def json(self, request: Request) -> Response:
-        """What the page shows, for it and for programs. Raises `HTTPError` 403."""
-        self._check(request)
-        document = describe(self._metrics.snapshot(), self._clock())
+        """What the page shows, for it and for programs. From any thread, after `begin_json`."""
+        document = describe(self._metrics.counters.snapshot(), self._clock())
         return Response(orjson.dumps(document), 200, {"Cache-Control": "no-store"}, "application/json")
 
-    def _check(self, request: Request) -> None:
+    def check(self, request: Request) -> None:
+        """Raise `HTTPError` 403 for a client that isn't let in."""
         if request.client[0] not in self._allow:
             raise HTTPError(403, "this page isn't for your address: --status-allow says whose it is")
 

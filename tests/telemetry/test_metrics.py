@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY, Counter
+from prometheus_client import REGISTRY, Counter, Gauge, values
+from prometheus_client import Histogram as PrometheusHistogram
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
 from hypoll.contracts import CloseReason, Gauges, Timeout
 from hypoll.protocol.header_section import HeaderSection
 from hypoll.protocol.messages import Request, Response
 from hypoll.protocol.peer import NOBODY
+from hypoll.telemetry import shared_counters
 from hypoll.telemetry.metrics import BOUNDS, CONNECTIONS, DURATION, MAX_SERIES, REQUESTS, WAIT, Histogram, Metrics
 from hypoll.telemetry.observer import Record
 from hypoll.telemetry.prometheus import PrometheusCounters, Scrape
@@ -19,9 +23,14 @@ from hypoll.version import __version__
 from tests.support.records import a_record
 
 
-@pytest.fixture
-def metrics() -> Metrics:
-    return Metrics(PrometheusCounters())
+@pytest.fixture(params=["alone", "together"])
+def metrics(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Metrics:
+    """Those of a process alone, and those that processes have together in files."""
+    if request.param == "alone":
+        return Metrics()
+    monkeypatch.setenv(shared_counters.VARIABLE, str(tmp_path))
+    monkeypatch.setattr(values, "ValueClass", values.MultiProcessValue())  # type: ignore[no-untyped-call]
+    return Metrics(PrometheusCounters(str(tmp_path)))
 
 
 def exchange(method: str | None = "GET", **values: Any) -> Record:
@@ -45,8 +54,8 @@ ACCEPTS = [
 
 
 @pytest.mark.parametrize("accept", ACCEPTS)
-def test_a_scrape_never_fails_by_what_it_accepts(accept):
-    assert b"hypoll_workers" in scraped(Metrics(PrometheusCounters()), accept)
+def test_a_scrape_never_fails_by_what_it_accepts(metrics, accept):
+    assert b"hypoll_workers" in scraped(metrics, accept)
 
 
 def samples(metrics: Metrics, accept: str = "") -> dict[tuple[str, tuple[str, ...]], float]:
@@ -60,8 +69,8 @@ def samples(metrics: Metrics, accept: str = "") -> dict[tuple[str, tuple[str, ..
 
 
 def scrape(metrics: Metrics, accept: str = "") -> Response:
-    assert isinstance(metrics.counters, PrometheusCounters)
-    return Scrape(metrics, metrics.counters)(Request("GET", b"/metrics", HeaderSection((("accept", accept),))))
+    metrics.flush()
+    return Scrape(metrics)(Request("GET", b"/metrics", HeaderSection((("accept", accept),))))
 
 
 def scraped(metrics: Metrics, accept: str = "") -> bytes:
@@ -236,15 +245,41 @@ def test_methods_nobody_knows_make_no_series(metrics):
 
 
 def test_the_metrics_of_the_application_are_in_the_same_scrape(metrics):
-    own = Counter("an_application_s_own", "What it counts.", ["kind"], registry=REGISTRY)
+    counter = Counter("an_application_s_own", "What it counts.", ["kind"], registry=REGISTRY)
+    gauge = Gauge("its_gauge", "What it has.", registry=REGISTRY, multiprocess_mode="livesum")
+    histogram = PrometheusHistogram("its_histogram", "How long.", ["kind"], registry=REGISTRY, buckets=(1.0, 2.0))
     try:
-        own.labels("a").inc(3)
+        counter.labels("a").inc(3)
+        gauge.set(7)
+        for value in (0.5, 1.5, 1.5, 3.0):
+            histogram.labels("b").observe(value)
         found = samples(metrics)
     finally:
-        REGISTRY.unregister(own)
+        for metric in (counter, gauge, histogram):
+            REGISTRY.unregister(metric)
     assert found["an_application_s_own_total", ("a",)] == 3
+    assert found["its_gauge", ()] == 7
+    buckets = [found["its_histogram_bucket", ("b", bound)] for bound in ("1.0", "2.0", "+Inf")]
+    assert buckets == [1, 3, 4] == [*buckets[:2], found["its_histogram_count", ("b",)]]
+    assert found["its_histogram_sum", ("b",)] == 6.5
     assert found["hypoll_workers", ()] == 1
     assert not any(name.startswith("hypoll") and name.endswith("_created") for name, _ in found)
+
+
+@pytest.mark.parametrize("route", ['/a"b', "/a\\b", "/a\nb", "/100%/{id}", "/%s", "/\u00fc", '/{"le": "0.5"}'])
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+def test_a_route_is_a_label_whatever_is_in_it(metrics, route, accept):
+    metrics.on_requests([exchange(route=route)])
+    parse = openmetrics_families if accept else text_string_to_metric_families
+    found = {
+        (sample.name, sample.labels.get("le")): sample.labels["route"]
+        for family in parse(scraped(metrics, accept).decode())
+        for sample in family.samples
+        if "route" in sample.labels
+    }
+    assert len(found) == 1 + len(BOUNDS) + 1 + 2
+    assert set(found.values()) == {route}
+    assert list(metrics.snapshot().histograms[DURATION]) == [("GET", route)]
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import requests
 
 from hypoll import Routes
 from hypoll.contracts import CloseReason
 from hypoll.protocol.messages import HTTPError, Request, Response
 from hypoll.settings import Settings
 from hypoll.telemetry.endpoints import Endpoints
+from hypoll.telemetry.exposition import write
 from hypoll.telemetry.log_writer import LogWriterError
 from hypoll.telemetry.observer import Observer
 from hypoll.telemetry.setup import Telemetry
@@ -83,6 +87,46 @@ def test_metrics_are_counted_through_the_hub_and_told_by_the_endpoint(loop, turn
         text = client.get("/metrics").text
         assert 'hypoll_requests_total{method="GET",route="/",status="200"} 1.0' in text
         assert client.get("/status.json").json()["requests"] == 1
+
+
+def test_a_scrape_is_made_while_the_loop_serves_though_all_threads_are_at_work(monkeypatch):
+    """With a queue that is full, too: it has a thread of its own."""
+    release, at_work, scraping, scraped = (threading.Event() for _ in range(4))
+    made = Routes()
+    made.get("/")(lambda request: {"served": True})
+
+    @made.get("/stuck", threaded=True)
+    def hang(request: Request) -> str:
+        at_work.set()
+        assert release.wait(30)
+        return "done"
+
+    def write_when_told(*arguments: Any) -> Any:
+        scraping.set()
+        assert scraped.wait(30)
+        return write(*arguments)
+
+    monkeypatch.setattr("hypoll.telemetry.prometheus.write", write_when_told)
+    with (
+        TestClient(made, metrics="/metrics", status="/status", threads=1, queue=0) as client,
+        ThreadPoolExecutor(2) as others,
+    ):
+        try:
+            stuck = others.submit(requests.get, client.base_url + "/stuck", timeout=30)
+            assert at_work.wait(30)
+            assert client.get("/stuck", timeout=30).status_code == 503, "the one thread is at work"
+            scrape = others.submit(requests.get, client.base_url + "/metrics", timeout=30)
+            assert scraping.wait(30)
+            assert client.get("/").json() == {"served": True}
+            assert not scrape.done()
+            scraped.set()
+            assert 'route="/stuck",status="503"} 1.0' in scrape.result().text
+            assert client.get("/status.json").json()["requests"] > 0
+            assert client.head("/metrics").headers["Content-Type"].startswith("text/plain")
+        finally:
+            release.set()
+            scraped.set()
+        assert stuck.result().text == "done"
 
 
 def test_the_log_follows_the_file_when_it_is_told(loop, turner, tmp_path):

@@ -249,7 +249,9 @@ import json, os, sys
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 from prometheus_client.exposition import generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-from hypoll.telemetry.prometheus import PrometheusCounters
+from hypoll.protocol.messages import Request
+from hypoll.telemetry.metrics import Metrics
+from hypoll.telemetry.prometheus import PrometheusCounters, Scrape
 
 counter = Counter("c", "Counted.", ["z", "a"])
 histogram = Histogram("h", "Measured.", ["z", "a"], buckets=(0.5, 1, 10))
@@ -278,11 +280,9 @@ for number in range(1, 4):
 registry = CollectorRegistry()
 MultiProcessCollector(registry)
 
-class Own:
-    def collect(self):
-        return PrometheusCounters().collect()
-
-print(json.dumps([sorted(generate_latest(each).decode().splitlines()) for each in (registry, Own())]))
+scrape = Scrape(Metrics(PrometheusCounters(os.environ["PROMETHEUS_MULTIPROC_DIR"])))
+texts = generate_latest(registry), scrape(Request("GET", b"/metrics")).body
+print(json.dumps([sorted(line for line in text.decode().splitlines() if "hypoll" not in line) for text in texts]))
 """
 
 
