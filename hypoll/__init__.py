@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # typing isn't loaded by the interpreter itself
     from hypoll import testing as testing
     from hypoll.app import RouteError, Routes
     from hypoll.http import ClientDisconnect, Headers, HTTPError, MultiDict, Request, Response
+    from hypoll.protocol.fields import ResponseHeaders
     from hypoll.protocol.files import File
     from hypoll.runner import run
     from hypoll.version import __version__
@@ -29,6 +30,7 @@ else:
         "MultiDict": "http",
         "Request": "http",
         "Response": "http",
+        "ResponseHeaders": "protocol.fields",
         "RouteError": "app",
         "Routes": "app",
         "__version__": "version",
@@ -59,6 +61,7 @@ __all__ = [
     "MultiDict",
     "Request",
     "Response",
+    "ResponseHeaders",
     "RouteError",
     "Routes",
     "__version__",

@@ -63,6 +63,7 @@ def test_the_public_names():
         "MultiDict",
         "Request",
         "Response",
+        "ResponseHeaders",
         "RouteError",
         "Routes",
         "__version__",
@@ -294,12 +295,12 @@ BYTES = "application/octet-stream"
 def test_a_return_value_becomes_a_response(value, status, body, content_type):
     response = returning(value)
     assert (response.status, response.body, response.content_type) == (status, body, content_type)
-    assert response.headers is None
+    assert not response.headers
 
 
 def test_status_and_headers_in_a_tuple():
     response = returning(({"id": 7}, 201, {"Location": "/users/7"}))
-    assert (response.status, response.headers) == (201, {"Location": "/users/7"})
+    assert (response.status, dict(response.headers)) == (201, {"Location": "/users/7"})
     assert response.body == b'{"id":7}'
 
 
@@ -311,7 +312,7 @@ def test_a_response_is_sent_as_it_is():
 def test_a_response_in_a_tuple_is_not_changed():
     given = Response(b"ok", headers={"X-A": "1"}, content_type="text/x")
     response = returning((given, 201))
-    assert (response.body, response.status, response.headers) == (b"ok", 201, {"X-A": "1"})
+    assert (response.body, response.status, dict(response.headers)) == (b"ok", 201, {"X-A": "1"})
     assert response.content_type == "text/x"
     assert given.status == 200
     assert returning((given, 202, {"X-B": "2"})).headers == {"X-B": "2"}
@@ -590,7 +591,7 @@ def test_after_may_replace_the_answer_or_change_it():
     routes.get("/r")(lambda request: "r")
     assert ask(routes, "GET", "/x").headers == {"X-Stamp": "1"}
     replaced = ask(routes, "GET", "/r")
-    assert (replaced.body, replaced.status, replaced.headers) == (b"replaced", 202, {"X-Stamp": "1"})
+    assert (replaced.body, replaced.status, dict(replaced.headers)) == (b"replaced", 202, {"X-Stamp": "1"})
 
 
 def test_the_outer_hooks_see_what_has_no_route():
@@ -645,7 +646,7 @@ def test_a_hook_may_raise_an_http_error(caplog, kind):
     getattr(routes, kind)(refusing)
     routes.get("/x")(lambda request: "x")
     response = ask(routes, "GET", "/x")
-    assert (response.status, response.headers) == (401, {"WWW-Authenticate": "Basic"})
+    assert (response.status, dict(response.headers)) == (401, {"WWW-Authenticate": "Basic"})
     assert not caplog.records
 
 

@@ -556,3 +556,21 @@ def _routes_as_wsgi(text: str, directory: Path) -> None:
         assert master.get("/") == (200, b"served")
     finally:
         master.end()
+
+
+# docs/application.md
+
+
+@tries("docs/application.md", "@routes.after")
+def _fields(text: str, directory: Path) -> None:
+    routes = Routes()
+    module(text, routes=routes)
+    routes.get("/")(lambda request: Response("", headers=[("vary", "Accept"), ("Link", "</>")]))
+    with TestClient(routes) as client:
+        fields = client.get("/").headers
+    assert (fields["X-Frame-Options"], fields["Link"], fields["Vary"]) == (
+        "DENY",
+        "</>, </next>; rel=next",
+        "Accept, Origin",
+    )
+    assert fields["Cache-Control"] == "no-store"

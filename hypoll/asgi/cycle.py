@@ -23,7 +23,8 @@ from hypoll.asgi.request_body import ReceivedBody
 from hypoll.asgi.response_body import ResponseBody
 from hypoll.asgi.start import Message, ResponseStart
 from hypoll.concurrency.asyncio_bridge import EAGER, AsyncioBridge
-from hypoll.protocol.messages import FAILURES, ClientDisconnect, HTTPError, Response, exact_bytes
+from hypoll.protocol.fields import exact_bytes
+from hypoll.protocol.messages import FAILURES, ClientDisconnect, HTTPError, Response
 from hypoll.protocol.serializer import Framer
 from hypoll.server.ending import cut_answer
 from hypoll.server.exchange import Exchange

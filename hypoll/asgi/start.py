@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hypoll.protocol.messages import Response, check_field, exact_int
+from hypoll.protocol.fields import check_field, exact_int
+from hypoll.protocol.messages import Response
 from hypoll.protocol.serializer import BEGINNINGS, CONTENTLESS, begin_head
 
 Message = Mapping[str, Any]

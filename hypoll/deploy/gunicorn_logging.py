@@ -6,7 +6,6 @@ import contextlib
 import faulthandler
 import logging
 import sys
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -104,10 +103,9 @@ class HookResponse:
 
 
 def _pairs(response: Response) -> list[tuple[str, str]]:
-    headers = response.headers or ()
     pairs = [] if response.content_type is None else [("Content-Type", response.content_type)]
-    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
-        pairs += [(name, one) for one in value] if isinstance(value, (list, tuple)) else [(name, value)]
+    if response.fields is not None:
+        pairs += response.fields.items()
     return pairs
 
 

@@ -17,7 +17,8 @@ from collections.abc import Callable, Generator, Hashable, Iterable
 from email.utils import formatdate
 
 from hypoll.protocol.conditional import CONDITIONS, Outcome, Validators, decide, parse_date
-from hypoll.protocol.messages import HTTPError, Request, Response, check_field, pairs, problem
+from hypoll.protocol.fields import check_field, lines_of
+from hypoll.protocol.messages import HTTPError, Request, Response, problem
 
 OPEN_FILES = 128
 """Descriptors kept open for the next request that asks for the same files."""
@@ -485,12 +486,7 @@ class File:
 
 def _given(response: Response) -> list[tuple[str, str]]:
     """The fields that a handler gave, without those that only the file can know. Raises `ValueError`, `TypeError`."""
-    given = []
-    for pair in pairs(response.headers):
-        name, value = check_field(*pair)
-        if name.lower() not in _REPLACED:
-            given.append((name, value))
-    return given
+    return [(name, value) for name, value in lines_of(response.fields) if name.lower() not in _REPLACED]
 
 
 def _without_content(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -6,8 +6,8 @@ stay as they were received: decoded as latin-1 (RFC 9110, 5.5), never guessed at
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+import copy
+from collections.abc import AsyncIterable, Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import orjson
 
 from hypoll.protocol import request_id as protocol_request_id
+from hypoll.protocol.fields import HeaderSource, ResponseHeaders, exact_int, exact_str
 from hypoll.protocol.header_section import EMPTY_SECTION, REQUEST_ID, TRACEPARENT, HeaderSection, value_of
 from hypoll.protocol.multidict import Headers, MultiDict
 from hypoll.protocol.peer import NO_ORIGIN, NOBODY, Client, Origin, Peer
@@ -29,31 +30,6 @@ error may stop a server. Only KeyboardInterrupt is given on: a signal's handler 
 MAX_QUERY_FIELDS = 1000
 """The most fields `Request.query` takes from a query string."""
 
-HeaderSource = Mapping[str, Any] | Iterable[tuple[str, str]]
-
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-
-
-def exact_str(value: str) -> str:
-    """The characters of a str, whatever the methods of its class say: what is checked must be what is sent."""
-    return value if type(value) is str else str.__str__(value)
-
-
-def exact_int(value: int) -> int:
-    """The number that an int is, as `exact_str`."""
-    return value if type(value) is int else int.__index__(value)
-
-
-def exact_bytes(value: bytes | bytearray | memoryview) -> bytes:
-    """The bytes that a buffer has, as `exact_str`: a copy, but of bytes."""
-    return value if type(value) is bytes else memoryview(value).tobytes()
-
-
-def _kept(headers: HeaderSource | None) -> HeaderSource | None:
-    """Headers that can be read again: an iterator can't."""
-    return list(headers) if isinstance(headers, Iterator) else headers
-
 
 class HTTPError(Exception):
     """Refuses a request: raise it in a handler, and the client gets `status` as a problem document (RFC 9457).
@@ -61,11 +37,11 @@ class HTTPError(Exception):
     Args:
         status: the status code, 400 to 599.
         detail: what was wrong with this request, for the client to read.
-        headers: further fields of the answer.
+        headers: further fields of the answer, in any form that `Response` takes.
 
     Raises:
-        ValueError: For a status that is no error.
-        TypeError: For a detail that is no str.
+        ValueError: For a status that is no error, and a field that can't be sent.
+        TypeError: For a detail, a field's name or value that is no str.
     """
 
     def __init__(self, status: int, detail: str = "", headers: HeaderSource | None = None) -> None:
@@ -77,7 +53,7 @@ class HTTPError(Exception):
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
-        self.headers = _kept(headers)
+        self.headers = None if headers is None else ResponseHeaders(headers)
 
     def __str__(self) -> str:
         return f"{self.status} {reason(self.status)}" + (f": {self.detail}" if self.detail else "")
@@ -401,35 +377,6 @@ def _parse_cookies(field: str) -> dict[str, str]:
     return cookies
 
 
-def check_field(name: str, value: str) -> tuple[str, str]:
-    """The name and value to be sent, as exact strings.
-
-    Raises:
-        ValueError: For a field that could break the framing of a message (RFC 9110, 5.1 and 5.5).
-        TypeError: For a name or value that is no str.
-    """
-    if not isinstance(name, str) or not _TOKEN.fullmatch(name := exact_str(name)):
-        raise ValueError(f"{name!r} is not a field name: it must be a token")
-    if not isinstance(value, str):
-        raise TypeError(f"the value of {name} is {value!r}: it must be a str")
-    value = exact_str(value)
-    if not _VALUE.fullmatch(value):
-        raise ValueError(f"the value of {name} can't be sent, it has a control or non-latin-1 character: {value!r}")
-    return name, value
-
-
-def pairs(headers: HeaderSource | None) -> Iterator[tuple[str, str]]:
-    """The (name, value) pairs of a response's headers, in whichever of their forms they are."""
-    if headers is None:
-        return
-    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
-        if isinstance(value, (list, tuple)):
-            for one in value:
-                yield name, one
-        else:
-            yield name, value
-
-
 class Resource(Protocol):
     """A body that it takes the request to choose the answer of, such as a file."""
 
@@ -441,23 +388,29 @@ class Resource(Protocol):
 class Response:
     """An answer, sent as it is.
 
-    Date, Server and the framing (Content-Length or chunked) are added when it is sent. A name or value that could
-    break the framing is refused then: the client gets 500, the log the reason.
+    Date, Server and the framing (Content-Length or chunked) are added when it is sent.
 
     Args:
         body: bytes; str, sent as UTF-8; a `File`; or an iterator of bytes, pulled one piece whenever the client can
             take more: on the pool when the handler is threaded. From an `async def` handler it may be an async
             iterator.
         status: the status code, 200 to 599.
-        headers: a mapping, or pairs where names repeat; a list as a value makes a line of each item.
+        headers: a mapping, or pairs where names repeat; a list as a value makes a line of each item. They are copied.
         content_type: the Content-Type. Default: `text/plain; charset=utf-8` for str, `application/octet-stream` for
             bytes and iterators, none for an empty body. "": none.
 
     Attributes:
-        reason: to be set where the reason phrase isn't to be the registered one.
+        fields: the `headers`, if there are any: asking for those makes some.
+        is_plain: whether its head has no more of its own than its status and Content-Type: it is sent the fastest way.
+
+    Raises:
+        ValueError: For a header field that could break the framing of the message.
+        TypeError: For a header field that is no str.
     """
 
-    reason: str | None = None
+    is_plain = True
+    fields: ResponseHeaders | None = None
+    _reason: str | None = None
 
     def __init__(
         self,
@@ -468,14 +421,47 @@ class Response:
     ) -> None:
         self.body = body
         self.status = status
-        self.headers = headers if headers is None else _kept(headers)
         self.content_type = content_type
+        if headers is not None:
+            self.headers = headers
+
+    @property
+    def headers(self) -> ResponseHeaders:
+        """The header fields, to be read and changed; of whatever is assigned, a mapping or pairs, they are a copy."""
+        if self.fields is None:
+            self.fields = ResponseHeaders()
+            self.is_plain = False
+        return self.fields
+
+    @headers.setter
+    def headers(self, headers: HeaderSource | None) -> None:
+        self.fields = None if headers is None else ResponseHeaders(headers)
+        self.is_plain = self.fields is None and self._reason is None
+
+    @property
+    def reason(self) -> str | None:
+        """The reason phrase, to be set where it isn't to be the registered one."""
+        return self._reason
+
+    @reason.setter
+    def reason(self, reason: str | None) -> None:
+        self._reason = reason
+        self.is_plain = self.fields is None and reason is None
 
     def set_header(self, name: str, value: str) -> None:
-        """Set a field, in place of those of its name: what an `after` hook needs, whatever form the headers have."""
-        headers = self.headers or ()
-        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
-        self.headers = [*(pair for pair in pairs if pair[0].lower() != name.lower()), (name, value)]
+        """Set a field, in place of those of its name: `headers[name] = value`."""
+        self.headers[name] = value
+
+    def copy(self) -> Response:
+        """The same answer with header fields for itself. The body is shared: an iterator can be sent only once."""
+        if type(self) is Response:  # a quarter of what `copy.copy` takes
+            other = Response.__new__(Response)
+            other.__dict__.update(self.__dict__)
+        else:
+            other = copy.copy(self)
+        if self.fields is not None:
+            other.fields = self.fields.copy()
+        return other
 
     def __repr__(self) -> str:
         return f"<Response {self.status}>"

@@ -9,19 +9,9 @@ from email.utils import formatdate
 from enum import Enum
 from typing import NamedTuple, cast
 
+from hypoll.protocol.fields import HeaderSource, check_field, exact_bytes, exact_int, lines_of
 from hypoll.protocol.files import File, OpenFile, Slice
-from hypoll.protocol.messages import (
-    JSON,
-    HeaderSource,
-    Request,
-    Response,
-    StreamedBody,
-    check_field,
-    exact_bytes,
-    exact_int,
-    pairs,
-    reason,
-)
+from hypoll.protocol.messages import JSON, Request, Response, StreamedBody, reason
 
 COPY_LIMIT = 16 * 1024
 """A body up to this size is copied behind its head; a larger one is sent from where it is."""
@@ -132,7 +122,7 @@ def plain_head(response: Response) -> bytes | None:
 
 def _prefix_of(response: Response) -> bytes | None:
     """The prebuilt beginning of the head of a small answer, up to the value of Content-Length."""
-    if response.headers is None and response.reason is None:
+    if response.is_plain:
         status, content_type, body = response.status, response.content_type, response.body
         # By type, not by what equals: 200.0 and a str of a class of its own are checked where there is time to.
         if type(body) is bytes and len(body) <= COPY_LIMIT and type(status) is int and type(content_type) is str:
@@ -171,7 +161,7 @@ def _encode_general(out: list[bytes], response: Response, request: Request, clos
     status = response.status
     if not isinstance(status, int) or not 200 <= (status := exact_int(status)) <= 599:
         raise ValueError(f"{status!r} is not the status of a final response, which is an int from 200 to 599")
-    fields, declared, asked = inspect_fields(response.headers)
+    fields, declared, asked = inspect_fields(response.fields)
     body, content_type = content_of(response)
     if isinstance(body, Slice):
         declared = body.count
@@ -185,7 +175,7 @@ def _encode_general(out: list[bytes], response: Response, request: Request, clos
         (reason(status) if response.reason is None else _checked_reason(response.reason)).encode("latin-1"),
         _field_lines(fields, None if status in BODILESS else content_type),
     )
-    if has_content and framing is Framing.LENGTH and _has_no_more(response):
+    if has_content and framing is Framing.LENGTH and response.is_plain:
         _remember(status, content_type, head)
     length = 0 if status == 205 else len(body) if declared is None and isinstance(body, bytes) else declared
     out.append(head + _framing_lines(framing, length, close, request.minor))
@@ -235,17 +225,8 @@ def encode_file(request: Request, response: Response) -> OpenFile | None:
     return None
 
 
-def _is_simple(response: Response) -> bool:
-    return response.status == 200 and _has_no_more(response)
-
-
-def _has_no_more(response: Response) -> bool:
-    """Whether its head has nothing but the status, the Content-Type and what every head has."""
-    return response.headers is None and response.reason is None
-
-
 def _is_bare(response: Response) -> bool:
-    return _is_simple(response) and response.content_type is None
+    return response.is_plain and response.status == 200 and response.content_type is None
 
 
 def _encode_file(out: list[bytes], file: OpenFile) -> Remainder | None:
@@ -340,8 +321,7 @@ def inspect_fields(headers: HeaderSource | None) -> tuple[list[tuple[str, str]],
     fields: list[tuple[str, str]] = []
     declared: int | None = None
     close = False
-    for given in pairs(headers):
-        name, value = check_field(*given)
+    for name, value in lines_of(headers):
         match name.lower():
             case "transfer-encoding":
                 raise ValueError("Transfer-Encoding is the server's to set: give an iterator as the body to be chunked")
@@ -411,7 +391,7 @@ class Framer:
 
 def framer_of(response: Response, request: Request) -> Framer:
     """How the pieces of a response's body are framed, if it has content. Raises `ValueError`, `TypeError`."""
-    _, declared, _ = inspect_fields(response.headers)
+    _, declared, _ = inspect_fields(response.fields)
     return Framer(declared is None and request.minor > 0, declared)
 
 

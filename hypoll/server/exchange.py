@@ -27,7 +27,7 @@ from hypoll.contracts import HandlerCall, RunOn
 from hypoll.http import RequestParser
 from hypoll.loop import Loop
 from hypoll.protocol.files import File, OpenFile, Slice
-from hypoll.protocol.messages import FAILURES, ClientDisconnect, Request, Response, StreamedRequest, pairs, problem
+from hypoll.protocol.messages import FAILURES, ClientDisconnect, Request, Response, StreamedRequest, problem
 from hypoll.protocol.refusals import busy, too_slow
 from hypoll.protocol.serializer import CONTENTLESS, framer_of
 from hypoll.server.request_body import RequestBody, TaskRequestBody, ThreadRequestBody
@@ -225,8 +225,6 @@ class Exchange(Job):
             HTTPError: 503 when too many threads stream, `ValueError` or `TypeError` for a head that can't be sent.
         """
         server, job = self.server, self._lease or self
-        response = with_body(response, response.body)
-        response.headers = [*pairs(response.headers)]  # once: a mapping may be of the application's own making
         framer = framer_of(response, self.request)
         stream = ThreadStream(job, server.thread_pool, server.spool_space, framer)
         stream.heartbeat = getattr(response.body, "heartbeat", None)

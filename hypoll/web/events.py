@@ -9,7 +9,8 @@ from typing import Any
 
 import orjson
 
-from hypoll.protocol.messages import Response, exact_str
+from hypoll.protocol.fields import exact_str
+from hypoll.protocol.messages import Response
 from hypoll.protocol.serializer import HEARTBEAT_INTERVAL
 
 _LINE_END = re.compile(r"\r\n|\r|\n")

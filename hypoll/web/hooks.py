@@ -11,7 +11,7 @@ from typing import Any
 from hypoll.concurrency.forks import keep_out
 from hypoll.contracts import RunOn
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response
-from hypoll.web.results import ends_task, failure, to_response
+from hypoll.web.results import ends_task, failure, own_response
 from hypoll.web.routing import Route
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -53,9 +53,9 @@ async def pass_hooks(
                 raise missing or HTTPError(404)
             call = partial(route.handler, request, **request.params)
             if route.run_on is RunOn.THREAD and in_thread is not None:
-                response = to_response(await in_thread(call))
+                response = own_response(await in_thread(call))
             else:
-                response = to_response(await _resolve(call()))
+                response = own_response(await _resolve(call()))
     except FAILURES as error:
         _let_end(error, in_thread)
         response = await _recover(scopes, request, error, in_thread)
@@ -88,7 +88,7 @@ async def _run_before(scopes: Scopes, request: Request) -> Response | None:
         for hook in scope.before:
             result = await _resolve(hook(request))
             if result is not None:
-                return to_response(result)
+                return own_response(result)
     return None
 
 
@@ -97,7 +97,8 @@ async def _run_after(scopes: Scopes, request: Request, response: Response, in_th
         for hook in scope.after:
             try:
                 result = await _resolve(hook(request, response))
-                response = response if result is None else to_response(result)
+                if result is not None and result is not response:
+                    response = own_response(result)
             except FAILURES as error:
                 _let_end(error, in_thread)
                 response = failure(request, error)
@@ -111,7 +112,7 @@ async def _recover(scopes: Scopes, request: Request, error: BaseException, in_th
             hook = scope.errors.get(kind)
             if hook is not None:
                 try:
-                    return to_response(await _resolve(hook(request, error)))
+                    return own_response(await _resolve(hook(request, error)))
                 except FAILURES as another:
                     _let_end(another, in_thread)
                     return failure(request, another)

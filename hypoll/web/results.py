@@ -9,18 +9,9 @@ from typing import Any
 import orjson
 
 from hypoll.concurrency.forks import keep_out
+from hypoll.protocol.fields import exact_bytes, exact_int
 from hypoll.protocol.files import File
-from hypoll.protocol.messages import (
-    FAILURES,
-    ClientDisconnect,
-    HTTPError,
-    Request,
-    Response,
-    exact_bytes,
-    exact_int,
-    json_response,
-    problem,
-)
+from hypoll.protocol.messages import FAILURES, ClientDisconnect, HTTPError, Request, Response, json_response, problem
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors of a system that has too little of something at the moment."""
@@ -36,7 +27,10 @@ def failure(request: Request, error: BaseException) -> Response:
     keep_out(error)
     if isinstance(error, HTTPError):
         error.__traceback__ = None  # an application's constant would gather one more, and its request, with each raise
-        return problem(error, request.id)
+        try:
+            return problem(error, request.id)
+        except (TypeError, ValueError) as unsendable_field:  # of headers that were assigned after the error was made
+            return server_error(request, unsendable_field)
     if isinstance(error, ClientDisconnect):
         # Nobody's fault here. A half-closed client may still read it.
         return problem(HTTPError(400, "the connection ended before the request did"), request.id)
@@ -111,6 +105,12 @@ def to_response(result: Any) -> Response:
         ) from None
 
 
+def own_response(result: Any) -> Response:
+    """`to_response`, for hooks to change: a copy of a `Response`, which may be a constant of the application."""
+    response = to_response(result)
+    return response.copy() if response is result else response
+
+
 def _opened(response: Response) -> Response:
     """The response with its file open."""
     file: Any = response.body
@@ -119,8 +119,8 @@ def _opened(response: Response) -> Response:
 
 def with_body(response: Response, body: Any) -> Response:
     """The response with another body. A new one: the handler's may be a constant of its application."""
-    other = Response(body, response.status, response.headers, response.content_type)
-    other.reason = response.reason
+    other = response.copy()
+    other.body = body
     return other
 
 
@@ -135,9 +135,11 @@ def _from_tuple(result: tuple[Any, ...]) -> Response:
     if isinstance(value, tuple):
         raise TypeError("a handler returned a tuple in a tuple: only (value, status, headers) has a meaning")
     # A new one: a Response given here may be a constant of the application.
-    response = to_response(value)
-    headers = response.headers if headers is None else headers
-    return Response(response.body, exact_int(status), headers, response.content_type)
+    response = to_response(value).copy()
+    response.status = exact_int(status)
+    if headers is not None:
+        response.headers = headers
+    return response
 
 
 def to_answer(result: Any) -> Response | bytes:

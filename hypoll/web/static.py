@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from functools import lru_cache, partial
 
 from hypoll.protocol.conditional import preferred
+from hypoll.protocol.fields import check_field
 from hypoll.protocol.files import FILES, OpenFile, conditions_of, find, guess_type, not_found, open_regular
-from hypoll.protocol.messages import HTTPError, Request, Response, check_field
+from hypoll.protocol.messages import HTTPError, Request, Response
 from hypoll.web.routing import RouteError
 
 LINKS = 40

@@ -125,7 +125,7 @@ def _send(
     status = response.status
     if not isinstance(status, int) or not 200 <= status <= 599:
         raise ValueError(f"{status!r} is not the status of a final response, which is an int from 200 to 599")
-    fields, declared, _ = inspect_fields(response.headers)
+    fields, declared, _ = inspect_fields(response.fields)
     body, content_type = content_of(response)
     if status not in BODILESS:
         if content_type and not any(name.lower() == "content-type" for name, _ in fields):

@@ -23,9 +23,10 @@ from hypoll.protocol.conditional import (
     preferred,
     quality,
 )
+from hypoll.protocol.fields import pairs
 from hypoll.protocol.files import FILES, File, OpenFiles, Slice, TruncatedError, guess_type
 from hypoll.protocol.header_section import HeaderSection
-from hypoll.protocol.messages import HTTPError, Request, Response, pairs
+from hypoll.protocol.messages import HTTPError, Request, Response
 
 MODIFIED = 784111777  # Sun, 06 Nov 1994 08:49:37 GMT
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"

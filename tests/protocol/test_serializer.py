@@ -12,7 +12,16 @@ import pytest
 
 from hypoll.http import HTTPError, Request, RequestParser, Response, problem
 from hypoll.protocol import serializer as encode_module
-from hypoll.protocol.serializer import COPY_LIMIT, PREFIXES, UNPARSED, Remainder, encode, plain_head, refresh_date
+from hypoll.protocol.serializer import (
+    COPY_LIMIT,
+    PREFIXES,
+    UNPARSED,
+    Remainder,
+    encode,
+    inspect_fields,
+    plain_head,
+    refresh_date,
+)
 from hypoll.settings import Settings
 
 SUNDAY = 784111777
@@ -64,6 +73,15 @@ def refused(response: Response, request: Request | None = None) -> str:
     with pytest.raises((ValueError, TypeError)) as caught:
         encode(out, response, request or a_request(), False)
     assert not out
+    return str(caught.value)
+
+
+def refused_fields(headers: Any) -> str:
+    """Why header fields can't be sent: what a response says where they are given, and the serializer of any."""
+    with pytest.raises((ValueError, TypeError)) as caught:
+        Response(b"a", headers=headers)
+    with pytest.raises(type(caught.value), match=re.escape(str(caught.value))):
+        inspect_fields(headers)
     return str(caught.value)
 
 
@@ -268,12 +286,12 @@ def test_values_are_sent_as_latin_1() -> None:
 
 @pytest.mark.parametrize("name", ["", "A B", "A:", "A\r", "A\n", "A\r\nB", "A\x00", "caf\xe9", "A(", "\x7f", "Ā", " A"])
 def test_field_name_refused(name: str) -> None:
-    assert "is not a field name" in refused(Response(b"a", headers={name: "b"}))
+    assert "is not a field name" in refused_fields({name: "b"})
 
 
 @pytest.mark.parametrize("name", [b"A", None, 3])
 def test_field_name_of_another_type_refused(name: Any) -> None:
-    assert "is not a field name" in refused(Response(b"a", headers={name: "b"}))
+    assert "is not a field name" in refused_fields({name: "b"})
 
 
 @pytest.mark.parametrize(
@@ -281,22 +299,18 @@ def test_field_name_of_another_type_refused(name: Any) -> None:
 )
 @pytest.mark.parametrize("name", ["A", "Location", "Content-Type", "Connection", "Content-Length", "Server"])
 def test_field_value_refused(name: str, value: str) -> None:
-    assert "can't be sent" in refused(Response(b"a", headers={name: value}))
+    assert "can't be sent" in refused_fields({name: value})
 
 
 @pytest.mark.parametrize("value", [b"a", 3, None, [3], 1.5])
 def test_field_value_of_another_type_refused(value: Any) -> None:
-    assert "must be a str" in refused(Response(b"a", headers={"A": value}))
+    assert "must be a str" in refused_fields({"A": value})
 
 
 @pytest.mark.parametrize("content_type", ["text/html\r\nX: y", "a\nb", "a\x00", "Ā"])
 def test_content_type_refused(content_type: str) -> None:
     for body in (b"a", "a", [b"a"]):
         assert "can't be sent" in refused(Response(body, content_type=content_type))
-
-
-def test_a_refused_field_stops_a_stream_too() -> None:
-    assert "can't be sent" in refused(Response([b"a"], headers={"A": "b\r\n"}))
 
 
 @pytest.mark.parametrize("name", ["Transfer-Encoding", "transfer-encoding", "TRANSFER-ENCODING"])

@@ -1387,15 +1387,20 @@ class Broken(Mapping[str, str]):
         return 1
 
 
+@pytest.mark.parametrize("headers", [{"X": "a\r\nb"}, Broken(), Broken(SystemExit), Broken(BaseException)])
+def test_headers_that_cannot_be_sent_are_a_500_from_where_they_are_given(wire, app, caplog, headers):
+    app.answers["/bad"] = lambda request: Response(b"", headers=headers)
+    answers = wire.talk(get("/bad") + get("/next"), 2)
+    assert [answer.status for answer in answers] == [500, 200]
+    assert json.loads(answers[0].body)["id"] in caplog.text
+    assert "in <lambda>" in caplog.text
+
+
 @pytest.mark.parametrize(
     "response",
     [
-        Response(b"", headers={"X": "a\r\nb"}),
         Response(b"", status=99),
         Response(b"x", headers={"Content-Length": "7"}),
-        Response(b"", headers=Broken()),
-        Response(b"", headers=Broken(SystemExit)),
-        Response(b"", headers=Broken(BaseException)),
         Response(not_a_body),
     ],
 )

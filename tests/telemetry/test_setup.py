@@ -227,7 +227,7 @@ def test_other_paths_are_the_application_s():
 def test_an_endpoint_is_only_read(method):
     response = Endpoints(App(), {"/own": lambda request: Response(b"own")}).answer(Request(method, b"/own"))
     assert isinstance(response, Response)
-    assert (response.status, response.headers) == (405, {"Allow": "GET, HEAD"})
+    assert (response.status, dict(response.headers)) == (405, {"Allow": "GET, HEAD"})
 
 
 def test_an_endpoint_is_its_own_route_and_its_failure_is_a_problem():

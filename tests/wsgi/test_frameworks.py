@@ -356,7 +356,6 @@ def test_a_body_over_the_limit_is_413(monkeypatch):
     [
         Response(b"", 99),
         Response(b"abc", headers={"Content-Length": "4"}),
-        Response(b"", headers={"X": "a\nb"}),
         Response(object()),  # type: ignore[arg-type]
     ],
 )
