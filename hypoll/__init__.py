@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # typing isn't loaded by the interpreter itself
     from hypoll.runner import run
     from hypoll.version import __version__
     from hypoll.web.events import Event, sse
+    from hypoll.web.responses import html, redirect
 else:
     _HOMES = {
         "ClientDisconnect": "http",
@@ -34,6 +35,8 @@ else:
         "RouteError": "app",
         "Routes": "app",
         "__version__": "version",
+        "html": "web.responses",
+        "redirect": "web.responses",
         "run": "runner",
         "sse": "web.events",
     }
@@ -65,6 +68,8 @@ __all__ = [
     "RouteError",
     "Routes",
     "__version__",
+    "html",
+    "redirect",
     "run",
     "sse",
 ]

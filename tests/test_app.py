@@ -67,6 +67,8 @@ def test_the_public_names():
         "RouteError",
         "Routes",
         "__version__",
+        "html",
+        "redirect",
         "run",
     }
     for name in hypoll.__all__:

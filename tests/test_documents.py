@@ -574,3 +574,14 @@ def _fields(text: str, directory: Path) -> None:
         "Accept, Origin",
     )
     assert fields["Cache-Control"] == "no-store"
+
+
+@tries("docs/application.md", "from hypoll import Routes, html, redirect")
+def _login(text: str, directory: Path) -> None:
+    with TestClient(module(text)["routes"]) as client:
+        assert client.get("/login").headers["Content-Type"] == "text/html; charset=utf-8"
+        entered = client.post("/login", allow_redirects=False)
+        assert (entered.status_code, entered.headers["Location"]) == (303, "/")
+        cookie = "__Host-session=d0e1f2; Max-Age=86400; Path=/; Secure; HttpOnly; SameSite=Lax"
+        assert entered.headers["Set-Cookie"] == cookie
+        assert "Max-Age=0" in client.post("/logout", allow_redirects=False).headers["Set-Cookie"]

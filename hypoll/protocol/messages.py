@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncIterable, Callable, Iterable
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -15,6 +16,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import orjson
 
 from hypoll.protocol import request_id as protocol_request_id
+from hypoll.protocol.cookies import format_cookie, format_deletion, is_same_cookie, parse_cookies
 from hypoll.protocol.fields import HeaderSource, ResponseHeaders, exact_int, exact_str
 from hypoll.protocol.header_section import EMPTY_SECTION, REQUEST_ID, TRACEPARENT, HeaderSection, value_of
 from hypoll.protocol.multidict import Headers, MultiDict
@@ -208,7 +210,7 @@ class Request:
     def cookies(self) -> dict[str, str]:
         """The cookies by name (RFC 6265, 4.2), values without their quotes; of a repeated name the first."""
         if self._cookies is None:
-            self._cookies = _parse_cookies(self.headers.get("cookie", ""))
+            self._cookies = parse_cookies(self.headers.get("cookie", ""))
         return self._cookies
 
     @property
@@ -366,17 +368,6 @@ def _split_query(query: str) -> list[tuple[str, str]]:
     return fields
 
 
-def _parse_cookies(field: str) -> dict[str, str]:
-    cookies: dict[str, str] = {}
-    for pair in field.split(";"):
-        name, separator, value = pair.strip(" \t").partition("=")
-        if separator and name:
-            if len(value) >= 2 and value[0] == value[-1] == '"':
-                value = value[1:-1]
-            cookies.setdefault(name, value)
-    return cookies
-
-
 class Resource(Protocol):
     """A body that it takes the request to choose the answer of, such as a file."""
 
@@ -451,6 +442,56 @@ class Response:
     def set_header(self, name: str, value: str) -> None:
         """Set a field, in place of those of its name: `headers[name] = value`."""
         self.headers[name] = value
+
+    def set_cookie(
+        self,
+        name: str,
+        value: str = "",
+        *,
+        max_age: int | timedelta | None = None,
+        expires: datetime | None = None,
+        domain: str | None = None,
+        path: str | None = "/",
+        secure: bool = False,
+        httponly: bool = True,
+        samesite: str | None = "Lax",
+        partitioned: bool = False,
+    ) -> None:
+        """Have the client keep a cookie (RFC 6265bis), in place of one set before of the same name, domain and path.
+
+        Args:
+            name: a token. The prefixes `__Host-` and `__Secure-` are held to what browsers demand of them.
+            value: printable ASCII without blanks, double quotes, commas, semicolons and backslashes.
+            max_age: for how long, in seconds; 0 or less: it is deleted. None, without `expires`: for the session.
+            expires: until when, with a time zone; of no effect beside `max_age`.
+            domain: the host whose subdomains get it, too. None: this host alone.
+            path: the path below which it is sent. None: that of the request, up to its last slash.
+            secure: whether it is sent over TLS only.
+            httponly: whether it is kept from JavaScript.
+            samesite: whether it goes along with requests that come from other sites: "Strict" never, "Lax" when the
+                user follows a link there, "None" always. None: as the browser has it.
+            partitioned: whether it is of its own below each site that embeds this one (CHIPS).
+
+        Raises:
+            ValueError: For a cookie that browsers would drop or take for another.
+            TypeError: For a name or value that is no str.
+        """
+        self._set_cookie(
+            format_cookie(
+                name, value, max_age=max_age, expires=expires, domain=domain, path=path, secure=secure,
+                httponly=httponly, samesite=samesite, partitioned=partitioned,
+            )
+        )  # fmt: skip
+
+    def delete_cookie(
+        self, name: str, *, domain: str | None = None, path: str | None = "/", partitioned: bool = False
+    ) -> None:
+        """Have the client delete a cookie: that of this name, with the domain and path that it was set with."""
+        self._set_cookie(format_deletion(name, domain=domain, path=path, partitioned=partitioned))
+
+    def _set_cookie(self, field: str) -> None:
+        kept = [line for line in self.headers.getall("Set-Cookie") if not is_same_cookie(line, field)]
+        self.headers.update([("Set-Cookie", line) for line in (*kept, field)])
 
     def copy(self) -> Response:
         """The same answer with header fields for itself. The body is shared: an iterator can be sent only once."""
