@@ -22,6 +22,8 @@ from hypoll.protocol.messages import HTTPError
 Handler = Callable[..., Any]
 
 _PARAMETER = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
+_FOREIGN = re.compile(r":(?P<colon>\w*).*|<(?:(?P<converter>\w+)(?:\(.*\))?:)?(?P<angle>\w+)>")
+"""A parameter as other frameworks write it: `:id`, `<id>`, `<int:id>`."""
 
 
 class RouteError(ValueError):
@@ -136,6 +138,7 @@ def _parse_segment(path: str, text: str) -> str | Parameter:
             raise RouteError(f"in the path {path!r} a parameter must be a whole segment, as in /users/{{id:int}}")
         if set(text) & set("?#%"):
             raise RouteError(f"the path {path!r} must be written decoded, without %, query or fragment")
+        _refuse_foreign(path, text)
         return text
     name, converter = match[1], match[2] if match[2] is not None else "str"
     if not name.isidentifier():
@@ -143,6 +146,16 @@ def _parse_segment(path: str, text: str) -> str | Parameter:
     if converter not in CONVERTERS:
         raise RouteError(f"the path {path!r} has the unknown converter {converter!r}: there are {', '.join(_ORDER)}")
     return Parameter(name, CONVERTERS[converter])
+
+
+def _refuse_foreign(path: str, text: str) -> None:
+    """Raise `RouteError` for a segment that other frameworks would take for a parameter: here it is a literal."""
+    match = _FOREIGN.fullmatch(text)
+    if match is None:
+        return
+    name, converter = match["colon"] or match["angle"] or "name", match["converter"]
+    wanted = f"{{{name}:{converter}}}" if converter in CONVERTERS and converter != "str" else f"{{{name}}}"
+    raise RouteError(f"in the path {path!r} the segment {text!r} is no parameter: write {wanted}")
 
 
 def find_run_on(where: str, function: Handler, threaded: bool = False) -> RunOn:

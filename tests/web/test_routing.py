@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import uuid
 from typing import Any
 
@@ -225,6 +226,32 @@ def test_a_bad_path_is_refused_with_its_reason(path, words):
         Routes().get(path)
     assert words in str(caught.value)
     assert repr(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("/users/:id", "{id}"),
+        ("/users/:id/orders", "{id}"),
+        ("/users/:id(\\d+)", "{id}"),
+        ("/:", "{name}"),
+        ("/users/<id>", "{id}"),
+        ("/users/<int:id>", "{id:int}"),
+        ("/users/<uuid:id>", "{id:uuid}"),
+        ("/users/<path:rest>", "{rest:path}"),
+        ("/users/<string:name>", "{name}"),
+        ("/users/<string(length=2):lang>", "{lang}"),
+    ],
+)
+def test_a_parameter_as_others_write_it_is_refused_with_the_way_it_is_written_here(path, wanted):
+    for declare in (parse_path, Routes().get, lambda prefix: Routes().mount(prefix, Routes())):
+        with pytest.raises(RouteError, match=re.escape(wanted)):
+            declare(path)
+
+
+@pytest.mark.parametrize("path", ["/v1/users:batch", "/a:b/c", "/<", "/a<b>", "/<b>c", "/<a-b>"])
+def test_a_colon_or_a_bracket_inside_a_segment_is_itself(path):
+    assert found(table_of(path), path) == [(path, {})]
 
 
 def test_a_decorator_without_its_path_is_refused():
