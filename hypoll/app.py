@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, Unpack
 
 import orjson
 
@@ -30,6 +30,7 @@ from hypoll.web.routing import (
     Methods,
     Route,
     RouteError,
+    RouteOptions,
     Table,
     check_handler,
     check_hook,
@@ -38,6 +39,7 @@ from hypoll.web.routing import (
     parse_path,
 )
 from hypoll.web.static import Static
+from hypoll.web.urls import Names, Query, make_url
 from hypoll.wsgi.adapter import WSGIAdapter
 
 __all__ = ["RouteError", "Routes"]
@@ -67,7 +69,8 @@ class Routes(Application):
     def __init__(self) -> None:
         self._table = Table()
         self._static = self._table.static
-        self._parents: list[tuple[str, Routes]] = []
+        self._names = Names()
+        self._parents: list[_Parent] = []
         self._hooked = False
         self._streams = False
         self._async = False
@@ -82,7 +85,13 @@ class Routes(Application):
     # declaring
 
     def route(
-        self, path: str, methods: Iterable[str] = ("GET",), *, threaded: bool = False, stream: bool = False
+        self,
+        path: str,
+        methods: Iterable[str] = ("GET",),
+        *,
+        threaded: bool = False,
+        stream: bool = False,
+        name: str | None = None,
     ) -> Callable[[H], H]:
         """Declare the decorated function as the handler of `path` for `methods`.
 
@@ -94,6 +103,7 @@ class Routes(Application):
                 `async def` as an asyncio task.
             stream: begin when the head of the request is whole; the body is `request.stream`. For the threaded and
                 async.
+            name: what `url_for` makes URLs of it by.
 
         Raises:
             RouteError: When the path is malformed, collides with another route, or the handler doesn't take its
@@ -108,38 +118,38 @@ class Routes(Application):
             raise RouteError(f"{path}: methods takes a list of names, as in methods=['GET'], not {methods!r}") from None
 
         def declare(handler: H) -> H:
-            self._declare(path, names, handler, threaded, stream)
+            self._declare(path, names, handler, threaded=threaded, stream=stream, name=name)
             return handler
 
         return declare
 
-    def get(self, path: str, *, threaded: bool = False, stream: bool = False) -> Callable[[H], H]:
+    def get(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[H], H]:
         """`route` for GET; it answers HEAD, too."""
-        return self.route(path, ("GET",), threaded=threaded, stream=stream)
+        return self.route(path, ("GET",), **options)
 
-    def post(self, path: str, *, threaded: bool = False, stream: bool = False) -> Callable[[H], H]:
+    def post(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[H], H]:
         """`route` for POST."""
-        return self.route(path, ("POST",), threaded=threaded, stream=stream)
+        return self.route(path, ("POST",), **options)
 
-    def put(self, path: str, *, threaded: bool = False, stream: bool = False) -> Callable[[H], H]:
+    def put(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[H], H]:
         """`route` for PUT."""
-        return self.route(path, ("PUT",), threaded=threaded, stream=stream)
+        return self.route(path, ("PUT",), **options)
 
-    def patch(self, path: str, *, threaded: bool = False, stream: bool = False) -> Callable[[H], H]:
+    def patch(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[H], H]:
         """`route` for PATCH."""
-        return self.route(path, ("PATCH",), threaded=threaded, stream=stream)
+        return self.route(path, ("PATCH",), **options)
 
-    def delete(self, path: str, *, threaded: bool = False, stream: bool = False) -> Callable[[H], H]:
+    def delete(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[H], H]:
         """`route` for DELETE."""
-        return self.route(path, ("DELETE",), threaded=threaded, stream=stream)
+        return self.route(path, ("DELETE",), **options)
 
-    def head(self, path: str, *, threaded: bool = False, stream: bool = False) -> Callable[[H], H]:
+    def head(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[H], H]:
         """`route` for HEAD, where answering it from GET would cost too much."""
-        return self.route(path, ("HEAD",), threaded=threaded, stream=stream)
+        return self.route(path, ("HEAD",), **options)
 
-    def options(self, path: str, *, threaded: bool = False, stream: bool = False) -> Callable[[H], H]:
+    def options(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[H], H]:
         """`route` for OPTIONS, where the Allow field alone is not the answer."""
-        return self.route(path, ("OPTIONS",), threaded=threaded, stream=stream)
+        return self.route(path, ("OPTIONS",), **options)
 
     def static(
         self,
@@ -148,23 +158,31 @@ class Routes(Application):
         *,
         cache_control: str | None = None,
         precompressed: bool = True,
+        name: str | None = None,
     ) -> None:
         """Serve the files below `directory` at the paths below `prefix`, to GET and HEAD. See `Static`.
+
+        Of a `name`, `url_for(name, path="app.js")` gives a file's URL.
 
         Raises `RouteError` as `route` does, for a directory that there isn't, and for a Cache-Control that can't be
         sent.
         """
         handler = Static(directory, cache_control=cache_control, precompressed=precompressed)
-        self._declare(prefix.rstrip("/") + "/{path:path}", ("GET",), handler, threaded=False, stream=False)
+        self._declare(prefix.rstrip("/") + "/{path:path}", ("GET",), handler, name=name)
 
-    def mount(self, prefix: str, other: Routes) -> None:
+    def mount(self, prefix: str, other: Routes, *, name: str | None = None) -> None:
         """Serve all of `other`, and what it declares later, below `prefix`. Its hooks apply to its routes only.
 
         Its route `/` becomes `prefix/`. A parameter in the prefix is given to its handlers, too.
 
+        Args:
+            prefix: a path that doesn't end with a slash.
+            other: what is mounted; several times, if need be.
+            name: what its routes' names begin with here, with a dot behind it. None: they are the same.
+
         Raises:
-            RouteError: For a prefix that doesn't begin with a slash or ends with one, when routes collide, and when a
-                handler doesn't take the prefix's parameters.
+            RouteError: For a prefix that doesn't begin with a slash or ends with one, when routes or their names
+                collide, and when a handler doesn't take the prefix's parameters.
         """
         if not isinstance(other, Routes):
             raise RouteError(f"mount({prefix!r}, ...) takes a Routes, not {other!r}")
@@ -174,8 +192,8 @@ class Routes(Application):
         if other is self or self in other._descendants():
             raise RouteError(f"mounting at {prefix!r} would put the routes inside themselves")
         for route in other._table.routes():
-            self._add_mounted(prefix, route)
-        other._parents.append((prefix, self))
+            self._add_mounted(prefix, name, route)
+        other._parents.append(_Parent(prefix, name, self))
         self._mounted.append(other)
         if other._hooked:
             self._mark_hooked(is_async=False)
@@ -393,7 +411,40 @@ class Routes(Application):
         """Every route, sorted by path."""
         return list(self._table.routes())
 
-    def _declare(self, path: str, methods: tuple[str, ...], handler: Handler, threaded: bool, stream: bool) -> None:
+    def url_for(self, name: str, /, *, query: Query | None = None, **params: Any) -> str:
+        """The path of the route that was declared with this `name=`, its values percent-encoded, and a query.
+
+            routes.url_for("user", id=7, query={"full": 1})  # /users/7?full=1
+
+        Where these routes are mounted, the prefix is before it, whose parameters are to be given, too.
+
+        Args:
+            name: of the route; of one that is mounted with a name of its own, `mount.route`.
+            query: a mapping, or pairs; a list as a value is a field for each item, None none.
+            params: a value for each parameter of the path.
+
+        Raises:
+            RouteError: For a name that no route has, a parameter that is missing or unknown, a value that the route
+                would not take back, and for routes that are mounted at several places.
+        """
+        path, routes = self._names.find(name).path, self
+        while routes._parents:
+            if len(routes._parents) > 1:
+                places = ", ".join(parent.prefix for parent in routes._parents)
+                raise RouteError(f"the routes of {name!r} are mounted at {places}: ask the Routes around them")
+            path, routes = routes._parents[0].prefix + path, routes._parents[0].routes
+        return make_url(name, path, params, query)
+
+    def _declare(
+        self,
+        path: str,
+        methods: tuple[str, ...],
+        handler: Handler,
+        *,
+        threaded: bool = False,
+        stream: bool = False,
+        name: str | None = None,
+    ) -> None:
         where = f"{'/'.join(methods)} {path}"
         if not methods:
             raise RouteError(f"the route {path!r} has no method: name one, as in methods=['GET']")
@@ -404,20 +455,25 @@ class Routes(Application):
         if stream and run_on is RunOn.LOOP:
             raise RouteError(f"{where}: stream=True needs a handler that may wait: threaded=True, or async def")
         check_handler(path, handler)
-        self._add(Route(path, methods, handler, (self._hooks,), run_on, stream, *_deferred(handler, run_on, stream)))
+        calls = _deferred(handler, run_on, stream)
+        self._add(Route(path, methods, handler, (self._hooks,), run_on, stream, name, *calls))
 
     def _add(self, route: Route) -> None:
+        self._names.check(route)
         self._table.add(route)
+        self._names.add(route)
         self._async |= route.run_on is RunOn.TASK
         self._recheck_wsgi()
         self._streams |= route.stream
-        for prefix, parent in self._parents:
-            parent._add_mounted(prefix, route)
+        for prefix, name, parent in self._parents:
+            parent._add_mounted(prefix, name, route)
 
-    def _add_mounted(self, prefix: str, route: Route) -> None:
-        path = prefix + route.path
+    def _add_mounted(self, prefix: str, mount_name: str | None, route: Route) -> None:
+        path, name = prefix + route.path, route.url_name
         check_handler(path, route.handler)
-        self._add(dataclasses.replace(route, path=path, scopes=(self._hooks, *route.scopes)))
+        if name is not None and mount_name is not None:
+            name = f"{mount_name}.{name}"
+        self._add(dataclasses.replace(route, path=path, scopes=(self._hooks, *route.scopes), url_name=name))
 
     def _check_wsgi(self) -> None:
         """Raise `RouteError` for what a WSGI application can't serve."""
@@ -437,8 +493,8 @@ class Routes(Application):
         self._hooked = True
         self._hooks.waits |= is_async
         self._recheck_wsgi()
-        for _, parent in self._parents:
-            parent._mark_hooked(is_async=False)
+        for parent in self._parents:
+            parent.routes._mark_hooked(is_async=False)
 
     def _descendants(self) -> list[Routes]:
         """All mounted routes, each once."""
@@ -490,6 +546,14 @@ class Routes(Application):
         if run_on is RunOn.THREAD:
             return HandlerCall(run_on, lambda request, _: at_once(passing(request)), to_response, failure, stream)
         return at_once(passing(request))
+
+
+class _Parent(NamedTuple):
+    """Where a `Routes` is mounted."""
+
+    prefix: str
+    name: str | None
+    routes: Routes
 
 
 def _deferred(handler: Handler, run_on: RunOn, stream: bool) -> tuple[HandlerCall | None, HandlerCall | None]:

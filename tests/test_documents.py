@@ -434,6 +434,15 @@ def _files(text: str, directory: Path) -> None:
         assert client.get("/assets/..%2Fterms.pdf").status_code == 404
 
 
+@tries("docs/routing.md", "from hypoll import Response, Routes")
+def _names(text: str, directory: Path) -> None:
+    (directory / "public").mkdir()
+    with contextlib.chdir(directory), TestClient((names := module(text))["routes"]) as client:
+        assert client.post("/api/users").headers["Location"] == "/api/users/7"
+        assert names["users"].url_for("user", id=7, query={"full": 1}) == "/api/users/7?full=1"
+        assert names["routes"].url_for("assets", path="js/app.js") == "/assets/js/app.js"
+
+
 @contextlib.contextmanager
 def handlers(directory: Path) -> Iterator[tuple[TestClient, dict[str, Any]]]:
     """All examples of docs/handlers.md in one module, as they belong together, and served."""

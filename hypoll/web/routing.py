@@ -13,7 +13,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 from urllib.parse import quote, unquote_to_bytes
 
 from hypoll.contracts import HandlerCall, RunOn
@@ -26,8 +26,16 @@ _FOREIGN = re.compile(r":(?P<colon>\w*).*|<(?:(?P<converter>\w+)(?:\(.*\))?:)?(?
 """A parameter as other frameworks write it: `:id`, `<id>`, `<int:id>`."""
 
 
+class RouteOptions(TypedDict, total=False):
+    """What a route may be declared with, beside its path and methods; see `hypoll.app.Routes.route`."""
+
+    threaded: bool
+    stream: bool
+    name: str | None
+
+
 class RouteError(ValueError):
-    """A route can't be declared as it is; the message names the route and the reason."""
+    """A route can't be declared as it is, or has no such URL; the message names the route and the reason."""
 
 
 class Converter(NamedTuple):
@@ -62,6 +70,7 @@ class Route:
         scopes: the hooks of the `Routes` it was reached through, outermost first.
         run_on: where the handler runs.
         stream: whether it begins at the end of the head, and takes the body from `request.stream`.
+        url_name: what `Routes.url_for` knows it by; None: it doesn't.
         handler_call: how a handler that doesn't run on the loop is called; None: it does.
         direct: the same, for a request without parameters.
     """
@@ -72,6 +81,7 @@ class Route:
     scopes: tuple[Any, ...] = ()
     run_on: RunOn = RunOn.LOOP
     stream: bool = False
+    url_name: str | None = None
     handler_call: HandlerCall | None = dataclasses.field(default=None, repr=False, compare=False)
     direct: HandlerCall | None = dataclasses.field(default=None, repr=False, compare=False)
 
