@@ -38,6 +38,7 @@ from hypoll.web.routing import (
     name_of,
     parse_path,
 )
+from hypoll.web.scopes import ScopeTree
 from hypoll.web.static import Static
 from hypoll.web.urls import Names, Query, make_url
 from hypoll.wsgi.adapter import WSGIAdapter
@@ -75,6 +76,7 @@ class Routes(Application):
         self._streams = False
         self._async = False
         self._hooks = Hooks()
+        self._scope_tree = ScopeTree(self._hooks)
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
         self._on_drain: list[Callable[[], Any]] = []
@@ -171,7 +173,7 @@ class Routes(Application):
         self._declare(prefix.rstrip("/") + "/{path:path}", ("GET",), handler, name=name)
 
     def mount(self, prefix: str, other: Routes, *, name: str | None = None) -> None:
-        """Serve all of `other`, and what it declares later, below `prefix`. Its hooks apply to its routes only.
+        """Serve all of `other`, and what it declares later, below `prefix`. Its hooks apply there, and only there.
 
         Its route `/` becomes `prefix/`. A parameter in the prefix is given to its handlers, too.
 
@@ -195,13 +197,15 @@ class Routes(Application):
             self._add_mounted(prefix, name, route)
         other._parents.append(_Parent(prefix, name, self))
         self._mounted.append(other)
+        self._scope_tree.mount(prefix, other._scope_tree)
         if other._hooked:
             self._mark_hooked(is_async=False)
 
     def before(self, hook: H) -> H:
         """Run `hook(request)` before every handler. What it returns, other than None, is the answer instead.
 
-        The outermost `Routes`' hooks run first. They see a request that has no route, too.
+        The outermost `Routes`' hooks run first. They see a request that has no route, too: those of mounted routes
+        what is below their prefix.
         """
         is_async = check_hook("before", hook, "request")
         self._hooks.before.append(hook)
@@ -346,12 +350,10 @@ class Routes(Application):
 
         None when there are hooks that see such requests: theirs may be another answer.
         """
-        if self._hooks:
-            return None
         try:
             self._find(request)
         except HTTPError as error:
-            return error
+            return None if any(self._scope_tree.at(request.target)) else error
         return None
 
     def startup(self, complete: RunToCompletion = complete_here) -> None:
@@ -510,7 +512,7 @@ class Routes(Application):
     def _find(self, request: Request) -> Route:
         """The route of a request, its parameters set. Raises `HTTPError` 400, 404 or 405."""
         if request.target == b"*":
-            return _options_route(", ".join(METHODS))
+            return _options_route(", ".join(METHODS), (self._hooks,))
         found = self._table.find(request.target.partition(b"?")[0])
         for methods, values in found:
             route = methods.get(request.method) or (methods.get("GET") if request.method == "HEAD" else None)
@@ -524,19 +526,19 @@ class Routes(Application):
             raise HTTPError(404, "there is nothing at this path")
         allow = ", ".join(sorted(allowed | {"OPTIONS"} | ({"HEAD"} if "GET" in allowed else set())))
         if request.method == "OPTIONS":
-            return _options_route(allow)
+            return _options_route(allow, self._scope_tree.at(request.target))
         raise HTTPError(405, f"this path answers {allow}", {"Allow": allow})
 
     def _with_hooks(self, request: Request) -> Response | HandlerCall:
-        scopes: Scopes = (self._hooks,)
         route: Route | None = None
         missing: HTTPError | None = None
         try:
             route = self._find(request)
-            scopes = route.scopes or scopes
+            scopes: Scopes = route.scopes
         except HTTPError as error:
-            # The outer hooks see what has no route, too: a CORS or an authentication hook stands there.
+            # Hooks see what has no route, too: an authentication hook stands there.
             missing = error
+            scopes = self._scope_tree.at(request.target)
         run_on = RunOn.LOOP if route is None else route.run_on
         stream = route is not None and route.stream
         passing = partial(pass_hooks, scopes, route, missing)
@@ -578,8 +580,8 @@ def _make(request: Request, handler_call: HandlerCall) -> Response | bytes:
         return handler_call.answer_error(request, error)
 
 
-def _options_route(allow: str) -> Route:
+def _options_route(allow: str, scopes: Scopes) -> Route:
     def answer(request: Request, **params: Any) -> Response:
         return Response(status=204, headers={"Allow": allow})
 
-    return Route("*", ("OPTIONS",), answer)
+    return Route("*", ("OPTIONS",), answer, scopes)

@@ -486,7 +486,8 @@ def test_refuses_runs_no_handler_and_no_hook():
     other.post("/x")(lambda request: pytest.fail("a handler ran"))
     routes.mount("/other", other)
     assert routes.early_refusal(Request("POST", b"/other/x")) is None
-    assert routes.early_refusal(Request("POST", b"/other/y")) is not None, "the hooks of /other don't see it"
+    assert routes.early_refusal(Request("POST", b"/other/y")) is None, "the hooks of /other see it"
+    assert routes.early_refusal(Request("POST", b"/y")) is not None
 
 
 @pytest.mark.parametrize("kind", ["before", "after", "error"])
@@ -596,7 +597,7 @@ def test_after_may_replace_the_answer_or_change_it():
     assert (replaced.body, replaced.status, dict(replaced.headers)) == (b"replaced", 202, {"X-Stamp": "1"})
 
 
-def test_the_outer_hooks_see_what_has_no_route():
+def test_the_hooks_see_what_has_no_route_below_their_prefix():
     log: list[str] = []
     routes = recording("outer", log)
     routes.mount("/in", recording("inner", log))
@@ -609,6 +610,8 @@ def test_the_outer_hooks_see_what_has_no_route():
         "outer before",
         "outer after 405",
         "outer before",
+        "inner before",
+        "inner after 404",
         "outer after 404",
     ]
 

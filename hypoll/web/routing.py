@@ -255,7 +255,7 @@ class Table:
         Several, the most special first: a static segment before int, float, uuid, str and path. Raises `HTTPError`
         400 when the path isn't UTF-8.
         """
-        segments = _decoded(path)
+        segments = decoded_segments(path)
         node = self._root
         values = []
         for segment in segments:
@@ -287,7 +287,7 @@ class Table:
         return iter(sorted(seen.values(), key=lambda route: (route.path, route.methods)))
 
 
-def _decoded(path: bytes) -> list[str]:
+def decoded_segments(path: bytes) -> list[str]:
     """The decoded segments of a path. Raises `HTTPError` 400."""
     try:
         if b"%" in path:
