@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple, TypeVar, Unpack
+from typing import Any, Literal, NamedTuple, TypeVar, Unpack
 
 import orjson
 
@@ -39,6 +39,7 @@ from hypoll.web.routing import (
     parse_path,
 )
 from hypoll.web.scopes import ScopeTree
+from hypoll.web.slashes import find_moved
 from hypoll.web.static import Static
 from hypoll.web.urls import Names, Query, make_url
 from hypoll.wsgi.adapter import WSGIAdapter
@@ -65,14 +66,24 @@ class Routes(Application):
             return {"id": id}
 
     A handler returns a `Response`, or what `to_response` makes one of.
+
+    Args:
+        slashes: "redirect": where no route has a path, but one has it with, or without, a slash at its end, the answer
+            is 308 to that, the query kept; of mounted routes, too. None: it is 404.
+
+    Raises:
+        RouteError: For another value.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, slashes: Literal["redirect"] | None = None) -> None:
+        if slashes not in (None, "redirect"):
+            raise RouteError(f"slashes is 'redirect' or None, not {slashes!r}")
         self._table = Table()
         self._static = self._table.static
         self._names = Names()
         self._parents: list[_Parent] = []
         self._hooked = False
+        self._redirects = False
         self._streams = False
         self._async = False
         self._hooks = Hooks()
@@ -83,6 +94,8 @@ class Routes(Application):
         self._ready_checks: list[Callable[[], Any]] = []
         self._mounted: list[Routes] = []
         self._wsgi_adapter: WSGIAdapter | None = None
+        if slashes:
+            self._hooks.redirects_slashes = self._redirects = True
 
     # declaring
 
@@ -170,7 +183,7 @@ class Routes(Application):
         sent.
         """
         handler = Static(directory, cache_control=cache_control, precompressed=precompressed)
-        self._declare(prefix.rstrip("/") + "/{path:path}", ("GET",), handler, name=name)
+        self._declare(prefix.rstrip("/") + "/{path:path}", ("GET",), handler, name=name, redirects=False)
 
     def mount(self, prefix: str, other: Routes, *, name: str | None = None) -> None:
         """Serve all of `other`, and what it declares later, below `prefix`. Its hooks apply there, and only there.
@@ -200,6 +213,8 @@ class Routes(Application):
         self._scope_tree.mount(prefix, other._scope_tree)
         if other._hooked:
             self._mark_hooked(is_async=False)
+        if other._redirects:
+            self._mark_redirects()
 
     def before(self, hook: H) -> H:
         """Run `hook(request)` before every handler. What it returns, other than None, is the answer instead.
@@ -446,6 +461,7 @@ class Routes(Application):
         threaded: bool = False,
         stream: bool = False,
         name: str | None = None,
+        redirects: bool | None = None,
     ) -> None:
         where = f"{'/'.join(methods)} {path}"
         if not methods:
@@ -458,7 +474,7 @@ class Routes(Application):
             raise RouteError(f"{where}: stream=True needs a handler that may wait: threaded=True, or async def")
         check_handler(path, handler)
         calls = _deferred(handler, run_on, stream)
-        self._add(Route(path, methods, handler, (self._hooks,), run_on, stream, name, *calls))
+        self._add(Route(path, methods, handler, (self._hooks,), run_on, stream, name, redirects, *calls))
 
     def _add(self, route: Route) -> None:
         self._names.check(route)
@@ -498,6 +514,11 @@ class Routes(Application):
         for parent in self._parents:
             parent.routes._mark_hooked(is_async=False)
 
+    def _mark_redirects(self) -> None:
+        self._redirects = True
+        for parent in self._parents:
+            parent.routes._mark_redirects()
+
     def _descendants(self) -> list[Routes]:
         """All mounted routes, each once."""
         found: dict[int, Routes] = {}
@@ -523,6 +544,9 @@ class Routes(Application):
                 return route
         allowed = {method for methods, _ in found for method in methods}
         if not allowed:
+            moved = find_moved(self._table, request) if self._redirects else None
+            if moved is not None:
+                return moved
             raise HTTPError(404, "there is nothing at this path")
         allow = ", ".join(sorted(allowed | {"OPTIONS"} | ({"HEAD"} if "GET" in allowed else set())))
         if request.method == "OPTIONS":

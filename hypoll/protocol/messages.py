@@ -121,6 +121,7 @@ class Request:
         expects_continue: whether the client waits for 100 (Continue) before it sends the content (RFC 9110, 10.1.1).
         authority: host and port of an absolute-form target, else None.
         route: the path of its route as it was declared, where that is known already.
+        script_name: the path that the application is mounted at, percent-encoded, under another WSGI server.
         body_usage: counts the memory that the body takes while it is received and had.
         spooled: holds the body, in place of `body`, where the application asked for that.
         arrived, called, returned: when the turn began in which it was whole, and when its handler was called and came
@@ -144,6 +145,7 @@ class Request:
     _cookies: dict[str, str] | None = None
     _id: bytes | None = None
     route: str | None = None
+    script_name: str = ""
 
     def __init__(
         self,

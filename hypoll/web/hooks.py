@@ -22,7 +22,14 @@ RunToCompletion = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 class Hooks:
-    """The hooks of one `Routes`; `waits`: whether any of them is async."""
+    """The hooks of one `Routes`, and how it answers.
+
+    Attributes:
+        waits: whether any of them is async.
+        redirects_slashes: whether a path that differs from a route's by a slash at its end is redirected.
+    """
+
+    redirects_slashes = False
 
     def __init__(self) -> None:
         self.before: list[Callable[[Request], Any]] = []

@@ -71,6 +71,7 @@ class Route:
         run_on: where the handler runs.
         stream: whether it begins at the end of the head, and takes the body from `request.stream`.
         url_name: what `Routes.url_for` knows it by; None: it doesn't.
+        redirects: whether its path without, or with, the slash at its end leads to it; None: as its scopes say.
         handler_call: how a handler that doesn't run on the loop is called; None: it does.
         direct: the same, for a request without parameters.
     """
@@ -82,6 +83,7 @@ class Route:
     run_on: RunOn = RunOn.LOOP
     stream: bool = False
     url_name: str | None = None
+    redirects: bool | None = None
     handler_call: HandlerCall | None = dataclasses.field(default=None, repr=False, compare=False)
     direct: HandlerCall | None = dataclasses.field(default=None, repr=False, compare=False)
 

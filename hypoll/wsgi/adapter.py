@@ -205,6 +205,7 @@ def request_of(environ: Environ) -> Request:
     )
     peer = Peer(_client(environ), environ["wsgi.url_scheme"])
     request = Request(environ["REQUEST_METHOD"], _target(environ), HeaderSection(fields), peer)
+    request.script_name = quote((environ.get("SCRIPT_NAME") or "").encode("latin-1"), safe=_PATH)
     request.minor = 0 if environ.get("SERVER_PROTOCOL") == "HTTP/1.0" else 1
     return request
 

@@ -1,0 +1,39 @@
+"""Paths that differ from a route's by the slash at their end, and are sent there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypoll.protocol.messages import Request, Response
+from hypoll.web.hooks import Scopes
+from hypoll.web.routing import Route, Table
+
+STATUS = 308
+"""Permanent Redirect: unlike 301 it has the client repeat method and body (RFC 9110, 15.4.9)."""
+
+_HOST_BEGINS = (b"//", b"/\\")
+"""What clients take for the beginning of a host: such a path is never sent back to them (RFC 3986, 4.2; browsers take a
+backslash for a slash)."""
+
+
+def find_moved(table: Table, request: Request) -> Route | None:
+    """The route that redirects a request to the path with, or without, a slash at its end; None: it isn't to be."""
+    path, mark, query = request.target.partition(b"?")
+    other = path[:-1] if path.endswith(b"/") else path + b"/"
+    if not other or path.startswith(_HOST_BEGINS):
+        return None
+    for methods, _ in table.find(other):
+        route = methods.get(request.method) or (methods.get("GET") if request.method == "HEAD" else None)
+        if route is not None:
+            scopes: Scopes = route.scopes
+            wanted = any(scope.redirects_slashes for scope in scopes) if route.redirects is None else route.redirects
+            location = request.script_name + (other + mark + query).decode("latin-1")
+            return _redirect(location, scopes) if wanted else None
+    return None
+
+
+def _redirect(location: str, scopes: Scopes) -> Route:
+    def answer(request: Request, **params: Any) -> Response:
+        return Response(status=STATUS, headers={"Location": location})
+
+    return Route("*", ("GET",), answer, scopes)
