@@ -71,6 +71,7 @@ class Client:
         self.peer = self.sock.getpeername()
         self.data = b""
         self.ended = False
+        self.was_reset = False
         self.unsent = 0
         self.closed = False
 
@@ -124,6 +125,7 @@ class Client:
             raise Silence(f"nothing more came after {self.data[-80:]!r}") from None
         except OSError:
             piece = b""
+            self.was_reset = True
         self.data += piece
         self.ended = not piece
         return bool(piece)
