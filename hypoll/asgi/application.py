@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hypoll.asgi.cycle import Cycle, PlainCycle
 from hypoll.asgi.lifespan import Lifespan
 from hypoll.asgi.recognition import ASGIApplication, single_callable
+from hypoll.asgi.route_pattern import pattern_of
 from hypoll.asgi.scope import Scopes
 from hypoll.asgi.tls import Certificates
 from hypoll.contracts import Application, HandlerCall, RunOn, RunToCompletion
@@ -59,6 +60,11 @@ class ASGI(Application):
         """Whether the body is taken as it comes: always."""
         return True
 
+    def pattern(self, request: Request) -> str | None:
+        """The path of its route as it was declared, where the application's framework leaves that in the scope."""
+        scope = request.application_data
+        return None if scope is None else pattern_of(scope)
+
     def startup(self, complete: RunToCompletion) -> None:
         """Begin the lifespan. Raises `StartupError`."""
         complete(self.lifespan.startup())
@@ -69,6 +75,9 @@ class ASGI(Application):
 
     def _call(self, request: Request, cycle: Cycle) -> Awaitable[None]:
         connection = cycle.connection
-        sock = None if connection is None else connection.tls
+        assert connection is not None
+        sock = connection.tls
         scope = self._scopes.of(request, None if sock is None else self._certificates.of(sock))
+        if connection.instrument is not None:
+            request.application_data = scope  # where `pattern` looks
         return self.application(scope, cycle.receive_event, cycle.send_event)

@@ -122,6 +122,7 @@ class Request:
         authority: host and port of an absolute-form target, else None.
         route: the path of its route as it was declared, where that is known already.
         script_name: the path that the application is mounted at, percent-encoded, under another WSGI server.
+        application_data: what the `Application` that answers it keeps with it.
         body_usage: counts the memory that the body takes while it is received and had.
         spooled: holds the body, in place of `body`, where the application asked for that.
         arrived, called, returned: when the turn began in which it was whole, and when its handler was called and came
@@ -146,6 +147,7 @@ class Request:
     _id: bytes | None = None
     route: str | None = None
     script_name: str = ""
+    application_data: Any = None
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ Where hypoll's answers aren't uvicorn's, `tests/conformance/differences.toml` sa
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,13 @@ class Answers(NamedTuple):
     theirs: dict[str, Outcome | str]
     log: list[str]
 
+
+ROUTES = {
+    "fastapi": {"/path/{name}/{number}", "/json", "/static", None},
+    "litestar": {"/path/{name}/{number}", "/json", "/static/{file_path}", None},
+    "starlette": {"/path/{name}/{number:int}", "/json", "/static", None},
+}
+"""The routes of some requests in the access log; of other frameworks none is known."""
 
 FAILING = ("/error", "/broken", "/static/%2e%2e/service.py", "HEAD /static/plain.css")
 """What is asked that its framework doesn't answer, or not to its end."""
@@ -63,7 +71,7 @@ def answers(request: pytest.FixtureRequest) -> Iterator[Answers]:
     app = f"tests.asgi.frameworks.with_{framework}:app"
     asked = {name: ask for name, ask in ASKED.items() if ask.only in ("", framework) and framework not in ask.lacking}
     with (
-        served("hypoll", app, "--bind", "127.0.0.1:0", "--max-body", "32MiB") as hypoll,
+        served("hypoll", app, "--bind", "127.0.0.1:0", "--max-body", "32MiB", "--access-log", "json") as hypoll,
         served("uvicorn", app, "--port", "0", "--http", "httptools", "--loop", "uvloop") as uvicorn,
     ):
         theirs = int(uvicorn.says(r"running on http://127\.0\.0\.1:(\d+)")[1])
@@ -97,3 +105,9 @@ def test_nothing_else_is_logged_as_an_error(answers):
     found = [line for line in answers.log if " failed" in line or " returned " in line]
     assert not [line for line in found if not any(name in line for name in FAILING)]
     assert any("GET /broken failed in its answer, request asked" in line for line in found)
+
+
+def test_the_access_log_has_the_routes_that_a_framework_tells(answers):
+    lines = [json.loads(line) for line in answers.log if line.startswith("{")]
+    found = {line["route"] for line in lines if line["path"].startswith(("/path/", "/json", "/static/pl", "/nowhere"))}
+    assert found == ROUTES.get(answers.framework, {None})

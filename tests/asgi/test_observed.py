@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 import threading
 import time
+from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
 
 from hypoll.asgi.errors import DisconnectedError
 from hypoll.contracts import CloseReason
@@ -143,3 +148,87 @@ def test_a_request_under_way_is_counted_by_a_drain(caplog):
         client.head()
         it.on_loop(it.server.drain)
         it.until(lambda: any("cut 1 stream" in record.getMessage() for record in caplog.records))
+
+
+async def respond(request: Request) -> Response:
+    if request.path_params.get("id") == 13:
+        raise ZeroDivisionError
+    return PlainTextResponse("hello")
+
+
+inner = Starlette(routes=[Route("/items/{id:int}", respond), Mount("/files", PlainTextResponse("a file"))])
+
+with_starlette = Starlette(
+    routes=[
+        Route("/users/{name}", respond),
+        Route("/deep/{path:path}", respond),
+        Mount("/shop", inner),
+        Mount("/of/{owner}", inner),
+        Mount("/number/{number:int}", inner),
+    ]
+)
+
+
+@pytest.mark.parametrize("root_path", ["", "/root"])
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        ("/users/ada", "/users/{name}"),
+        ("/users/a%20b", "/users/{name}"),
+        ("/deep/a/b", "/deep/{path:path}"),
+        ("/shop/items/7", "/shop/items/{id:int}"),
+        ("/shop/items/13", "/shop/items/{id:int}"),
+        ("/of/shop/items/7", "/of/{owner}/items/{id:int}"),
+        ("/of/of/items/7", "/of/{owner}/items/{id:int}"),
+        ("/of/7/items/7", "/of/{owner}/items/{id:int}"),
+        ("/number/7/items/8", "/number/{number}/items/{id:int}"),
+        ("/number/007/items/8", ""),  # it can't be told
+        ("/shop/files/any", "/shop/files"),
+        ("/of/ada/nowhere", "/of/{owner}"),
+        ("/nowhere", ""),
+    ],
+)
+def test_the_route_of_starlette_is_told_and_nothing_that_a_client_chose(path, route, root_path):
+    observer = Records()
+    with serving(with_starlette, observers=[observer], script_name=root_path) as it:
+        it.connect().ask(GET.replace(b"/ ", path.encode() + b" "))
+        it.until(lambda: observer.records)
+    assert observer.records[0].route == route
+
+
+@pytest.mark.parametrize(
+    ("left", "route"),
+    [
+        ({}, ""),
+        ({"path_template": "/path/{name}"}, "/path/{name}"),
+        ({"route": "/mine/{x}"}, "/mine/{x}"),
+        ({"route": None}, ""),
+        ({"route": object(), "path_template": 7, "path_params": None}, ""),
+        ({"app_root_path": "", "root_path": "/static"}, "/static"),
+        ({"app_root_path": "/else", "root_path": "/static"}, ""),
+        ({"app_root_path": 1, "root_path": None}, ""),
+    ],
+)
+def test_the_route_is_what_is_left_in_the_scope(left, route):
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        scope.update(left)
+        await saying(start(), body(b"x", True), body(b"y"))(scope, receive, send)
+
+    observer = Records()
+    with serving(app, observers=[observer]) as it:
+        it.connect().ask(GET)
+        it.until(lambda: observer.records)
+    assert observer.records[0].route == route
+
+
+def test_a_scope_is_not_kept_where_nobody_observes():
+    kept: list[Any] = []
+
+    class App:
+        async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+            kept.append(receive.__self__.request.application_data)  # type: ignore[attr-defined]
+            await saying(start(), body())(scope, receive, send)
+
+    with serving(App()) as it:
+        it.connect().ask(GET)
+    assert kept == [None]
