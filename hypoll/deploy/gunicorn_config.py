@@ -57,10 +57,8 @@ UNSUPPORTED = (
     "casefold_http_method",
     "tmp_upload_dir",
     "sendfile",
-    "asgi_loop",
     "asgi_disconnect_grace_period",
     "websocket_max_message_size",
-    "root_path",
 )
 """Gunicorn's settings that mean something to other workers and nothing to this one."""
 
@@ -88,6 +86,8 @@ TRANSLATED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "cert_reqs": ("cert_reqs", lambda cfg: _CERT_REQS[ssl.VerifyMode(cfg.cert_reqs)]),
     "ciphers": ("ciphers", lambda cfg: cfg.ciphers or ""),
     "lifespan": ("asgi_lifespan", lambda cfg: cfg.asgi_lifespan),
+    "uvloop": ("asgi_loop", lambda cfg: cfg.asgi_loop != "asyncio"),
+    "script_name": ("root_path", lambda cfg: cfg.root_path),
 }
 """hypoll's options that gunicorn has a setting for: its name, and what its value means here."""
 

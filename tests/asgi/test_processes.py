@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,16 @@ async def routes(scope, receive, send):
 """
 
 FACTORY = APP.replace("async def routes", "async def made") + "\ndef routes():\n    return made\n"
+
+TELLING = """
+import asyncio, orjson
+
+async def routes(scope, receive, send):
+    assert scope["type"] == "http"
+    told = scope["root_path"], scope["path"], scope["raw_path"].decode(), type(asyncio.get_running_loop()).__module__
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": orjson.dumps(told)})
+"""
 
 Start = Callable[..., Master]
 
@@ -97,6 +108,38 @@ def test_a_factory_makes_the_application(start, command, environment):
     master = start(command, app=FACTORY, **environment)
     master.says("startup in")
     assert master.get()[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "environment"),
+    [
+        (GUNICORN, ("--root-path", "/shop"), {}),
+        (GUNICORN, ("--root-path", "/shop/"), {"HYPOLL_SCRIPT_NAME": "/other", "SCRIPT_NAME": "/another"}),
+        (GUNICORN, (), {"HYPOLL_SCRIPT_NAME": "/shop", "SCRIPT_NAME": "/another"}),
+        (GUNICORN, (), {"SCRIPT_NAME": "/shop"}),
+        (HYPOLL, ("--script-name", "/shop"), {}),
+        (HYPOLL, ("--script-name", "/shop", "--workers", "1"), {}),
+        (HYPOLL, ("--workers", "1"), {"SCRIPT_NAME": "/shop"}),
+    ],
+)
+def test_the_path_begins_with_the_root_path_once(start, command, arguments, environment):
+    master = start(command, *arguments, app=TELLING, **environment)
+    for path in ("/shop/x", "/x"):
+        assert json.loads(master.get(path)[1])[:3] == ["/shop", "/shop/x", path]
+    assert json.loads(master.get("/shopping")[1])[1] == "/shop/shopping"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "module"),
+    [
+        ((), {}, "uvloop"),
+        (("--asgi-loop", "uvloop"), {"HYPOLL_UVLOOP": "off"}, "uvloop"),
+        (("--asgi-loop", "asyncio"), {}, "asyncio.unix_events"),
+        ((), {"HYPOLL_UVLOOP": "off"}, "asyncio.unix_events"),
+    ],
+)
+def test_gunicorns_setting_chooses_the_loop(start, arguments, environment, module):
+    assert json.loads(start(GUNICORN, *arguments, app=TELLING, **environment).get()[1])[3] == module
 
 
 def test_no_request_fails_when_workers_are_replaced(start):

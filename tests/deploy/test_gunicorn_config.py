@@ -127,6 +127,8 @@ OTHERWISE: dict[str, str] = {
     "cert_reqs": "required",
     "ciphers": "SEVEN",
     "lifespan": "off",
+    "uvloop": "off",
+    "script_name": "/seven",
 }
 """A value for the variable of each translated option that is nobody's default."""
 
