@@ -93,6 +93,8 @@ class Routes(Application):
         self._on_drain: list[Callable[[], Any]] = []
         self._ready_checks: list[Callable[[], Any]] = []
         self._mounted: list[Routes] = []
+        self._reserved: list[str] = []
+        """The prefixes of mounted routes, whatever those have."""
         self._wsgi_adapter: WSGIAdapter | None = None
         if slashes:
             self._hooks.redirects_slashes = self._redirects = True
@@ -173,17 +175,31 @@ class Routes(Application):
         *,
         cache_control: str | None = None,
         precompressed: bool = True,
+        index: str | None = None,
+        fallback: str | None = None,
         name: str | None = None,
     ) -> None:
         """Serve the files below `directory` at the paths below `prefix`, to GET and HEAD. See `Static`.
 
-        Of a `name`, `url_for(name, path="app.js")` gives a file's URL.
+        Args:
+            prefix: a path; "/" for all paths.
+            directory: one that exists.
+            cache_control: the Cache-Control of every file but pages.
+            precompressed: whether `name.br` and `name.gz` stand for `name`.
+            index: the file that is a directory's page, as "index.html". None: directories have none.
+            fallback: the file that is the page of paths which have no file, for an application whose paths the browser
+                knows. Only to GET and HEAD of a page (see `is_navigation`), and not below the first segment of another
+                route or mount: those 404s stay what they are.
+            name: `url_for(name, path="app.js")` gives a file's URL then.
 
-        Raises `RouteError` as `route` does, for a directory that there isn't, and for a Cache-Control that can't be
-        sent.
+        Raises:
+            RouteError: As `route` does, for a directory or fallback that there isn't, and for a Cache-Control that
+                can't be sent.
         """
-        handler = Static(directory, cache_control=cache_control, precompressed=precompressed)
-        self._declare(prefix.rstrip("/") + "/{path:path}", ("GET",), handler, name=name, redirects=False)
+        handler = Static(
+            directory, cache_control=cache_control, precompressed=precompressed, index=index, fallback=fallback
+        )
+        self._declare(prefix.rstrip("/") + "/{path:path}", ("GET",), handler, name=name)
 
     def mount(self, prefix: str, other: Routes, *, name: str | None = None) -> None:
         """Serve all of `other`, and what it declares later, below `prefix`. Its hooks apply there, and only there.
@@ -211,6 +227,8 @@ class Routes(Application):
         other._parents.append(_Parent(prefix, name, self))
         self._mounted.append(other)
         self._scope_tree.mount(prefix, other._scope_tree)
+        for path in ("", *other._reserved):
+            self._reserve(prefix + path)
         if other._hooked:
             self._mark_hooked(is_async=False)
         if other._redirects:
@@ -461,7 +479,6 @@ class Routes(Application):
         threaded: bool = False,
         stream: bool = False,
         name: str | None = None,
-        redirects: bool | None = None,
     ) -> None:
         where = f"{'/'.join(methods)} {path}"
         if not methods:
@@ -473,8 +490,10 @@ class Routes(Application):
         if stream and run_on is RunOn.LOOP:
             raise RouteError(f"{where}: stream=True needs a handler that may wait: threaded=True, or async def")
         check_handler(path, handler)
+        redirects = handler.has_pages if isinstance(handler, Static) else None
+        files = handler if isinstance(handler, Static) and handler.fallback is not None else None
         calls = _deferred(handler, run_on, stream)
-        self._add(Route(path, methods, handler, (self._hooks,), run_on, stream, name, redirects, *calls))
+        self._add(Route(path, methods, handler, (self._hooks,), run_on, stream, name, redirects, files, *calls))
 
     def _add(self, route: Route) -> None:
         self._names.check(route)
@@ -483,6 +502,8 @@ class Routes(Application):
         self._async |= route.run_on is RunOn.TASK
         self._recheck_wsgi()
         self._streams |= route.stream
+        if route.redirects:
+            self._mark_redirects()
         for prefix, name, parent in self._parents:
             parent._add_mounted(prefix, name, route)
 
@@ -514,6 +535,12 @@ class Routes(Application):
         for parent in self._parents:
             parent.routes._mark_hooked(is_async=False)
 
+    def _reserve(self, prefix: str) -> None:
+        self._table.reserve(prefix)
+        self._reserved.append(prefix)
+        for parent in self._parents:
+            parent.routes._reserve(parent.prefix + prefix)
+
     def _mark_redirects(self) -> None:
         self._redirects = True
         for parent in self._parents:
@@ -542,7 +569,7 @@ class Routes(Application):
                 if values:
                     request.params = dict(zip(route.names, values, strict=True))
                 return route
-        allowed = {method for methods, _ in found for method in methods}
+        allowed = {method for methods, values in found for method, route in methods.items() if route.has(values)}
         if not allowed:
             moved = find_moved(self._table, request) if self._redirects else None
             if moved is not None:

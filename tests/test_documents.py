@@ -434,6 +434,15 @@ def _files(text: str, directory: Path) -> None:
         assert client.get("/assets/..%2Fterms.pdf").status_code == 404
 
 
+@tries("docs/files.md", "routes = Routes()")
+def _pages(text: str, directory: Path) -> None:
+    (directory / "dist").mkdir()
+    (directory / "dist" / "index.html").write_text("<app>")
+    with contextlib.chdir(directory), TestClient(module(text, Routes=Routes, api=Routes())["routes"]) as client:
+        assert client.get("/settings").text == "<app>"
+        assert client.get("/api/nothing").status_code == 404
+
+
 @tries("docs/routing.md", "from hypoll import Response, Routes")
 def _names(text: str, directory: Path) -> None:
     (directory / "public").mkdir()

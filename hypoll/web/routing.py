@@ -13,7 +13,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict
 from urllib.parse import quote, unquote_to_bytes
 
 from hypoll.contracts import HandlerCall, RunOn
@@ -62,6 +62,13 @@ CONVERTERS = {
 _ORDER = list(CONVERTERS)
 
 
+class Files(Protocol):
+    """The files of a route whose other paths have one page: what other routes have below it is not its own."""
+
+    def has(self, path: str) -> bool:
+        """Whether there is a file at this path."""
+
+
 @dataclass(frozen=True)
 class Route:
     """A path and a handler.
@@ -72,6 +79,7 @@ class Route:
         stream: whether it begins at the end of the head, and takes the body from `request.stream`.
         url_name: what `Routes.url_for` knows it by; None: it doesn't.
         redirects: whether its path without, or with, the slash at its end leads to it; None: as its scopes say.
+        files: where its paths are looked for that are no pages of others; None: it has every path that matches.
         handler_call: how a handler that doesn't run on the loop is called; None: it does.
         direct: the same, for a request without parameters.
     """
@@ -84,6 +92,7 @@ class Route:
     stream: bool = False
     url_name: str | None = None
     redirects: bool | None = None
+    files: Files | None = None
     handler_call: HandlerCall | None = dataclasses.field(default=None, repr=False, compare=False)
     direct: HandlerCall | None = dataclasses.field(default=None, repr=False, compare=False)
 
@@ -91,6 +100,10 @@ class Route:
     def names(self) -> tuple[str, ...]:
         """The names of its parameters, from left to right."""
         return tuple(segment.name for segment in parse_path(self.path) if isinstance(segment, Parameter))
+
+    def has(self, values: list[Any]) -> bool:
+        """Whether it has the path that its parameters' values are of, for all methods."""
+        return self.files is None or self.files.has(values[-1])
 
     @property
     def name(self) -> str:
@@ -221,6 +234,7 @@ class _Node:
     methods: Methods = field(default_factory=dict)
     literals: dict[str, _Node] = field(default_factory=dict)
     parameters: dict[str, _Node] = field(default_factory=dict)
+    files: Files | None = None
 
 
 class Table:
@@ -231,15 +245,19 @@ class Table:
         self.static: dict[bytes, Methods] = {}
         self._root = _Node()
 
-    def add(self, route: Route) -> None:
-        """Declare a route. Raises `RouteError` when it collides with one declared before."""
-        segments = parse_path(route.path)
+    def reserve(self, path: str) -> _Node:
+        """Have a path begin as routes do, though none is declared for it; gives its place. Raises `RouteError`."""
         node = self._root
-        for segment in segments:
+        for segment in parse_path(path):
             if isinstance(segment, Parameter):
                 node = node.parameters.setdefault(segment.converter.name, _Node())
             else:
                 node = node.literals.setdefault(segment, _Node())
+        return node
+
+    def add(self, route: Route) -> None:
+        """Declare a route. Raises `RouteError` when it collides with one declared before."""
+        node = self.reserve(route.path)
         for method in route.methods:
             other = node.methods.get(method)
             if other is not None:
@@ -248,6 +266,7 @@ class Table:
                 )
         for method in route.methods:
             node.methods[method] = route
+        node.files = route.files or node.files
         if not route.names:
             self.static[quote(route.path, safe="/:@!$&'()*+,;=~").encode()] = node.methods
 
@@ -316,5 +335,7 @@ def _walk(node: _Node, segments: list[str], index: int, values: list[Any]) -> It
             continue
         converter = CONVERTERS[name]
         text, following = ("/".join(segments[index:]), len(segments)) if name == "path" else (segment, index + 1)
+        if child.files is not None and literal is not None and not child.files.has(text):
+            continue  # what begins as other routes do is theirs, unless it is a file
         if converter.pattern.fullmatch(text):
             yield from _walk(child, segments, following, [*values, converter.convert(text)])

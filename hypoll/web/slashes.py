@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from hypoll.protocol.messages import Request, Response
+from hypoll.protocol.messages import HTTPError, Request, Response
 from hypoll.web.hooks import Scopes
 from hypoll.web.routing import Route, Table
 
@@ -18,7 +19,7 @@ backslash for a slash)."""
 
 def find_moved(table: Table, request: Request) -> Route | None:
     """The route that redirects a request to the path with, or without, a slash at its end; None: it isn't to be."""
-    path, mark, query = request.target.partition(b"?")
+    path = request.target.partition(b"?")[0]
     other = path[:-1] if path.endswith(b"/") else path + b"/"
     if not other or path.startswith(_HOST_BEGINS):
         return None
@@ -27,13 +28,18 @@ def find_moved(table: Table, request: Request) -> Route | None:
         if route is not None:
             scopes: Scopes = route.scopes
             wanted = any(scope.redirects_slashes for scope in scopes) if route.redirects is None else route.redirects
-            location = request.script_name + (other + mark + query).decode("latin-1")
-            return _redirect(location, scopes) if wanted else None
+            return Route("*", ("GET",), partial(_answer, other), scopes) if wanted else None
     return None
 
 
-def _redirect(location: str, scopes: Scopes) -> Route:
-    def answer(request: Request, **params: Any) -> Response:
-        return Response(status=STATUS, headers={"Location": location})
+def _answer(path: bytes, request: Request, **params: Any) -> Response:
+    return redirect(request, path)
 
-    return Route("*", ("GET",), answer, scopes)
+
+def redirect(request: Request, path: bytes) -> Response:
+    """Redirect to a path of this server, percent-encoded, with the request's query. Raises `HTTPError` 404."""
+    if path.startswith(_HOST_BEGINS):
+        raise HTTPError(404, "there is nothing at this path")
+    _, mark, query = request.target.partition(b"?")
+    location = request.script_name + (path + mark + query).decode("latin-1")
+    return Response(status=STATUS, headers={"Location": location})

@@ -16,7 +16,9 @@ from hypoll.protocol.conditional import preferred
 from hypoll.protocol.fields import check_field
 from hypoll.protocol.files import FILES, OpenFile, conditions_of, find, guess_type, not_found, open_regular
 from hypoll.protocol.messages import HTTPError, Request, Response
+from hypoll.web.navigation import is_navigation
 from hypoll.web.routing import RouteError
+from hypoll.web.slashes import redirect
 
 LINKS = 40
 """Symbolic links followed on one way, as path_resolution(7) has it."""
@@ -40,13 +42,23 @@ class Static:
         directory: a directory that exists; it may be, or be reached by, a symbolic link.
         cache_control: the Cache-Control of every file, as in `public, max-age=3600`. None: it has none.
         precompressed: whether `name.br` and `name.gz` stand for `name` to those whose Accept-Encoding prefers them.
+        index: the name of the file that is the page of a directory; its path without the slash is redirected to it.
+        fallback: the path of the file that is the page of every path that has no file: of an application whose paths
+            the browser knows. See `is_navigation`. Both are sent with `Cache-Control: no-cache`: what they say
+            changes, and their names don't.
 
     Raises:
-        RouteError: For a directory that there isn't, and for a Cache-Control that can't be sent.
+        RouteError: For a directory or fallback that there isn't, and for a Cache-Control that can't be sent.
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], *, cache_control: str | None = None, precompressed: bool = True
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        cache_control: str | None = None,
+        precompressed: bool = True,
+        index: str | None = None,
+        fallback: str | None = None,
     ) -> None:
         self.directory = os.path.abspath(os.fspath(directory))
         if not os.path.isdir(self.directory):
@@ -61,18 +73,58 @@ class Static:
         except (TypeError, ValueError) as error:
             raise RouteError(f"static files: {error}") from None
         self._precompressed = precompressed
+        self.index, self.fallback = index, fallback
+        if index is not None and (not index or "/" in index):
+            raise RouteError(f"static files: index is the name of a file, as 'index.html', not {index!r}")
+        if fallback is not None and not self._is_there(fallback):
+            raise RouteError(f"static files: there is no fallback {fallback!r} in {self.directory}")
 
     def __repr__(self) -> str:
         return f"Static({self.directory!r})"
 
     def __call__(self, request: Request, path: str) -> Response:
         """Answer with the file at `path`, below the directory. Raises `HTTPError` 404, or 403 if it can't be read."""
-        file = self._find(path, None)
+        try:
+            file = self._find(path, None)
+        except HTTPError as error:
+            page = self._page_of(path) if error.status == 404 else None
+            if page is not None and path and not path.endswith("/"):  # from here the page's links would lead astray
+                return redirect(request, request.target.partition(b"?")[0] + b"/")
+            if page is None and (self.fallback is None or error.status != 404 or not is_navigation(request, path)):
+                raise
+            path = page or self.fallback or ""
+            file = self._find(path, None)
         if self._precompressed:
             accepted = conditions_of(request).get("accept-encoding")
             if accepted:
                 file = self._find_coded(path, accepted) or file
         return Response(file)
+
+    @property
+    def has_pages(self) -> bool:
+        """Whether paths that are no files have pages."""
+        return self.index is not None or self.fallback is not None
+
+    def has(self, path: str) -> bool:
+        """Whether there is a file at this path, or the page of a directory."""
+        return self._is_there(path) or self._page_of(path) is not None
+
+    def _is_there(self, path: str) -> bool:
+        try:
+            self._find(path, None)
+        except HTTPError as error:
+            return error.status != 404
+        return True
+
+    def _page_of(self, path: str) -> str | None:
+        """The path of a directory's page; None: it has none, or `path` is no directory."""
+        if self.index is None:
+            return None
+        page = f"{path}{self.index}" if not path or path.endswith("/") else f"{path}/{self.index}"
+        return page if self._is_there(page) else None
+
+    def _is_page(self, path: str) -> bool:
+        return path == self.fallback or path.rpartition("/")[2] == self.index
 
     def _find(self, path: str, coding: str | None) -> OpenFile:
         key = (self, path, coding)
@@ -97,7 +149,10 @@ class Static:
         if coding is not None:
             names[-1] += SUFFIXES[coding]
         fd, status = open_beneath(self.directory, names)
-        return OpenFile(self._location(path, coding), fd, status, guess_type(path), self._fields, coding)
+        fields = self._fields
+        if self._is_page(path):
+            fields = [("Cache-Control", "no-cache"), *(field for field in fields if field[0] != "Cache-Control")]
+        return OpenFile(self._location(path, coding), fd, status, guess_type(path), fields, coding)
 
     def _location(self, path: str, coding: str | None) -> str:
         return f"{self.directory}/{path}" + ("" if coding is None else SUFFIXES[coding])
