@@ -54,26 +54,31 @@ http {
     fastcgi_temp_path {DIR}/fastcgi;
     uwsgi_temp_path {DIR}/uwsgi;
     scgi_temp_path {DIR}/scgi;
-    client_max_body_size 0;
-    upstream back {
-        server 127.0.0.1:{BACK};
-        keepalive 32;
-    }
-    server {
-        listen 127.0.0.1:{FRONT};
-        location / {
-            proxy_pass http://back;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_request_buffering off;
-        }
+    include {DIR}/site.conf;
+}
+"""
+
+NGINX_SITE = """
+client_max_body_size 0;
+upstream back {
+    server 127.0.0.1:{BACK};
+    keepalive 32;
+}
+server {
+    listen 127.0.0.1:{FRONT};
+    location / {
+        proxy_pass http://back;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_request_buffering off;
     }
 }
 """
 
 
-def nginx(sides: Sides) -> list[str]:
+def nginx(sides: Sides, site: str = NGINX_SITE) -> list[str]:
     """Bodies are passed on as they come: buffered, they would have a length, and be refused by it."""
+    sides.write("site.conf", site)
     return ["nginx", "-p", str(sides.directory), "-e", "stderr", "-c", sides.write("nginx.conf", NGINX)]
 
 
@@ -181,13 +186,18 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def proxy(name: str, back: int) -> Iterator[int]:
-    """Run a proxy before the port `back`; gives its own port. It and its children end with the block."""
+def proxy(name: str | Callable[[Sides], list[str]], back: int) -> Iterator[int]:
+    """Run a proxy before the port `back`; gives its own port. It and its children end with the block.
+
+    Args:
+        name: one of `PROXIES`, or what writes another's configuration and gives its command.
+        back: where hypoll listens.
+    """
     with tempfile.TemporaryDirectory(prefix="hypoll-proxy-") as directory:
         # Apache's and nginx's workers are of another user, who must get into it.
         os.chmod(directory, 0o755)
         sides = Sides(Path(directory), free_port(), back)
-        command = PROXIES[name](sides)
+        command = PROXIES[name](sides) if isinstance(name, str) else name(sides)
         program = shutil.which(command[0], path=f"{os.environ['PATH']}:/usr/sbin")
         assert program is not None, f"{command[0]} isn't installed: scripts/test --all installs it"
         with (sides.directory / "log").open("w+") as log:
