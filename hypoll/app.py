@@ -37,6 +37,7 @@ from hypoll.web.routing import (
     find_run_on,
     name_of,
     parse_path,
+    place_of,
 )
 from hypoll.web.scopes import ScopeTree
 from hypoll.web.slashes import find_moved
@@ -400,7 +401,7 @@ class Routes(Application):
                 try:
                     run_hook(hook, complete)
                 except Exception as error:
-                    error.add_note(f"in the on_start hook {hook!r}")
+                    error.add_note(f"in the on_start hook {place_of(hook)}")
                     raise
 
     def shutdown(self, complete: RunToCompletion = complete_here) -> None:
@@ -413,7 +414,7 @@ class Routes(Application):
                 except KeyboardInterrupt:
                     raise
                 except FAILURES:
-                    log.exception("the on_stop hook %r failed", hook)
+                    log.exception("the on_stop hook %s failed", place_of(hook))
 
     def pattern(self, request: Request) -> str | None:
         """The path of a request's route as it was declared; None when there is none. May be asked from any thread."""

@@ -273,7 +273,7 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     settings = _settings(values)
-    error_log.set_up(log_level, settings.log_format)
+    error_log.set_up(log_level, settings.log_format, pids=bool(processes.workers))
     if hidden:
         names = ", ".join(hidden)
         log.warning("%s in %s: the standard modules of these names are imported instead: rename them", names, directory)

@@ -35,7 +35,7 @@ from hypoll.deploy.gunicorn_config import (
     validate,
     warn_of_ignored,
 )
-from hypoll.deploy.gunicorn_logging import dump_stacks, forward, is_used, observers_of, wrap_pre_request
+from hypoll.deploy.gunicorn_logging import dump_stacks, forward, is_used, observers_of, share_with, wrap_pre_request
 from hypoll.deploy.heartbeat import Heartbeat
 from hypoll.loop import IN, TICK, Loop
 from hypoll.protocol.messages import Request, Response
@@ -183,6 +183,7 @@ class Worker(BaseWorker):
         except Exception as error:
             watched.report_failure(error)
             raise
+        share_with(self.log, self.runner.settings.log_format, say=self.age == 1)
         runner.loop.call_soon(self._begin)
         self._watch_requests(self.server.context)
         try:

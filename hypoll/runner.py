@@ -21,6 +21,7 @@ from hypoll.server import endpoint_exchange
 from hypoll.server.server import Server, Status
 from hypoll.settings import Settings
 from hypoll.telemetry import error_log
+from hypoll.telemetry.log_sharing import share_format
 from hypoll.telemetry.log_writer import LogWriterError, occupy_standard_descriptors
 from hypoll.telemetry.observer import Observer
 from hypoll.telemetry.setup import Telemetry
@@ -92,11 +93,15 @@ def serve(routes: Servable, settings: Settings, on_start: Callable[[Server], Any
 
 def _serve(runner: Runner, on_start: Callable[[Server], Any] | None) -> float:
     server = runner.make_server()
+    server.drain_advice = "; interrupt again to stop at once"
     stopping = _StopSignals(server)
     _watch_signals(runner, stopping)
     left = 0.0
     try:
         runner.start()
+        handler = error_log.server_handler()
+        if handler is not None:
+            share_format(handler, runner.settings.log_format)
         stopping.serving = True
         if on_start is not None:
             on_start(server)
@@ -257,11 +262,12 @@ class Runner:
         return f"{request.method} {self.application.pattern(request) or request.raw_path}"
 
     def close(self) -> None:
-        """Give back what both loops hold."""
+        """Give back what the logs and both loops hold."""
         try:
             if self.asyncio_bridge is not None:
                 self.asyncio_bridge.close()
         finally:
+            self.telemetry.close()
             self.loop.close()
 
 

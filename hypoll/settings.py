@@ -223,7 +223,8 @@ class Settings:
     )
     access_log: str = _option(
         "auto",
-        "A line for each request: text is the combined format and the duration; auto is text on a terminal, else off.",
+        "A line for each request: text is the combined format and the duration; auto is text, but off where standard "
+        "output is /dev/null.",
         choices=("auto", "off", "text", "json"),
     )
     access_log_file: str = _option("-", "Where the access log goes: a file, or - for standard output.", metavar="FILE")

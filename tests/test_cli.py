@@ -241,10 +241,12 @@ def test_a_signal_ends_it_well_with_a_connection_waiting(start, number):
         process.signal(number)
         assert sock.recv(1) == b""
     assert process.wait() == 0
-    waits = ["draining: 1 idle connection for 0.2 s at most"] if number == signal.SIGTERM else []
+    wait = "draining: 1 idle connection for 0.2 s at most; interrupt again to stop at once"
+    waits = [wait] if number == signal.SIGTERM else []
     assert [line.partition("INFO ")[2] for line in process.rest()] == [*waits, "closed", "stopped"]
     assert process.popen.stdout is not None
-    assert process.popen.stdout.read() == ""
+    access = process.popen.stdout.read().splitlines()
+    assert [line.partition('"')[2].partition('"')[0] for line in access] == ["GET / HTTP/1.1"]
 
 
 def test_the_request_under_way_is_answered_after_term(start):
@@ -269,7 +271,7 @@ def test_a_second_int_stops_at_once(start):
         with contextlib.suppress(ConnectionResetError):
             assert busy.recv(1) == b""
     assert process.wait() == 0
-    assert process.line().endswith(" INFO draining: 1 request")
+    assert process.line().endswith(" INFO draining: 1 request; interrupt again to stop at once")
     # The idle one has been told, but may still be counted, when the second comes.
     assert re.search("interrupted again: closing [12] connections", process.line())
 
@@ -281,7 +283,7 @@ def test_what_outlasts_graceful_timeout_is_closed(start):
         with contextlib.suppress(ConnectionResetError):
             assert busy.recv(1) == b""
     assert process.wait() == 0
-    assert process.line().endswith(" INFO draining: 1 request")
+    assert process.line().endswith(" INFO draining: 1 request; interrupt again to stop at once")
     assert "graceful_timeout passed: closing 1 connections: cut 1 request" in process.line()
 
 

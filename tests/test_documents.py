@@ -9,6 +9,7 @@ import asyncio
 import configparser
 import contextlib
 import json
+import logging
 import queue
 import re
 import shlex
@@ -32,6 +33,7 @@ from markdown_it import MarkdownIt
 
 from hypoll import Response, Routes
 from hypoll.settings import Settings
+from hypoll.telemetry.error_log import JsonFormatter, TextFormatter
 from hypoll.testing import TestClient
 from tests.support import documents
 from tests.support.documents import DOCUMENTS, OPTIONS, ROOT, count_names, missing_names, with_tables
@@ -241,6 +243,15 @@ def test_systemd_takes_the_units_of_the_documents(tmp_path):
 
 
 # README
+
+
+@tries("docs/observing.md", "2026-01-31 12:00:00,000 INFO paid, request b6f0c2d1a9000017 order=17")
+def lines_of_the_application(text: str, directory: Path) -> None:
+    made = {"name": "shop", "levelno": logging.INFO, "levelname": "INFO", "msg": "paid", "order": 17}
+    record = logging.makeLogRecord({**made, "request_id": "b6f0c2d1a9000017"})
+    for line, formatter in zip(text.split("\n"), (TextFormatter(), JsonFormatter()), strict=False):
+        time = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:,.]+Z?")
+        assert time.sub("", formatter.format(record)) == time.sub("", line.strip())
 
 
 @tries("README.md", "scripts/serve                # serves the example, a URL shortener, on http://127.0.0.1:8000")

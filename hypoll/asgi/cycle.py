@@ -23,6 +23,7 @@ from hypoll.asgi.request_body import ReceivedBody
 from hypoll.asgi.response_body import ResponseBody
 from hypoll.asgi.start import Message, ResponseStart
 from hypoll.concurrency.asyncio_bridge import EAGER, AsyncioBridge
+from hypoll.protocol.current_request import mark_current
 from hypoll.protocol.fields import exact_bytes
 from hypoll.protocol.messages import FAILURES, ClientDisconnect, HTTPError, Response
 from hypoll.protocol.serializer import Framer
@@ -163,6 +164,7 @@ class Cycle(Exchange):
 
     async def _run(self, bridge: AsyncioBridge) -> None:
         request = self.request
+        mark_current(request)
         try:
             if self.connection is not None:  # else the client has gone already
                 await self.handler_call.call(request, self)

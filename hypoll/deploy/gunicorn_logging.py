@@ -15,6 +15,8 @@ from hypoll.concurrency.forks import keep_out
 from hypoll.contracts import HandlerCall, RequestHandler
 from hypoll.protocol.messages import FAILURES, JSON, Request, Response, reason
 from hypoll.telemetry import error_log
+from hypoll.telemetry.log_fields import REQUEST_FIELDS, STACK, RequestFields, extra_fields
+from hypoll.telemetry.log_sharing import share_format
 from hypoll.telemetry.observer import Observer, Record
 from hypoll.version import __version__
 from hypoll.web.results import failure
@@ -29,27 +31,53 @@ class Forward(logging.Handler):
     def __init__(self, log: Logger) -> None:
         super().__init__()
         self._log = log
+        # Gunicorn's own formats have the message alone.
+        self._has_fields = isinstance(formatter_of(log), (error_log.TextFormatter, error_log.JsonFormatter))
+        self.addFilter(RequestFields())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log it as gunicorn would."""
+        if record.name.startswith("gunicorn."):
+            return  # from a logger of its own, which a configuration lets give to the root's handlers, too
         name = "exception" if record.exc_info and record.levelno >= logging.ERROR else record.levelname.lower()
         write = getattr(self._log, name, self._log.info)
         details: dict[str, Any] = {"exc_info": record.exc_info} if record.exc_info else {}
-        extra = {name: getattr(record, name) for name in ("request_id", "stack") if hasattr(record, name)}
+        extra = {name: getattr(record, name) for name in (*REQUEST_FIELDS, STACK) if hasattr(record, name)}
+        extra |= extra_fields(record)
         if extra:
             details["extra"] = extra
-        write("%s", record.getMessage(), **details)
+        message, stack = error_log.message_of(record), error_log.stack_of(record)
+        text = message if self._has_fields else message + error_log.fields_text(record)
+        write("%s", f"{text}\n{stack}" if stack else text, **details)
 
 
 def forward(log: Logger) -> None:
     """Let hypoll's log go to gunicorn's, from its level on; one that a `logconfig` names goes where that says.
 
-    The application's own configuration takes neither hypoll's lines from gunicorn's log, nor gunicorn's own.
+    The application's own configuration takes neither hypoll's lines from gunicorn's log, nor gunicorn's own. An
+    application that has none has its lines in gunicorn's log, too.
     """
-    error_log.set_up_server(logging.getLevelName(_level(log)), Forward(log))
+    handler, root = Forward(log), logging.getLogger()
+    error_log.set_up_server(logging.getLevelName(_level(log)), handler)
+    if not root.handlers:
+        root.addHandler(handler)
+        root.setLevel(_level(log))
     for logger in (getattr(log, "error_log", None), getattr(log, "access_log", None)):
         if isinstance(logger, logging.Logger):
             error_log.keep(logger)
+
+
+def formatter_of(log: Logger) -> logging.Formatter | None:
+    """What gunicorn's error log is written by."""
+    handlers = getattr(log, "error_log", logging.root).handlers
+    return handlers[0].formatter if handlers else None
+
+
+def share_with(log: Logger, form: str, say: bool) -> None:
+    """Let the server's lines and the application's have one format, where the server's is hypoll's own."""
+    for handler in getattr(log, "error_log", logging.root).handlers:
+        if isinstance(handler.formatter, (error_log.TextFormatter, error_log.JsonFormatter)):
+            share_format(handler, form, say)
 
 
 def _level(log: Logger) -> int:

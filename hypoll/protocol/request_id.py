@@ -71,7 +71,13 @@ def client_id(value: bytes) -> bytes | None:
 
 
 def trace_id(traceparent: bytes) -> bytes | None:
-    """The trace-id of a `traceparent` field (W3C Trace Context, 3.2); None when the field isn't valid."""
+    """The trace-id of a `traceparent` field; None when the field isn't valid."""
+    ids = trace_context(traceparent)
+    return None if ids is None else ids[0].encode()
+
+
+def trace_context(traceparent: bytes) -> tuple[str, str] | None:
+    """The trace-id and the parent-id of a `traceparent` field (W3C Trace Context, 3.2); None when it isn't valid."""
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None:
         return None
@@ -79,4 +85,4 @@ def trace_id(traceparent: bytes) -> bytes | None:
     # ff is no version, 00 has nothing behind the flags, and zeros name nothing.
     if version == b"ff" or (version == b"00" and more is not None) or not trace.strip(b"0") or not parent.strip(b"0"):
         return None
-    return bytes(trace)
+    return trace.decode(), parent.decode()

@@ -30,6 +30,7 @@ from hypoll.concurrency.forks import keep_out
 from hypoll.contracts import STATE_OF_PARSER, Answer, CloseReason, ConnectionState, HandlerCall
 from hypoll.http import RequestParser, State
 from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, has_forked
+from hypoll.protocol.current_request import calls_application
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response, problem
 from hypoll.protocol.peer import Peer
 from hypoll.protocol.refusals import no_room
@@ -490,6 +491,7 @@ class Connection:
         elif out or remainder is not None or (self.exchange is not None and not self.exchange.started):
             self.write(out, remainder, context)
 
+    @calls_application
     def call_application(self, request: Request, context: Context) -> Answer:
         """What the application answers."""
         if self.instrument is not None:

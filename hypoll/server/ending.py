@@ -6,13 +6,14 @@ import fcntl
 import socket
 import struct
 import termios
+from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from hypoll.contracts import LINGER_SILENCE, CloseReason, ConnectionState
 from hypoll.http import State
 from hypoll.protocol.serializer import COPY_LIMIT
 from hypoll.server.context import READS_PER_TURN
-from hypoll.server.response_body import log_cut
+from hypoll.server.response_body import FileSource, InlineSource, log_cut
 from hypoll.server.socket_io import PeerGone, reset
 from hypoll.server.writer import BodyError
 
@@ -32,7 +33,10 @@ MAX_LINGERING = 256
 def fail_body(connection: Connection, error: BodyError) -> None:
     """A body has failed: only the missing end can tell the client."""
     if error.__cause__ is not None:
-        log_cut(error.__cause__)
+        source = connection.writer.source
+        # In a copy: what has failed may be in the context itself.
+        context = source.context if isinstance(source, (InlineSource, FileSource)) else None
+        (copy_context() if context is None else context.copy()).run(log_cut, error.__cause__)
     error.__traceback__ = error.__cause__ = None
     cut_answer(connection)
 

@@ -26,6 +26,7 @@ from hypoll.concurrency.thread_pool import ThreadPool
 from hypoll.contracts import HandlerCall, RunOn
 from hypoll.http import RequestParser
 from hypoll.loop import Loop
+from hypoll.protocol.current_request import mark_current
 from hypoll.protocol.files import File, OpenFile, Slice
 from hypoll.protocol.messages import FAILURES, ClientDisconnect, Request, Response, StreamedRequest, problem
 from hypoll.protocol.refusals import busy, too_slow
@@ -171,6 +172,7 @@ class Exchange(Job):
         if self.connection is None:
             return  # the client has gone in the moment that a thread took this
         handler_call, request = self.handler_call, self.request
+        mark_current(request)
         try:
             try:
                 direct = handler_call.direct
@@ -326,6 +328,7 @@ class Exchange(Job):
         """The task of a request."""
         handler_call, request = self.handler_call, self.request
         self._begun = True
+        mark_current(request)
         try:
             if self.connection is None:
                 return  # the client has gone already: a task cancelled before it begins never comes to its end below

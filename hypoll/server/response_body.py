@@ -16,6 +16,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from hypoll.concurrency.forks import keep_out
+from hypoll.protocol.current_request import current_request
 from hypoll.protocol.files import Slice
 from hypoll.protocol.messages import FAILURES, ClientDisconnect
 from hypoll.protocol.serializer import COPY_LIMIT
@@ -75,7 +76,7 @@ class InlineSource:
 
     def __init__(self, stream: Iterator[bytes], context: Context | None = None) -> None:
         self._stream = stream
-        self._context = copy_context() if context is None else context
+        self.context = copy_context() if context is None else context
         self._error: BaseException | None = None
 
     @property
@@ -95,7 +96,7 @@ class InlineSource:
         size = 0
         for _ in PIECES_PER_PULL:
             try:
-                piece = self._context.run(next, self._stream, None)
+                piece = self.context.run(next, self._stream, None)
             except FAILURES as failed:
                 keep_out(failed)
                 if not size or isinstance(failed, KeyboardInterrupt):
@@ -114,16 +115,20 @@ class InlineSource:
     def close(self) -> None:
         """Close the iterator, if it can be."""
         # In a copy: what stops the server from within the iterator is in the context itself.
-        self._context.copy().run(close_body, self._stream)
+        self.context.copy().run(close_body, self._stream)
 
 
 class FileSource:
-    """Bytes of a file, which go from the page cache to the socket by sendfile(2). sent: how many have gone."""
+    """Bytes of a file, which go from the page cache to the socket by sendfile(2). sent: how many have gone.
+
+    context: the request's, for the log.
+    """
 
     mid_piece = False
 
-    def __init__(self, part: Slice) -> None:
+    def __init__(self, part: Slice, context: Context | None = None) -> None:
         self._part = part
+        self.context = context
         self.sent = 0
 
     def pull(self, sock: socket.socket, output: Buffers) -> Pull:
@@ -249,9 +254,18 @@ class TaskSource:
 
 
 def log_cut(error: BaseException) -> None:
-    """Say why a body ended before its end, once; of a client that has gone there is nothing to say."""
+    """Say whose body ended before its end, and why, once; of a client that has gone there is nothing to say.
+
+    In the context of its request, or of a copy.
+    """
     keep_out(error)
     if not isinstance(error, (ClientDisconnect, CutError)):
+        request = current_request()
         # The head is out: the missing end is all that can tell the client.
-        log.error("a response's body failed: the connection is cut", exc_info=error)
+        if request is None:
+            log.error("a response's body failed: the connection is cut", exc_info=error)
+        else:
+            where = f"{request.method} {request.route or request.raw_path}"
+            extra = {"request_id": request.id}
+            log.error("%s: a response's body failed: the connection is cut", where, exc_info=error, extra=extra)
     error.__traceback__ = None  # an application's constant would keep what it was raised in

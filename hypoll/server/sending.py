@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hypoll.contracts import NEVER, Answer, CloseReason, ConnectionState, HandlerCall, RunOn
 from hypoll.http import State
+from hypoll.protocol.current_request import calls_application, mark_current
 from hypoll.protocol.files import File, OpenFile, Slice
 from hypoll.protocol.messages import FAILURES, Request, Response, json_response
 from hypoll.protocol.serializer import COPY_LIMIT, Remainder, encode, encode_file, file_head
@@ -47,8 +48,9 @@ def source_of(connection: Connection, remainder: Remainder, context: Context | N
         connection.exchange.source = TaskSource(remainder.async_stream, connection.on_body_piece)
         return connection.exchange.source
     if remainder.part is not None:
-        # A file is not sent from the page cache over TLS: it must be encrypted.
-        return FileSource(remainder.part) if connection.tls is None else InlineSource(iter(remainder.part), context)
+        if connection.tls is None:
+            return FileSource(remainder.part, context)
+        return InlineSource(iter(remainder.part), context)  # not from the page cache: it must be encrypted
     if remainder.source is not None:
         remainder.source.attach(connection.on_body_piece)
         return remainder.source
@@ -89,7 +91,8 @@ def send_file(connection: Connection, request: Request, response: Answer, contex
     if sent < len(head):
         connection.writer.buffers.append(memoryview(head)[sent:])
     offset = max(sent - len(head), 0)
-    connection.writer.source = FileSource(Slice(file, offset, file.size - offset))
+    context.run(mark_current, request)
+    connection.writer.source = FileSource(Slice(file, offset, file.size - offset), context)
     if offset == SEND_SIZE:
         connection.reschedule()  # the others have their turn
     else:
@@ -128,6 +131,7 @@ def queue_answer(
     return context.run(encode_or_fail, connection, out, request, answer, RunOn.LOOP)
 
 
+@calls_application
 def encode_or_fail(
     connection: Connection, out: list[bytes], request: Request, response: Response | bytes, run_on: RunOn
 ) -> Remainder | None:
@@ -139,6 +143,8 @@ def encode_or_fail(
         remainder = encode(out, response, request, closing)
         if remainder is not None and remainder.async_stream is not None and run_on is not RunOn.TASK:
             raise TypeError("a body that is an async iterator needs an async def handler")
+        if remainder is not None and (remainder.stream is not None or remainder.part is not None):
+            mark_current(request)  # its pieces come later
     except KeyboardInterrupt:
         raise
     except FAILURES as error:

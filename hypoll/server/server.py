@@ -75,6 +75,8 @@ class Server:
     """
 
     status = Status.STOPPED
+    drain_advice = ""
+    """What to add to the line that says what a drain waits for."""
     _drain_timer: Timer | None = None
     _idle_time = 0.0
     _accepts_on = False
@@ -241,7 +243,7 @@ class Server:
             self._empty_queues()
         waiting = self._describe_wait()
         if waiting:
-            log.info("draining: %s", waiting)
+            log.info("draining: %s%s", waiting, self.drain_advice)
         self._hooks.run(self.context.request_context)
         for connection in list(self.connections):
             connection.drain()

@@ -7,13 +7,15 @@ orjson. A line has at most `select.PIPE_BUF` bytes of what HTTP lets through, so
 from __future__ import annotations
 
 import logging
-import sys
+import os
+import stat
 import time
 from collections.abc import Callable, Iterable
 
 from orjson import OPT_APPEND_NEWLINE, dumps
 
 from hypoll.contracts import Gauges
+from hypoll.protocol.current_request import trace_of
 from hypoll.protocol.escaping import escape, printable
 from hypoll.protocol.header_section import REFERER, USER_AGENT
 from hypoll.protocol.messages import Request
@@ -72,7 +74,8 @@ def _field(record: Record, number: int) -> str:
 
 
 def text_render(clock: Callable[[], float] = time.time) -> Render:
-    """Lines in the combined format, then the duration in seconds, then the request's id.
+    """Lines in the combined format, then the duration in seconds, then the request's id, and the ids of its trace and
+    span if it has such.
 
     The size is that of the answer on the wire, head included.
     """
@@ -89,8 +92,10 @@ def text_render(clock: Callable[[], float] = time.time) -> Render:
             referer, agent = escape(_field(record, REFERER)), escape(_field(record, USER_AGENT))
             text = (
                 f'{_word(record.client)} - - [{moment}] "{line}" {record.status} {max(0, record.sent - record.head)} '
-                f'"{referer or "-"}" "{agent or "-"}" {record.ended - record.began:.6f} {_word(record.id)}\n'
+                f'"{referer or "-"}" "{agent or "-"}" {record.ended - record.began:.6f} {_word(record.id)}'
             )
+            trace = None if request is None else trace_of(request)
+            text += "\n" if trace is None else f" {trace[0]} {trace[1]}\n"
             lines.append(text.encode())
         return lines
 
@@ -119,13 +124,14 @@ def _printable(text: str, size: int) -> str:
 
 def _members(record: Record, moment: str) -> dict[str, object]:
     request = record.request
-    method = path = agent = milliseconds = None
+    method = path = agent = milliseconds = trace = None
     if request is None:
         client, name = record.peer.client[0], record.name.decode()
     else:
         method, client, name = request.method, request.client[0], request.id
         path = _printable(request.target.partition(b"?")[0].decode("latin-1"), MAX_TARGET)
         agent = request.header_section.last_value(USER_AGENT)
+        trace = trace_of(request)
         if request.called:
             # Whole microseconds: a fifth of the time that `round` to three places takes.
             milliseconds = int((request.returned - request.called) * 1e6 + 0.5) / 1e3
@@ -140,6 +146,8 @@ def _members(record: Record, moment: str) -> dict[str, object]:
         "received": record.received,
         "sent": record.sent,
         "request_id": name or None,
+        "trace_id": trace and trace[0],
+        "span_id": trace and trace[1],
         "handler_ms": milliseconds,
         "duration_ms": int((record.ended - record.began) * 1e6 + 0.5) / 1e3,
         "close": record.end or None,
@@ -223,14 +231,22 @@ def open_access_log(settings: Settings) -> AccessLog | None:
 
 
 def _form(settings: Settings) -> str:
-    """`auto` is text where somebody looks, or where a file or the logger was named."""
+    """`auto` is text, unless it would go where nobody can read it."""
     if settings.access_log != "auto":
         return settings.access_log
-    return "text" if settings.access_log_file != "-" or access.handlers or _is_terminal() else "off"
+    return "text" if settings.access_log_file != "-" or access.handlers or not _is_discarded(1) else "off"
 
 
-def _is_terminal() -> bool:
-    return sys.__stdout__ is not None and not sys.__stdout__.closed and sys.__stdout__.isatty()
+def _is_discarded(fd: int) -> bool:
+    """Whether what is written to a descriptor is thrown away: it is /dev/null (null(4)), or closed."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return True
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == _NULL
+
+
+_NULL = os.makedev(1, 3)
 
 
 def _failing(settings: Settings) -> Callable[[OSError], None]:

@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from hypoll.protocol.escaping import printable
+from hypoll.telemetry.log_fields import RequestFields, as_json, as_text, extra_fields, request_fields
 from hypoll.telemetry.log_writer import LogWriter, Sink, open_standard
 
 MARGIN = "    | "
@@ -28,19 +29,20 @@ BUFFER_SIZE = 64 * 1024
 """Bytes of messages that wait for a standard error that is slow."""
 
 
-def _message(record: logging.LogRecord) -> str:
+def message_of(record: logging.LogRecord) -> str:
     """The message; one that doesn't go with its arguments is logged with them, and loses nobody's request.
 
     A record with a `stack`, as text, has it at the end of its message, for formatters of others: here it is left out.
     """
-    stack = _stack(record)
+    stack = stack_of(record)
     try:
         return record.getMessage().removesuffix("\n" + stack if stack else "")
     except Exception:
         return f"{record.msg!r} was logged with {record.args!r}, which don't go together"
 
 
-def _stack(record: logging.LogRecord) -> str:
+def stack_of(record: logging.LogRecord) -> str:
+    """The stack that came with a record, as text."""
     return str(getattr(record, "stack", ""))
 
 
@@ -49,13 +51,25 @@ def _traceback(record: logging.LogRecord) -> list[str]:
     text = ""
     if record.exc_info and record.exc_info[0] is not None:
         text = "".join(traceback.format_exception(*record.exc_info))
-    text += record.stack_info or _stack(record)
+    text += record.stack_info or stack_of(record)
     # At LF only: what else `splitlines` takes for an end is the exception's own, and is escaped.
     return [printable(line) for line in text.rstrip("\n").split("\n")] if text else []
 
 
+def fields_text(record: logging.LogRecord) -> str:
+    """The fields of a record as text, to stand behind its message: those of its request that the message lacks."""
+    message, fields = message_of(record), request_fields(record)
+    text = ""
+    if "request_id" in fields and fields["request_id"] not in message:
+        text += f", request {fields['request_id']}"
+    if "trace_id" in fields:
+        text += f", trace {fields['trace_id']} span {fields.get('span_id', '-')}"
+    return text + "".join(f" {printable(name)}={as_text(value)}" for name, value in extra_fields(record).items())
+
+
 class TextFormatter(logging.Formatter):
-    """`2026-01-31 12:00:00,000 ERROR message, request ID`, then the traceback, if there is one, behind a margin.
+    """`2026-01-31 12:00:00,000 ERROR message, request ID key=value`, then the traceback, if there is one, behind a
+    margin.
 
     Args:
         pids: the process's id before the level, where several write.
@@ -67,17 +81,15 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Give the lines, without the last one's end."""
-        message = printable(_message(record))
-        identity = getattr(record, "request_id", None)
-        if identity is not None and str(identity) not in message:
-            message += f", request {printable(str(identity))}"
+        message = printable(message_of(record)) + fields_text(record)
         process = f"[{record.process}] " if self._pids else ""
         first = f"{self.formatTime(record)} {process}{record.levelname} {message}"
         return "\n".join([first, *(MARGIN + line for line in _traceback(record))])
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message; request_id and traceback where there are any.
+    """One JSON object a line: time, level, logger, message; request_id, trace_id, span_id and traceback where there are
+    any; and what `extra=` gave, a name that is taken with an underscore behind it.
 
     Args:
         pids: the process's id, too, where several write.
@@ -94,16 +106,17 @@ class JsonFormatter(logging.Formatter):
             "time": f"{second}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": printable(_message(record)),
+            "message": printable(message_of(record)),
         }
         if self._pids:
             document["pid"] = record.process
-        identity = getattr(record, "request_id", None)
-        if identity is not None:
-            document["request_id"] = printable(str(identity))
+        document |= request_fields(record)
         lines = _traceback(record)
         if lines:
             document["traceback"] = "\n".join(lines)
+        for name, value in extra_fields(record).items():
+            key = printable(name)
+            document[key + "_" if key in document else key] = orjson.Fragment(as_json(value))
         return orjson.dumps(document).decode()
 
 
@@ -177,6 +190,7 @@ def make_handler(form: str, pids: bool = False) -> logging.Handler:
         spare = type(sink)(os.dup(sink.fd))
         handler = LogWriterHandler(LogWriter(sink, notice, size=BUFFER_SIZE), lambda: type(spare)(os.dup(spare.fd)))
     handler.setFormatter(formatter)
+    handler.addFilter(RequestFields())
     return handler
 
 
@@ -232,9 +246,15 @@ def keep(logger: logging.Logger, own: logging.Handler | None = None, level: int 
     logger.own, logger.own_level = own, level
 
 
-def set_up(level: str, form: str = "text") -> None:
-    """Log to standard error, from `level` on, in place of whatever was set up before."""
-    handler = make_handler(form)
+def set_up(level: str, form: str = "text", pids: bool = False) -> None:
+    """Log to standard error, from `level` on, in place of whatever was set up before.
+
+    Args:
+        level: the least severe messages that are written.
+        form: text or json.
+        pids: whether each message says which process it is from.
+    """
+    handler = make_handler(form, pids)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     set_up_server(level, handler)
 
@@ -243,6 +263,12 @@ def set_up_server(level: str, handler: logging.Handler) -> None:
     """Have the server's own lines go to a handler, from `level` on, whatever the application configures."""
     for name in SERVER_LOGGERS:
         keep(logging.getLogger(name), handler, logging.getLevelName(level.upper()))
+
+
+def server_handler() -> logging.Handler | None:
+    """Where the server's own lines go; None: nothing was set up."""
+    logger = logging.getLogger("hypoll.error")
+    return logger.own if isinstance(logger, ServerLogger) else None
 
 
 def reset() -> None:

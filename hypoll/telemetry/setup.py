@@ -60,6 +60,11 @@ class Telemetry:
         """The application with the endpoints before it; itself when there are none."""
         return Endpoints(application, self.endpoints) if self.endpoints else application
 
+    def close(self) -> None:
+        """Close the logs, also of a server that never served. Doing so twice does nothing."""
+        if self.access_log is not None:
+            self.access_log.on_stop()
+
     def reopen(self) -> None:
         """Write logs to the files that have their names now: for USR1."""
         if self.access_log is not None:

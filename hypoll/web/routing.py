@@ -113,10 +113,15 @@ class Route:
     @property
     def place(self) -> str:
         """The handler's name, with its file and line where it has one."""
-        code = getattr(inspect.unwrap(self.handler), "__code__", None)
-        if code is None:
-            return self.name
-        return f"{self.name}, {os.path.basename(code.co_filename)} line {code.co_firstlineno}"
+        return place_of(self.handler)
+
+
+def place_of(function: Handler) -> str:
+    """The name of a function, with its file and line where it has one."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None:
+        return name_of(function)
+    return f"{name_of(function)}, {os.path.basename(code.co_filename)} line {code.co_firstlineno}"
 
 
 def name_of(function: Handler) -> str:

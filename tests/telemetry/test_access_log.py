@@ -8,9 +8,11 @@ import os
 import pty
 import re
 import select
+import socket
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -97,6 +99,8 @@ def test_a_json_line_has_it_all():
         "duration_ms": 4.123,
         "client": "192.0.2.7",
         "request_id": "0123456789abcdef",
+        "trace_id": None,
+        "span_id": None,
         "user_agent": "curl/8",
         "close": "client",
     }
@@ -105,6 +109,7 @@ def test_a_json_line_has_it_all():
 def test_what_there_is_none_of_is_null():
     found = document(exchange(client="", status=400, route="", called=0.0, returned=0.0))
     missing = ["method", "path", "route", "handler_ms", "client", "request_id", "user_agent", "close"]
+    missing += ["trace_id", "span_id"]
     assert {key for key, value in found.items() if value is None} == set(missing)
 
 
@@ -359,13 +364,23 @@ sys.stderr.write(str(open_access_log(Settings()) is not None))
 """
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_by_itself_it_is_on_where_somebody_looks(terminal):
-    reader, writer = pty.openpty() if terminal else os.pipe()
-    done = subprocess.run([sys.executable, "-c", AUTO], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+@pytest.mark.parametrize(
+    ("kind", "logs"),
+    [("terminal", True), ("pipe", True), ("socket", True), ("file", True), ("/dev/null", False), ("closed", False)],
+)
+def test_by_itself_it_is_on_unless_nobody_can_read_it(kind, logs, tmp_path):
+    makers: dict[str, Callable[[], Any]] = {
+        "terminal": pty.openpty,
+        "socket": lambda: [each.detach() for each in socket.socketpair()],
+        "file": lambda: (os.open(os.devnull, os.O_RDONLY), os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)),
+        "/dev/null": lambda: (os.open(os.devnull, os.O_RDONLY), os.open(os.devnull, os.O_WRONLY)),
+    }
+    reader, writer = makers.get(kind, os.pipe)()
+    source = AUTO.replace("import sys", "import os, sys; os.close(1)") if kind == "closed" else AUTO
+    done = subprocess.run([sys.executable, "-c", source], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(reader)
     os.close(writer)
-    assert done.stderr == str(terminal)
+    assert done.stderr == str(logs)
 
 
 def test_a_failing_log_is_told_of_with_its_name(caplog):
