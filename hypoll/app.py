@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar, Unpack
 
@@ -13,6 +13,8 @@ import orjson
 
 from hypoll.contracts import Application, HandlerCall, RunOn
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response, json_response
+from hypoll.web.cors import Cors, Origins
+from hypoll.web.finishing import finish_refusal, pass_and_finish
 from hypoll.web.hooks import (
     Hooks,
     InThread,
@@ -84,6 +86,8 @@ class Routes(Application):
         self._names = Names()
         self._parents: list[_Parent] = []
         self._hooked = False
+        self._pass = pass_hooks
+        """The way through hooks and handler, with what finishes answers if there is any."""
         self._redirects = False
         self._streams = False
         self._async = False
@@ -234,6 +238,8 @@ class Routes(Application):
             self._mark_hooked(is_async=False)
         if other._redirects:
             self._mark_redirects()
+        if other._pass is not pass_hooks:
+            self._mark_finished()
 
     def before(self, hook: H) -> H:
         """Run `hook(request)` before every handler. What it returns, other than None, is the answer instead.
@@ -274,6 +280,37 @@ class Routes(Application):
             return hook
 
         return declare
+
+    def cors(
+        self,
+        origins: Origins,
+        *,
+        methods: Iterable[str] | None = None,
+        headers: Iterable[str] | None = None,
+        credentials: bool = False,
+        expose: Iterable[str] = (),
+        max_age: int | None = 600,
+    ) -> None:
+        """Let pages of other origins read the answers: to these routes, to what has none here, and refusals, too.
+
+        Preflights are answered before any hook. Of mounted routes with their own, those decide.
+
+        Args:
+            origins: "https://app.example", a list of such, a compiled pattern that must match as a whole, a function of
+                the origin that gives a bool, or "*": every one.
+            methods: that a page may use. None: whichever it asks for; a path still answers its own alone.
+            headers: that a page may send. None: whichever it asks for.
+            credentials: whether browsers send cookies along and let the page read what comes of them. Never with "*".
+            expose: response fields that a page may read, beside the few that Fetch lists (3.2.6).
+            max_age: seconds for which a browser needn't ask again. None: as the browser has it, 5.
+
+        Raises:
+            RouteError: For "*" with credentials, what is no origin, and where there is a policy already.
+        """
+        if self._hooks.cors is not None:
+            raise RouteError("cors() was called already: one policy decides")
+        self._hooks.cors = Cors(origins, methods, headers, credentials, expose, max_age)
+        self._mark_finished()
 
     def on_start(self, hook: H) -> H:
         """Run `hook()` once before the first connection is accepted, mounted routes' hooks after these.
@@ -389,6 +426,12 @@ class Routes(Application):
         except HTTPError as error:
             return None if any(self._scope_tree.at(request.target)) else error
         return None
+
+    def amend_refusal(self, request: Request, response: Response) -> Response:
+        """Finish an answer that the server gives by itself, as those of these routes are finished."""
+        if self._pass is pass_hooks:
+            return response
+        return finish_refusal(self._scope_tree.at(request.target), request, response)
 
     def startup(self, complete: RunToCompletion = complete_here) -> None:
         """Run the `on_start` hooks, mounted routes' included. Raises what a hook raises, with a note of which.
@@ -547,6 +590,11 @@ class Routes(Application):
         for parent in self._parents:
             parent.routes._mark_redirects()
 
+    def _mark_finished(self) -> None:
+        self._hooked, self._pass = True, pass_and_finish
+        for parent in self._parents:
+            parent.routes._mark_finished()
+
     def _descendants(self) -> list[Routes]:
         """All mounted routes, each once."""
         found: dict[int, Routes] = {}
@@ -593,13 +641,21 @@ class Routes(Application):
             scopes = self._scope_tree.at(request.target)
         run_on = RunOn.LOOP if route is None else route.run_on
         stream = route is not None and route.stream
-        passing = partial(pass_hooks, scopes, route, missing)
+        passing = partial(self._pass, scopes, route, missing)
         if run_on is RunOn.TASK or any(scope.waits for scope in scopes):
             name = "hypoll" if route is None or route.handler_call is None else route.handler_call.name
-            return HandlerCall(RunOn.TASK, passing, to_response, failure, stream, run_on, name=name)
+            return HandlerCall(RunOn.TASK, passing, to_response, self._answer_error, stream, run_on, name=name)
         if run_on is RunOn.THREAD:
-            return HandlerCall(run_on, lambda request, _: at_once(passing(request)), to_response, failure, stream)
+            call = partial(_call_at_once, passing)
+            return HandlerCall(run_on, call, to_response, self._answer_error, stream)
         return at_once(passing(request))
+
+    def _answer_error(self, request: Request, error: BaseException) -> Response:
+        return self.amend_refusal(request, failure(request, error))
+
+
+def _call_at_once(passing: Callable[[Request], Coroutine[Any, Any, Response]], request: Request, _: object) -> Response:
+    return at_once(passing(request))
 
 
 class _Parent(NamedTuple):

@@ -137,6 +137,10 @@ class Application:
         """Give the refusal of a request whose head alone is known, if it has one."""
         return None
 
+    def amend_refusal(self, request: Request, response: Response) -> Response:
+        """Give what becomes of an answer that the server makes by itself: a refusal, or a failure."""
+        return response
+
     def wants_stream(self, request: Request) -> bool:
         """Whether its handler takes the body as it comes."""
         return False

@@ -445,6 +445,14 @@ def _files(text: str, directory: Path) -> None:
         assert client.get("/assets/..%2Fterms.pdf").status_code == 404
 
 
+@tries("docs/cross-cutting.md", "routes = Routes()")
+def _cors(text: str, directory: Path) -> None:
+    with TestClient(module(text, Routes=Routes)["routes"]) as client:
+        answer = client.get("/nothing", headers={"Origin": "https://app.example"})
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
+        assert answer.headers["Access-Control-Expose-Headers"] == "X-Total"
+
+
 @tries("docs/files.md", "routes = Routes()")
 def _pages(text: str, directory: Path) -> None:
     (directory / "dist").mkdir()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Hashable, Iterable
 from email.utils import formatdate
 
 from hypoll.protocol.conditional import CONDITIONS, Outcome, Validators, decide, parse_date
-from hypoll.protocol.fields import check_field, lines_of
+from hypoll.protocol.fields import ResponseHeaders, check_field, lines_of
 from hypoll.protocol.messages import HTTPError, Request, Response, problem
 
 OPEN_FILES = 128
@@ -141,6 +141,8 @@ class OpenFile:
         if response.status != 200 or request.method not in ("GET", "HEAD"):
             return Response(Slice(self, 0, self.size), response.status, given, content_type)
         names = {name.lower() for name, _ in given}
+        if "vary" in names:
+            given = _vary_too(given, self.fields)
         fields = [*(field for field in self.fields if field[0].lower() not in names), *given]
         outcome, span = decide(request.method, conditions_of(request), _current(self.validators, given), self.size)
         match outcome:
@@ -487,6 +489,13 @@ class File:
 def _given(response: Response) -> list[tuple[str, str]]:
     """The fields that a handler gave, without those that only the file can know. Raises `ValueError`, `TypeError`."""
     return [(name, value) for name, value in lines_of(response.fields) if name.lower() not in _REPLACED]
+
+
+def _vary_too(given: list[tuple[str, str]], fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The given fields, whose Vary names what the file's own names, too."""
+    headers = ResponseHeaders(given)
+    headers.vary(*(part.strip() for name, value in fields if name.lower() == "vary" for part in value.split(",")))
+    return list(headers.items())
 
 
 def _without_content(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -288,6 +288,8 @@ class Connection:
             out = list(owed)
             begin = len(out)
             response = problem(error, name)
+            if request is not None:
+                response = self.context.application.amend_refusal(request, response)
             encode(out, response, request or UNPARSED, True)
             if self.instrument is not None:
                 self.instrument.record(request, response, out, begin, name.encode())
@@ -499,7 +501,7 @@ class Connection:
         try:
             return context.run(self.context.answer, request)
         except FAILURES as error:
-            return failure(request, error)
+            return self.context.application.amend_refusal(request, failure(request, error))
 
     def _serialize_whole(self, request: Request, answer: Answer) -> bytes | None:
         """All of an answer, head and body, if nothing is special about it but maybe its status."""

@@ -23,12 +23,12 @@ from orjson import dumps
 from hypoll.concurrency.forks import keep_out
 from hypoll.concurrency.jobs import Job, Lease, NoThreadError
 from hypoll.concurrency.thread_pool import ThreadPool
-from hypoll.contracts import HandlerCall, RunOn
+from hypoll.contracts import Application, HandlerCall, RunOn
 from hypoll.http import RequestParser
 from hypoll.loop import Loop
 from hypoll.protocol.current_request import mark_current
 from hypoll.protocol.files import File, OpenFile, Slice
-from hypoll.protocol.messages import FAILURES, ClientDisconnect, Request, Response, StreamedRequest, problem
+from hypoll.protocol.messages import FAILURES, ClientDisconnect, HTTPError, Request, Response, StreamedRequest, problem
 from hypoll.protocol.refusals import busy, too_slow
 from hypoll.protocol.serializer import CONTENTLESS, framer_of
 from hypoll.server.request_body import RequestBody, TaskRequestBody, ThreadRequestBody
@@ -58,6 +58,7 @@ class ExchangeContext(Protocol):
     asyncio_bridge: AsyncioBridge | None
     spool_space: SpoolSpace
     settings: Settings
+    application: Application
 
 
 class ExchangeConnection(Protocol):
@@ -136,7 +137,7 @@ class Exchange(Job):
             pool = server.thread_pool
             # `pool.full`, without a call.
             if pool.unfinished >= pool.room and self.connection is not None:
-                self.connection.respond(problem(busy(), self.request.id))
+                self.connection.respond(self._refusal(busy()))
             else:
                 pool.submit(self)
             return
@@ -203,7 +204,11 @@ class Exchange(Job):
 
     def reject(self) -> None:
         """There is no thread for the handler."""
-        self._respond(problem(busy(), self.request.id))
+        self._respond(self._refusal(busy()))
+
+    def _refusal(self, error: HTTPError) -> Response:
+        """The answer of the server's own."""
+        return self.server.application.amend_refusal(self.request, problem(error, self.request.id))
 
     def _fail(self, error: BaseException) -> Response | bytes:
         """The answer of a handler that has raised; where its head is sent already, its body fails."""
@@ -400,7 +405,7 @@ class Exchange(Job):
     def _escaped(self, error: BaseException) -> Response:
         """Answer what came out of a handler and is no failure that its application answers."""
         keep_out(error)
-        return server_error(self.request, error)
+        return self.server.application.amend_refusal(self.request, server_error(self.request, error))
 
     # the body, as it comes
 

@@ -150,7 +150,8 @@ def encode_or_fail(
     except FAILURES as error:
         # ValueError and TypeError are encode's; a body's or a mapping's own code may raise anything.
         del out[begin:]
-        remainder = encode(out, unsendable(request, response, error), request, closing)
+        refusal = connection.context.application.amend_refusal(request, unsendable(request, response, error))
+        remainder = encode(out, refusal, request, closing)
     if connection.instrument is not None:
         connection.writer.pulled_bytes = 0
         connection.instrument.record(request, response, out, begin)

@@ -66,6 +66,7 @@ class Endpoints(Application):
         self.shutdown = application.shutdown  # type: ignore[method-assign]
         self.wants_stream = application.wants_stream  # type: ignore[method-assign]
         self.wants_spool = application.wants_spool  # type: ignore[method-assign]
+        self.amend_refusal = application.amend_refusal  # type: ignore[method-assign]
 
     @property
     def uses_asyncio(self) -> bool:

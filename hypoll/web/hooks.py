@@ -6,7 +6,7 @@ import contextvars
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from types import CoroutineType
-from typing import Any
+from typing import Any, Protocol
 
 from hypoll.concurrency.forks import keep_out
 from hypoll.contracts import RunOn
@@ -21,15 +21,33 @@ RunToCompletion = Callable[[Coroutine[Any, Any, Any]], Any]
 """Runs a coroutine to its end."""
 
 
+class Finisher(Protocol):
+    """What is done to an answer when the hooks are through."""
+
+    def finish(self, request: Request, response: Response) -> Response:
+        """The answer, changed or another one."""
+
+
+class Preflights(Finisher, Protocol):
+    """The same that answers the preflights of CORS."""
+
+    def preflight(self, request: Request) -> Response | None:
+        """The answer to a preflight; None: the request is none."""
+
+
 class Hooks:
     """The hooks of one `Routes`, and how it answers.
 
     Attributes:
         waits: whether any of them is async.
         redirects_slashes: whether a path that differs from a route's by a slash at its end is redirected.
+        compression, security, cors: what finishes answers: see `hypoll.web.finishing`.
     """
 
     redirects_slashes = False
+    compression: Finisher | None = None
+    security: Finisher | None = None
+    cors: Preflights | None = None
 
     def __init__(self) -> None:
         self.before: list[Callable[[Request], Any]] = []
@@ -66,7 +84,7 @@ async def pass_hooks(
     except FAILURES as error:
         _let_end(error, in_thread)
         response = await _recover(scopes, request, error, in_thread)
-    return await _run_after(scopes, request, response, in_thread)
+    return await run_after(scopes, request, response, in_thread)
 
 
 def _let_end(error: BaseException, in_thread: InThread | None) -> None:
@@ -99,7 +117,8 @@ async def _run_before(scopes: Scopes, request: Request) -> Response | None:
     return None
 
 
-async def _run_after(scopes: Scopes, request: Request, response: Response, in_thread: InThread | None) -> Response:
+async def run_after(scopes: Scopes, request: Request, response: Response, in_thread: InThread | None) -> Response:
+    """Run the hooks after an answer, the innermost first; one that raises makes it a failure, which the others see."""
     for scope in reversed(scopes):
         for hook in scope.after:
             try:

@@ -77,7 +77,8 @@ class WSGIAdapter:
         try:
             return _send(request, _response(self.routes, request, environ), start_response, context)
         except FAILURES as error:
-            return _send(request, failure(request, error), start_response, context)
+            refusal = self.routes.amend_refusal(request, failure(request, error))
+            return _send(request, refusal, start_response, context)
 
     def _start(self) -> None:
         with self._starting:
@@ -101,7 +102,7 @@ def _response(routes: Application, request: Request, environ: Environ) -> Respon
         if isinstance(answer, HandlerCall):
             answer = _make(answer, request, environ)
     except FAILURES as error:
-        answer = failure(request, error)
+        answer = routes.amend_refusal(request, failure(request, error))
     response = json_response(answer) if isinstance(answer, bytes) else answer
     respond = getattr(response.body, "respond", None)
     return response if respond is None else respond(request, response)
