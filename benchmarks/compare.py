@@ -20,6 +20,8 @@ from benchmarks.measure import BenchmarkError, Cpu, Load
 
 WARM_UP = 1
 
+NEVER = float("inf")
+
 QUIET = 0.02
 """The most a run may have waited for its processor to be trusted."""
 
@@ -60,16 +62,25 @@ def run(contestant: Contestant, python: str, seconds: int, connections: int, see
 
 def compare(
     contestants: Sequence[Contestant], python: str, runs: int, seconds: int, connections: int, seed: int
-) -> dict[str, list[Cost]]:
-    """Run all of them in turn, `runs` times."""
+) -> tuple[dict[str, list[Cost]], dict[str, str]]:
+    """Run all of them in turn, `runs` times.
+
+    Returns the costs, and by their keys why peers that failed weren't measured.
+    """
     costs: dict[str, list[Cost]] = {contestant.key: [] for contestant in contestants}
+    bases = {contestant.base for contestant in contestants}
+    reasons: dict[str, str] = {}
     for _ in range(runs):
         for contestant in contestants:
+            if contestant.key in reasons:
+                continue
             try:
                 costs[contestant.key].append(run(contestant, python, seconds, connections, seed))
             except BenchmarkError as error:
-                raise BenchmarkError(f"{contestant.key}: {error}") from error
-    return costs
+                if not contestant.packages or contestant.has_limit or contestant.key in bases:
+                    raise BenchmarkError(f"{contestant.key}: {error}") from error
+                reasons[contestant.key] = f"not measured: {str(error).splitlines()[-1]}"
+    return {key: found for key, found in costs.items() if key not in reasons}, reasons
 
 
 def ratios(contestant: Contestant, costs: Mapping[str, Sequence[Cost]]) -> list[float]:
@@ -112,6 +123,7 @@ def table(
     width = max(len(contestant.title) for contestant in contestants)
     key = max(len(contestant.key) for contestant in contestants)
     lines = [f"{'':{key}}  {'':{width}}  requests/s  µs/request  / base  must   aim  busy  waited   / base in each run"]
+    multiples = medians(contestants, costs)
     for contestant in contestants:
         if contestant.key in reasons:
             lines.append(f"{contestant.key:{key}}  {contestant.title:{width}}  {reasons[contestant.key]}")
@@ -119,7 +131,7 @@ def table(
         runs = costs[contestant.key]
         middle = sorted(runs, key=lambda run: run.total)[len(runs) // 2]
         found = ratios(contestant, costs)
-        limits = (contestant.must, aim_of(contestant, contestants, costs))
+        limits = (limit_of(contestant, multiples), aim_of(contestant, contestants, costs))
         must, aim = (f"{limit:5.2f}" if limit else "     " for limit in limits)
         lines.append(
             f"{contestant.key:{key}}  {contestant.title:{width}}  {middle.rate:10,.0f}  {middle.total:10.2f}"
@@ -135,14 +147,33 @@ def disturbed(contestants: Sequence[Contestant], costs: Mapping[str, Sequence[Co
     return [key for key in single if statistics.median(run.waited for run in costs[key]) > QUIET]
 
 
+def limit_of(contestant: Contestant, found: Mapping[str, float]) -> float | None:
+    """The most that a contestant may cost. found: the multiples of all that were measured, by key."""
+    if contestant.must is None or contestant.part is None or contestant.part[1] not in found:
+        return contestant.must
+    part, other = contestant.part
+    return max(contestant.must, round(part * found[other], 2))
+
+
+def medians(contestants: Sequence[Contestant], costs: Mapping[str, Sequence[Cost]]) -> dict[str, float]:
+    """What contestants cost, as multiples of their bases, by their keys."""
+    measured = (contestant for contestant in contestants if contestant.key in costs)
+    return {contestant.key: statistics.median(ratios(contestant, costs)) for contestant in measured}
+
+
 def excesses(contestants: Sequence[Contestant], costs: Mapping[str, Sequence[Cost]]) -> list[str]:
-    """A sentence for each contestant that costs more than it must."""
-    found = [(contestant, statistics.median(ratios(contestant, costs))) for contestant in contestants]
-    return [
-        f"{contestant.key} costs {ratio:.2f} times {contestant.base}: more than {contestant.must}"
-        for contestant, ratio in found
-        if contestant.must is not None and ratio > contestant.must
-    ]
+    """A sentence for each limit that a contestant exceeds."""
+    found, sentences = medians(contestants, costs), []
+    for contestant in contestants:
+        ratio, limit = found.get(contestant.key), limit_of(contestant, found)
+        if ratio is None:
+            continue
+        costing = f"{contestant.key} costs {ratio:.2f} times {contestant.base}"
+        if limit is not None and ratio > limit:
+            sentences.append(f"{costing}: more than {limit}")
+        ahead = [other for other in contestant.below if found.get(other, NEVER) <= ratio]
+        sentences += [f"{costing}: not less than {other} with {found[other]:.2f}" for other in ahead]
+    return sentences
 
 
 def main() -> int:
@@ -160,10 +191,12 @@ def main() -> int:
     reasons = unmeasurable(contestants, install(chosen.python, packages) if packages else [])
     measured = [contestant for contestant in contestants if contestant.key not in reasons]
     try:
-        costs = compare(measured, chosen.python, chosen.runs, chosen.seconds, chosen.connections, seed)
+        costs, failed = compare(measured, chosen.python, chosen.runs, chosen.seconds, chosen.connections, seed)
     except BenchmarkError as error:
         print(error, file=sys.stderr)
         return 2
+    reasons |= failed
+    measured = [contestant for contestant in measured if contestant.key not in failed]
     print(table(contestants, costs, reasons))
     shaken = disturbed(measured, costs)
     if shaken:
@@ -172,7 +205,8 @@ def main() -> int:
     print("\n".join(found), end="\n" if found else "")
     if not chosen.check:
         return 0
-    unjudged = any(contestant.must is not None and contestant.key in reasons for contestant in contestants)
+    judged = [contestant for contestant in contestants if contestant.has_limit]
+    unjudged = any(not reasons.keys().isdisjoint((row.key, *row.below)) for row in judged)
     return 1 if found else 2 if unjudged else 0
 
 

@@ -57,6 +57,9 @@ class Contestant:
     beyond: the key of a contestant whose CPU isn't counted: what this one costs more, in multiples of the base's.
     must, aim: the most its CPU a request may be, and is meant to be, as a multiple of the base's.
     aims_at: the key of a contestant whose multiple in the same runs is the aim.
+    part: a number and the key of a contestant: such a part of its multiple in the same runs is allowed, too, where that
+        is more than `must`.
+    below: the keys of contestants whose multiples in the same runs must be larger.
     packages: those of the peers' environment that the server needs. Where one can't be installed it isn't measured.
     table: the table that it is a row of, when that isn't the first.
     threads: several threads share the processor. That they wait for each other says nothing of the machine.
@@ -73,9 +76,22 @@ class Contestant:
     must: float | None = None
     aim: float | None = None
     aims_at: str | None = None
+    part: tuple[float, str] | None = None
+    below: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     threads: bool = False
     table: str = ""
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether there is something that it must not cost."""
+        return self.must is not None or bool(self.below)
+
+    @property
+    def related(self) -> set[str]:
+        """The keys of all contestants that it is compared with."""
+        others = (self.base, self.beyond, self.aims_at, self.part and self.part[1], *self.below)
+        return {key for key in others if key}
 
     @property
     def scheme(self) -> str:
@@ -100,9 +116,10 @@ def row(
     return Contestant(key, title, command, "/", traffic, base=f"floor-{traffic}", must=must, aim=aim, **more)
 
 
-def peer(name: str, interface: str, *options: str) -> tuple[str, ...]:
-    """The command that serves the rows' application by a peer, of `benchmarks.peer_apps`."""
-    return (PEERS_PYTHON, str(HERE / "peer_apps.py"), name, interface, *options)
+def peer(name: str, interface: str, *options: str, app: str = "") -> tuple[str, ...]:
+    """The command that serves an application by a peer: that of the rows in `benchmarks.peer_apps`, or another."""
+    named = ("--app", app) if app else ()
+    return (PEERS_PYTHON, str(HERE / "peer_apps.py"), name, interface, *options, *named)
 
 
 def tls_peer(name: str, title: str, *packages: str, **more: Any) -> Contestant:
@@ -113,7 +130,58 @@ def tls_peer(name: str, title: str, *packages: str, **more: Any) -> Contestant:
     )
 
 
-ASGI = "benchmarks.asgi:app"
+ASGI = "asgi:app"
+"""The application of the ASGI rows, in this directory."""
+
+FASTAPI = "with_fastapi:app"
+
+ASGI_PEERS = {
+    "uvicorn": ("uvicorn", "uvloop", "httptools"),
+    "granian": ("granian", "uvloop"),
+    "h2corn": ("h2corn", "uvloop"),
+    "hypercorn": ("hypercorn", "uvloop"),
+    "gunicorn": ("gunicorn", "uvloop"),
+    "peregrine": ("peregrine-server",),
+}
+"""Servers of ASGI applications, and the packages that each needs."""
+
+BEATEN = ("uvicorn", "granian", "h2corn", "hypercorn", "gunicorn")
+"""Those of which each must cost more."""
+
+
+def asgi_peers(traffic: str, title: str) -> list[Contestant]:
+    """The peers, given some traffic."""
+    return [
+        Contestant(
+            f"{traffic}-{name}",
+            f"{title}, by {name}",
+            peer(name, "asgi", app=ASGI),
+            "/",
+            traffic,
+            base=f"floor-{traffic}",
+            packages=("orjson", *packages),
+            threads=name != "uvicorn",
+            table="asgi",
+        )
+        for name, packages in ASGI_PEERS.items()
+    ]
+
+
+def asgi_row(key: str, title: str, traffic: str, must: float, *options: str, **more: Any) -> Contestant:
+    """A row of the table of ASGI applications."""
+    return Contestant(
+        key,
+        title,
+        hypoll(f"benchmarks.{ASGI}", *options),
+        "/",
+        traffic,
+        base=f"floor-{traffic}",
+        must=must,
+        below=tuple(f"{traffic}-{name}" for name in BEATEN),
+        table="asgi",
+        **more,
+    )
+
 
 FEW = 32
 """Connections where each request is a large one, or a connection of its own."""
@@ -161,18 +229,41 @@ CONTESTANTS = (
         must=1.0,
         aims_at="tls-granian",
     ),
-    row("asgi", "JSON, from an ASGI application, on uvloop", "json", 2.6, 2.2, ASGI, table="asgi"),
-    row(
-        "asgi-asyncio",
-        "the same, on asyncio",
-        "json",
-        3.0,
-        2.5,
-        ASGI,
-        "--no-uvloop",
+    *asgi_peers("json", "JSON"),
+    asgi_row("asgi", "JSON, on uvloop", "json", 2.6, aims_at="json-peregrine", part=(0.6, "json-uvicorn")),
+    asgi_row("asgi-asyncio", "JSON, on asyncio", "json", 3.0, "--no-uvloop", aim=2.5),
+    *asgi_peers("unique", "nine fields, all new"),
+    asgi_row(
+        "asgi-unique",
+        "nine fields, all new",
+        "unique",
+        3.2,
+        aims_at="unique-peregrine",
+        part=(0.6, "unique-uvicorn"),
+    ),
+    *(
+        Contestant(
+            f"fastapi-{name}",
+            f"FastAPI, one route, by {name}",
+            peer(name, "asgi", app=FASTAPI),
+            packages=("fastapi", *packages),
+            base="floor-json",
+            threads=name != "uvicorn",
+            table="asgi",
+        )
+        for name, packages in ASGI_PEERS.items()
+        if name in ("uvicorn", "granian")
+    ),
+    Contestant(
+        "fastapi",
+        "FastAPI, one route",
+        # In the peers' environment: the same interpreter, and the same FastAPI.
+        (PEERS_PYTHON, *hypoll(f"benchmarks.{FASTAPI}")[1:]),
+        packages=("fastapi", "httptools", "uvloop", "orjson", "click", "gunicorn"),
+        base="floor-json",
+        below=("fastapi-uvicorn", "fastapi-granian"),
         table="asgi",
     ),
-    row("asgi-unique", "nine fields, all new, from an ASGI application", "unique", 3.2, 2.6, ASGI, table="asgi"),
     Contestant("floor", "bare epoll in C", (str(FLOOR),)),
     Contestant("floor-level", "bare epoll in C, level-triggered", (str(FLOOR), "level")),
     Contestant("inline", "JSON", hypoll("hello")),
@@ -201,8 +292,8 @@ def choose(keys: list[str], table: str = "") -> list[Contestant]:
     Raises `KeyError`.
     """
     known = {contestant.key: contestant for contestant in CONTESTANTS}
-    rows = {contestant.key for contestant in CONTESTANTS if contestant.must is not None and contestant.table == table}
+    rows = {contestant.key for contestant in CONTESTANTS if contestant.has_limit and contestant.table == table}
     wanted = set(keys) or rows
     for key in list(wanted):
-        wanted |= {known[key].base, known[key].beyond or key, known[key].aims_at or key}
+        wanted |= known[key].related
     return [contestant for contestant in CONTESTANTS if contestant.key in wanted]

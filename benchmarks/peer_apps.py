@@ -1,11 +1,12 @@
 """The rows' application for other servers, by WSGI and by ASGI, and how each of them is started.
 
-`python peer_apps.py SERVER INTERFACE [CERTFILE KEYFILE]` serves on a free port and prints its URL. It imports nothing
-of hypoll.
+`python peer_apps.py SERVER INTERFACE [CERTFILE KEYFILE] [--app MODULE:ATTRIBUTE]` serves on a free port and prints its
+URL. It imports nothing of hypoll.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -81,19 +82,25 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def command(server: str, interface: str, port: int) -> list[str]:
+def command(server: str, interface: str, port: int, app: str) -> list[str]:
     """The command line of a server. Raises `KeyError`."""
-    where, app = str(port), f"peer_apps:{interface}"
+    where = str(port)
     binary = str(Path(sys.executable).parent)
     called = f"import peer_apps; from {server} import {{}} as serve; serve(peer_apps.{interface}, "
     return {
-        "uvicorn": [f"{binary}/uvicorn", app, "--port", where, "--no-access-log"],
+        "uvicorn": [
+            *(f"{binary}/uvicorn", app, "--port", where, "--no-access-log", "--loop", "uvloop", "--http", "httptools"),
+        ],
         "granian": [f"{binary}/granian", app, "--interface", interface, "--port", where, "--no-access-log"],
         "bjoern": [sys.executable, "-c", called.format("run") + f"'127.0.0.1', {where})"],
         "fastpysgi": [f"{binary}/fastpysgi", app, "--host", "127.0.0.1", "--port", where, "--loglevel", "1"],
         "freastal": [sys.executable, "-c", called.format("serve") + f"host='127.0.0.1', port={where})"],
         "peregrine": [f"{binary}/peregrine", app, "--port", where, "--protocol", interface],
         "h2corn": [f"{binary}/h2corn", app, "--bind", f"127.0.0.1:{where}"],
+        "hypercorn": [f"{binary}/hypercorn", app, "--bind", f"127.0.0.1:{where}", "--worker-class", "uvloop"],
+        "gunicorn": [
+            *(f"{binary}/gunicorn", app, "-k", "asgi", "--bind", f"127.0.0.1:{where}", "--no-control-socket"),
+        ],
         "gthread": [
             *(f"{binary}/gunicorn", app, "--bind", f"127.0.0.1:{where}", "--threads", "4", "--no-control-socket"),
         ],
@@ -119,8 +126,14 @@ def main() -> int:
     """Run a server until TERM."""
     port = free_port()
     quiet = subprocess.DEVNULL  # some tell their URL before they accept
-    server, interface, *files = sys.argv[1:]
-    started = command(server, interface, port)
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("server")
+    arguments.add_argument("interface")
+    arguments.add_argument("files", nargs="*")
+    arguments.add_argument("--app")
+    chosen = arguments.parse_args()
+    server, interface, files = chosen.server, chosen.interface, chosen.files
+    started = command(server, interface, port, chosen.app or f"peer_apps:{interface}")
     for option, file in zip(TLS_OPTIONS[server] if files else (), files, strict=True):
         started += [option, file]
     # A group of its own, to be killed as a whole: the workers of a master that is killed alone would go on.

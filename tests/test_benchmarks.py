@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import compare, idle, measure, peer_apps, syscalls
 from benchmarks.compare import Cost
-from benchmarks.contestants import CONTESTANTS, ENVIRONMENT, FLOOR, HERE, Contestant, choose
+from benchmarks.contestants import CONTESTANTS, ENVIRONMENT, FLOOR, HERE, Contestant, choose, hypoll
 from benchmarks.measure import BenchmarkError, Cpu, Load
 
 BY_KEY = {contestant.key: contestant for contestant in CONTESTANTS}
@@ -32,7 +32,7 @@ def receive(port: int, path: str = "/json", context: ssl.SSLContext | None = Non
         answer = stack.enter_context(sock.makefile("rb"))
         sock.sendall(REQUEST % path.encode())
         head = b"".join(iter(answer.readline, b"\r\n")) + b"\r\n"
-        length = re.search(rb"Content-Length: ([0-9]+)", head)
+        length = re.search(rb"(?i)content-length: ([0-9]+)", head)
         assert length is not None
         return head + answer.read(int(length[1]))
 
@@ -217,7 +217,7 @@ def test_a_run_that_shared_its_processor_is_told():
 def test_check_decides_the_exit_status(monkeypatch, capsys, total, arguments, status):
     monkeypatch.setattr(sys, "argv", ["compare", "--only", "json", "--seed", "7", *arguments])
     monkeypatch.setattr(measure, "end_on_term", lambda: None)
-    monkeypatch.setattr(compare, "compare", lambda *_: by_key(floor_json=[5.0], json=[total]))
+    monkeypatch.setattr(compare, "compare", lambda *_: (by_key(floor_json=[5.0], json=[total]), {}))
     assert compare.main() == status
     printed = capsys.readouterr().out
     assert ("more than 1.7" in printed) == (total > 8.5)
@@ -254,7 +254,7 @@ def test_a_row_whose_peer_can_not_be_installed_is_told_and_has_not_passed(
     monkeypatch.setattr(sys, "argv", ["compare", "--only", "json", "--only", "tls", "--seed", "7", *arguments])
     monkeypatch.setattr(measure, "end_on_term", lambda: None)
     monkeypatch.setattr(compare, "install", lambda python, packages: [name for name in packages if name in missing])
-    monkeypatch.setattr(compare, "compare", lambda rows, *_: {row.key: costs[row.key] for row in rows})
+    monkeypatch.setattr(compare, "compare", lambda rows, *_: ({row.key: costs[row.key] for row in rows}, {}))
     assert compare.main() == status
     printed = capsys.readouterr().out
     told = [line.split()[0] for line in printed.splitlines() if "can't be installed here" in line]
@@ -262,16 +262,75 @@ def test_a_row_whose_peer_can_not_be_installed_is_told_and_has_not_passed(
     assert printed.count("more than 1.7") == (total == 9.0)
 
 
+ASGI_COSTS = {
+    "floor_json": [5.0],
+    **{f"json_{name}": [20.0] for name in ("granian", "h2corn", "hypercorn", "gunicorn", "peregrine")},
+}
+
+
+@pytest.mark.parametrize(
+    ("uvicorn", "own", "said"),
+    [
+        (15.0, 12.0, []),
+        (15.0, 13.5, ["asgi costs 2.70 times floor-json: more than 2.6"]),
+        (25.0, 14.5, []),  # 0.6 times 5
+        (25.0, 15.5, ["asgi costs 3.10 times floor-json: more than 3.0"]),
+        (12.0, 12.0, ["asgi costs 2.40 times floor-json: not less than json-uvicorn with 2.40"]),
+    ],
+)
+def test_a_row_may_cost_a_part_of_a_peer_s_and_less_than_others(uvicorn, own, said):
+    rows = choose(["asgi"])
+    assert compare.excesses(rows, by_key(**ASGI_COSTS, json_uvicorn=[uvicorn], asgi=[own])) == said
+    line = compare.table(rows, by_key(**ASGI_COSTS, json_uvicorn=[uvicorn], asgi=[own])).splitlines()[-1]
+    assert f" {max(2.6, uvicorn * 0.6 / 5):.2f}  4.00 " in line  # the aim is peregrine's
+
+
+@pytest.mark.parametrize(("lacking", "status"), [((), 0), (("json-h2corn",), 2), (("json-peregrine",), 0)])
+def test_a_peer_that_fails_is_told_and_what_must_be_ahead_of_it_has_not_passed(monkeypatch, capsys, lacking, status):
+    def run(contestant: Contestant, *_: object) -> Cost:
+        if contestant.key in lacking:
+            raise BenchmarkError("it has\nfailed")
+        total = {"floor-json": 5.0, "asgi": 12.0}.get(contestant.key, 20.0)
+        return Cost(1e5, total, 1.0, 1.0, 1.0, 0.0)
+
+    monkeypatch.setattr(sys, "argv", ["compare", "--only", "asgi", "--runs", "2", "--seed", "7", "--check"])
+    monkeypatch.setattr(measure, "end_on_term", lambda: None)
+    monkeypatch.setattr(compare, "install", lambda python, packages: [])
+    monkeypatch.setattr(compare, "run", run)
+    assert compare.main() == status
+    printed = capsys.readouterr().out
+    assert [line.split()[0] for line in printed.splitlines() if line.endswith("not measured: failed")] == [*lacking]
+
+
+def test_a_row_that_fails_ends_the_measurement(monkeypatch, capsys):
+    def run(contestant: Contestant, *_: object) -> Cost:
+        raise BenchmarkError("it has failed")
+
+    monkeypatch.setattr(sys, "argv", ["compare", "--only", "json"])
+    monkeypatch.setattr(measure, "end_on_term", lambda: None)
+    monkeypatch.setattr(compare, "run", run)
+    assert compare.main() == 2
+    assert "floor-json: it has failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("app", ["asgi:app", "with_fastapi:app"])
+def test_applications_of_the_asgi_rows_answer_as_the_floor(app):
+    served = Contestant("served", "served", hypoll(f"benchmarks.{app}"), "/json")
+    with measure.running(served, sys.executable) as (_, port):
+        assert receive(port).endswith(b'\r\n\r\n{"message":"Hello, World!"}')
+
+
 def test_every_contestant_has_a_key_of_its_own():
     assert len(BY_KEY) == len(CONTESTANTS)
-    assert {row.base for row in CONTESTANTS} | {row.beyond for row in CONTESTANTS} <= {*BY_KEY, None}
+    assert set().union(*(row.related for row in CONTESTANTS)) <= {*BY_KEY}
     assert {row.key for row in choose([])} >= {"unique", "floor-unique", "observed", "nginx", "file"}
-    assert {row.key for row in choose([], "asgi")} == {
-        "asgi",
-        "asgi-asyncio",
-        "asgi-unique",
-        "floor-json",
-        "floor-unique",
+    of_asgi = {row.key for row in choose([], "asgi")}
+    own = {"asgi", "asgi-asyncio", "asgi-unique", "fastapi", "floor-json", "floor-unique"}
+    assert of_asgi > own
+    peers = {"uvicorn", "granian", "h2corn", "hypercorn", "gunicorn", "peregrine"}
+    assert of_asgi - own == {f"{traffic}-{name}" for traffic in ("json", "unique") for name in peers} | {
+        "fastapi-uvicorn",
+        "fastapi-granian",
     }
     with pytest.raises(KeyError):
         choose(["nobody"])
