@@ -19,8 +19,16 @@ from tests.conformance.wire import CASES, LIMITS, Case, End, Got
 MARKER = b"GET /marker HTTP/1.1\r\nHost: h\r\n\r\n"
 MARKED = Got("GET", "/marker")
 
-SPLITS = 200
-"""The most places a stream is split at: the first and the last ones, and some between, if it is longer."""
+SHORT = 400
+"""Bytes of a stream that is split at every place."""
+
+PLACES = 60
+"""About how many places a longer one is split at: the first and the last ones, and some between."""
+
+MORE_PLACES = 600
+"""The same where there is time."""
+
+LONG = [case for case in CASES if len(case.raw) > SHORT]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 
@@ -86,11 +94,11 @@ def one_by_one(stream: bytes) -> list[bytes]:
     return [stream[at : at + 1] for at in range(len(stream))]
 
 
-def splits(stream: bytes) -> Iterator[list[bytes]]:
-    """The stream in two pieces, for every place it can be split at."""
-    step = max(1, len(stream) // SPLITS)
+def splits(stream: bytes, places: int = PLACES) -> Iterator[list[bytes]]:
+    """The stream in two pieces, for every place it can be split at, or for about so many if it is long."""
+    step = 1 if len(stream) <= SHORT else -(-3 * len(stream) // places)
     for at in range(1, len(stream)):
-        if at % step == 0 or at < SPLITS // 4 or len(stream) - at < SPLITS // 4:
+        if at % step == 0 or at < places // 3 or len(stream) - at < places // 3:
             yield [stream[:at], stream[at:]]
 
 
@@ -117,10 +125,9 @@ def marked(case: Case) -> Case:
     return case._replace(raw=case.raw + MARKER, requests=(*case.requests, MARKED) if goes_on else case.requests)
 
 
-# What isn't whole goes on in whatever follows, so nothing can be said of a request behind it.
-FOLLOWED = [marked(case) for case in CASES if expected_end(case) is not End.WAITING]
-
-every_followed_case = pytest.mark.parametrize("case", FOLLOWED, ids=[case.name for case in FOLLOWED])
+def can_be_followed(case: Case) -> bool:
+    """What isn't whole goes on in whatever follows, so nothing can be said of a request behind it."""
+    return expected_end(case) is not End.WAITING
 
 
 def test_corpus_names_are_unique() -> None:
@@ -129,24 +136,38 @@ def test_corpus_names_are_unique() -> None:
 
 @every_case
 def test_however_it_is_cut(case: Case) -> None:
-    """Whole, byte by byte, in two; and the first of the two alone gives no request that the whole doesn't have."""
+    """Whole, byte by byte, in two; and the first of the two alone gives no request that the whole doesn't have.
+
+    The same with a request behind it.
+    """
     outcome = parse([case.raw])
     assert as_expected(case, outcome)
-    whole = outcome.seen()
-    assert parse(one_by_one(case.raw)).seen() == whole
-    for pieces in splits(case.raw):
+    assert parse(one_by_one(case.raw)).seen() == outcome.seen()
+    check_in_two(case, PLACES)
+    if can_be_followed(case):
+        check_with_a_request_behind(marked(case))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("case", LONG, ids=[case.name for case in LONG])
+def test_a_long_one_however_it_is_cut_in_two(case: Case) -> None:
+    check_in_two(case, MORE_PLACES)
+
+
+def check_in_two(case: Case, places: int) -> None:
+    whole = parse([case.raw]).seen()
+    for pieces in splits(case.raw, places):
         assert parse(pieces).seen() == whole, pieces
         begun = parse(pieces[:1]).seen()[0]
         assert begun == whole[0][: len(begun)], pieces[0]
 
 
-@every_followed_case
-def test_with_a_request_behind(case: Case) -> None:
+def check_with_a_request_behind(case: Case) -> None:
     whole = parse([case.raw])
     assert as_expected(case, whole)
     for pieces in (one_by_one(case.raw), [case.raw[: -len(MARKER)], MARKER]):
         assert parse(pieces).seen() == whole.seen()
-    if len(case.raw) <= SPLITS:
+    if len(case.raw) <= SHORT:
         for pieces in splits(case.raw):
             assert parse(pieces).seen() == whole.seen(), pieces
 
@@ -326,12 +347,10 @@ def assert_answered(case: Case, exchange: Exchange) -> None:
 def test_on_a_connection(case: Case, exchange: Callable[[list[bytes]], Exchange]) -> None:
     assert_answered(case, exchange([case.raw]))
     assert_answered(case, exchange(one_by_one(case.raw)))
-
-
-@every_followed_case
-def test_on_a_connection_with_a_request_behind(case: Case, exchange: Callable[[list[bytes]], Exchange]) -> None:
-    assert_answered(case, exchange([case.raw]))
-    assert_answered(case, exchange([case.raw[: -len(MARKER)], MARKER]))
+    if can_be_followed(case):
+        followed = marked(case)
+        assert_answered(followed, exchange([followed.raw]))
+        assert_answered(followed, exchange([case.raw, MARKER]))
 
 
 CONTINUE_ONCE = ["expect-continue", "expect-continue-any-case", "expect-continue-chunked", "expect-continue-upgrade"]
