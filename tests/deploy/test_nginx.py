@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def size(request):
 
 @routes.get("/events")
 async def events(request):
-    async def said():
+    async def said() -> AsyncIterator[str]:
         yield "first"
         await silent.wait()
 

@@ -160,7 +160,8 @@ def test_hooks_change_the_fields_of_an_answer_304(stamped):
     _, client = stamped
     tag = client.get("/static/test_answers.py").headers["ETag"]
     answer = client.get("/static/test_answers.py", headers={"If-None-Match": tag})
-    assert (answer.status_code, answer.headers["X-Stamp"], answer.headers["Vary"]) == (304, "1", "Origin, Accept-Encoding")
+    assert (answer.status_code, answer.headers["X-Stamp"]) == (304, "1")
+    assert answer.headers["Vary"] == "Origin, Accept-Encoding"
 
 
 def test_hooks_change_the_fields_of_direct_calls_and_under_wsgi():
