@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,18 @@ from hypoll.protocol.header_section import HeaderSection
 from hypoll.protocol.messages import Request, Response
 from hypoll.protocol.peer import NOBODY
 from hypoll.telemetry import shared_counters
-from hypoll.telemetry.metrics import BOUNDS, CONNECTIONS, DURATION, MAX_SERIES, REQUESTS, WAIT, Histogram, Metrics
+from hypoll.telemetry.exposition import COUNTERS, GAUGES, HISTOGRAMS
+from hypoll.telemetry.metrics import (
+    BOUNDS,
+    CONNECTIONS,
+    DURATION,
+    MAX_SERIES,
+    REQUESTS,
+    STARTED,
+    WAIT,
+    Histogram,
+    Metrics,
+)
 from hypoll.telemetry.observer import Record
 from hypoll.telemetry.prometheus import PrometheusCounters, Scrape
 from hypoll.version import __version__
@@ -300,3 +312,14 @@ def test_quantiles_are_as_fine_as_the_buckets(metrics, durations, quantiles):
     assert waits.total == len(durations)
     assert waits.sum == pytest.approx(sum(durations))
     assert (waits.quantile(0.5), waits.quantile(0.99)) == pytest.approx(quantiles)
+
+
+def test_the_document_has_their_names_and_labels():
+    document = (Path(__file__).parent.parent.parent / "docs" / "observing.md").read_text()
+    rows = re.findall(r"^\| (`hypoll_[^|]*) \|([^|]*)\|", document, re.MULTILINE)
+    documented = {
+        name: tuple(re.findall(r"`(\w+)`", row[1])) for row in rows for name in re.findall(r"`(\w+)`", row[0])
+    }
+    meanings = {f"{name}_total": labels for name, (_, labels) in COUNTERS.items()}
+    meanings |= {name: labels for name, (_, labels) in (HISTOGRAMS | GAUGES).items()}
+    assert documented == meanings | {STARTED: (), "hypoll_info": ("version",)}
