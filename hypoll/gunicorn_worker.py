@@ -23,7 +23,7 @@ from gunicorn.workers.base import Worker as BaseWorker
 from hypoll import hosting
 from hypoll.concurrency.process_end import bound_exit
 from hypoll.contracts import Application, HandlerCall, RequestHandler
-from hypoll.deploy import watched
+from hypoll.deploy import admin_listener, watched
 from hypoll.deploy.boot import crossing, fold_after, mark_end, service_ends
 from hypoll.deploy.gunicorn_config import (
     check,
@@ -42,7 +42,7 @@ from hypoll.protocol.messages import Request, Response
 from hypoll.runner import Runner
 from hypoll.server.context import ServerContext
 from hypoll.server.server import Server, Status
-from hypoll.server.transport import TLSError
+from hypoll.server.sockets import BindError
 from hypoll.settings import Settings
 from hypoll.telemetry import shared_counters
 from hypoll.telemetry.log_writer import LogWriterError
@@ -109,7 +109,8 @@ class Worker(BaseWorker):
         try:
             settings = cls.validate(cfg)
             validate_telemetry(settings)
-        except (ValueError, TypeError, TLSError, LogWriterError, ModuleNotFoundError) as error:
+            admin_listener.make(settings, cfg.env_orig)
+        except (ValueError, TypeError, BindError, LogWriterError, ModuleNotFoundError) as error:
             raise RuntimeError(str(error)) from None
         if settings.metrics or settings.status:
             cls._count_together(cfg, log)
@@ -158,7 +159,9 @@ class Worker(BaseWorker):
         # has set this before, as its own workers start nothing here.)
         self.booted = False
         forward(self.log)
-        self.runner = Runner(self.wsgi, self.settings, observers=observers_of(self))
+        settings = self.settings
+        listener = admin_listener.listener_of(settings)
+        self.runner = Runner(self.wsgi, settings, observers=observers_of(self), admin_listener=listener)
         try:
             self._serve()
         except _Abort:

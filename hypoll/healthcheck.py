@@ -103,12 +103,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m hypoll.healthcheck", description="Ask a hypoll how it is. Exit status 0: well, 1: not."
     )
-    bind = os.environ.get("HYPOLL_BIND", "").split()
+    admin = os.environ.get("HYPOLL_ADMIN_BIND", "") if os.environ.get("HYPOLL_HEALTH") else ""
+    bind = admin.split() or os.environ.get("HYPOLL_BIND", "").split()
     parser.add_argument(
         "address",
         nargs="?",
         default=(bind or Settings().bind)[0],
-        help="where: HOST:PORT, [::1]:PORT or unix:/PATH (default: the first of HYPOLL_BIND, now %(default)s)",
+        help="where: HOST:PORT, [::1]:PORT or unix:/PATH (default: HYPOLL_ADMIN_BIND, or the first of "
+        "HYPOLL_BIND, now %(default)s)",
     )
     parser.add_argument(
         "--health",
@@ -125,8 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tls",
         action="store_true",
-        default=bool(os.environ.get("HYPOLL_CERTFILE")),
-        help="the server speaks TLS (default: if HYPOLL_CERTFILE is set)",
+        default=bool(os.environ.get("HYPOLL_CERTFILE")) and not admin,
+        help="the server speaks TLS (default: if HYPOLL_CERTFILE is set, and HYPOLL_ADMIN_BIND isn't)",
     )
     parser.add_argument("--timeout", type=float, default=TIMEOUT, help="seconds to wait (default: %(default)s)")
     return parser

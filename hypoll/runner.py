@@ -18,6 +18,7 @@ from hypoll.hosting import Servable, service_of
 from hypoll.loop import Loop
 from hypoll.protocol.messages import Request
 from hypoll.server import endpoint_exchange
+from hypoll.server.admin import admin_server
 from hypoll.server.server import Server, Status
 from hypoll.settings import Settings
 from hypoll.telemetry import error_log
@@ -118,7 +119,7 @@ def _watch_signals(runner: Runner, stopping: _StopSignals) -> None:
     loop = runner.loop
     # Before the start: what comes in an on_start hook is no less asked for.
     loop.add_signal_handler(signal.SIGTERM, runner.begin_shutdown, stopping.on_term)
-    loop.add_signal_handler(signal.SIGINT, stopping.server.drain_at_once, stopping.on_interrupt)
+    loop.add_signal_handler(signal.SIGINT, runner.drain_at_once, stopping.on_interrupt)
     loop.add_signal_handler(signal.SIGUSR1, runner.telemetry.reopen)
     # Signals that a gunicorn master acts on; the kernel's default would end the process with its requests.
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else: nohup, or the script's own
@@ -156,6 +157,7 @@ class Runner:
 
     Args:
         observers: further ones.
+        admin_listener: the socket of `admin_bind`, if the master has made it for all workers.
     """
 
     def __init__(
@@ -164,6 +166,7 @@ class Runner:
         settings: Settings,
         *,
         observers: Iterable[Observer] = (),
+        admin_listener: socket.socket | None = None,
     ) -> None:
         service = service_of(application, settings)
         fault = monkey_patching.find_fault(threads=service.uses_threads)
@@ -190,6 +193,12 @@ class Runner:
             self._rests = IDLE_CODE
             self.asyncio_bridge = AsyncioBridge(self.loop, uvloop=settings.uvloop, keeps_others=service.keeps_tasks)
         self._server: Server | None = None
+        self.admin: Server | None = None
+        """What serves the endpoints, where they have a listener of their own."""
+        endpoints = self.telemetry.admin_application()
+        if endpoints is not None:
+            listeners = None if admin_listener is None else [admin_listener]
+            self.admin = admin_server(endpoints, settings, self.loop, listeners, self.loop.stop)
         self._shutting_down = False
 
     def make_server(
@@ -218,15 +227,31 @@ class Runner:
             own=own,
             observers=self.telemetry.observers,
             tls_context=tls_context,
-            on_stopped=self.loop.stop,
+            on_stopped=self._on_stopped,
         )
         return self._server
+
+    def _on_stopped(self) -> None:
+        """The application's server has stopped: end the other, if there is one, and then the loop."""
+        if self.admin is None or self.admin.status is Status.STOPPED:
+            self.loop.stop()
+        else:
+            self.admin.drain_at_once()
 
     def start(self) -> Server:
         """Start the server, and say that it is ready. Raises as `Server.start` does."""
         server = self._server or self.make_server()
-        server.start()
+        if self.admin is not None:
+            self.admin.start()  # first: where it can't listen, the application needn't start
+        try:
+            server.start()
+        except BaseException:
+            if self.admin is not None:
+                self.admin.stop()
+            raise
         self.telemetry.health.start()
+        if self.admin is not None:
+            log.info("metrics, health and status are on %s", ", ".join(self.admin.addresses))
         return server
 
     def begin_shutdown(self) -> None:
@@ -239,6 +264,12 @@ class Runner:
             self._shutting_down = True
             log.info("draining in %g s: readiness tells already", self.settings.drain_wait)
             self.loop.call_later(self.settings.drain_wait, self._server.drain)
+
+    def drain_at_once(self) -> None:
+        """Drain without waiting for who has asked for nothing; readiness tells that no more is wanted."""
+        assert self._server is not None
+        self.telemetry.health.drain()
+        self._server.drain_at_once()
 
     def run(self) -> None:
         """Turn until the loop is stopped; what holds it meanwhile is named in the log."""
@@ -267,6 +298,8 @@ class Runner:
             if self.asyncio_bridge is not None:
                 self.asyncio_bridge.close()
         finally:
+            if self.admin is not None:
+                self.admin.stop()
             self.telemetry.close()
             self.loop.close()
 

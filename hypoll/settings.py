@@ -251,6 +251,11 @@ class Settings:
         metavar="NETWORK",
         check=Networks,
     )
+    admin_bind: str = _option(
+        "",
+        "Answer --metrics, --health and --status at this address, without TLS, and not where the application is.",
+        metavar="ADDRESS",
+    )
     forwarded_allow_ips: tuple[str, ...] = _option(
         ("127.0.0.1", "::1", "unix"),
         "Proxies whose word on the client is taken: a network, unix or *. May be repeated.",

@@ -83,7 +83,7 @@ class TestClient(requests.Session):
         self._loop.call_soon(self._loop.call_soon, self._server.cut_streams)  # when event streams have ended cleanly
 
     def _serve(self) -> None:
-        runner = Runner(self._routes, self._settings)
+        self._runner = runner = Runner(self._routes, self._settings)
         self._loop = runner.loop
         try:
             self._server = runner.start()

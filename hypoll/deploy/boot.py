@@ -18,6 +18,7 @@ from typing import Any
 
 from gunicorn.arbiter import Arbiter
 
+from hypoll.deploy import admin_listener
 from hypoll.telemetry import shared_counters
 
 SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1})
@@ -89,7 +90,11 @@ def mark_end(arbiter: type[Arbiter] = Arbiter) -> None:
         # After USR2 there is another master with the same sockets, a successor or a predecessor: the service stays.
         if self.reexec_pid == self.master_pid == 0:
             _ending[0] = 1
+        # A predecessor that has just ended is still noted: gunicorn looks once a second.
+        alone = self.reexec_pid == 0 and (self.master_pid == 0 or self.master_pid != os.getppid())
         stop(self, graceful)
+        if alone:
+            admin_listener.remove()
 
     arbiter.stop = stop_marked
 

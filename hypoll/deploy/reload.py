@@ -51,6 +51,7 @@ class StandIn:
             metrics="",
             health="",
             status="",
+            admin_bind="",
             slow_callback=0.0,
             drain_wait=0.0,
             graceful_timeout=PAUSE,

@@ -118,6 +118,30 @@ class Endpoints(Application):
         return self._endpoints.get(request.target.partition(b"?")[0])
 
 
+class Nothing(Application):
+    """What stands behind endpoints that have a listener of their own: there is nothing else.
+
+    Args:
+        paths: of the endpoints, for who asks for another.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._missing = f"there is nothing at this path; there is {', '.join(paths)}"
+
+    @property
+    def uses_threads(self) -> bool:
+        """No."""
+        return False
+
+    def answer(self, request: Request) -> Response:
+        """404, with what there is."""
+        return failure(request, HTTPError(404, self._missing))
+
+    def early_refusal(self, request: Request) -> HTTPError | None:
+        """The same."""
+        return HTTPError(404, self._missing)
+
+
 def _ask(endpoint: Endpoint, request: Request) -> Response | HandlerCall:
     try:
         if request.method not in METHODS:

@@ -9,7 +9,7 @@ from hypoll.proxy.networks import Networks
 from hypoll.settings import Settings
 from hypoll.telemetry import shared_counters
 from hypoll.telemetry.access_log import AccessLog, open_access_log
-from hypoll.telemetry.endpoints import Endpoint, Endpoints, ExchangeKinds, ThreadEndpoint
+from hypoll.telemetry.endpoints import Endpoint, Endpoints, ExchangeKinds, Nothing, ThreadEndpoint
 from hypoll.telemetry.health import Check, Health
 from hypoll.telemetry.metrics import Counters, Metrics
 from hypoll.telemetry.observer import CallsSoon, Observer, Observers, combine_observers
@@ -33,7 +33,7 @@ class Telemetry:
     Raises:
         hypoll.telemetry.log_writer.LogWriterError: For a log that can't be opened.
         ModuleNotFoundError: For metrics without prometheus_client.
-        ValueError: For two endpoints of one path.
+        ValueError: For two endpoints of one path, and for a listener of their own where there are none.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Telemetry:
         kinds: ExchangeKinds = (None, None),
     ) -> None:
         self.health = Health()
+        self._admin_bind = settings.admin_bind
         for check in checks:
             self.health.add_check(check)
         self.endpoints, self.metrics = _endpoints(settings, self.health, kinds)
@@ -57,8 +58,12 @@ class Telemetry:
             self.observers = Observers(observers, loop)  # nobody is notified, but the connections name the requests
 
     def wrap(self, application: Application) -> Application:
-        """The application with the endpoints before it; itself when there are none."""
-        return Endpoints(application, self.endpoints) if self.endpoints else application
+        """The application with the endpoints before it; itself when there are none, or when they are elsewhere."""
+        return Endpoints(application, self.endpoints) if self.endpoints and not self._admin_bind else application
+
+    def admin_application(self) -> Application | None:
+        """The endpoints alone, for a listener of their own; None: they have none."""
+        return Endpoints(Nothing(list(self.endpoints)), self.endpoints) if self._admin_bind else None
 
     def close(self) -> None:
         """Close the logs, also of a server that never served. Doing so twice does nothing."""
@@ -98,6 +103,8 @@ def _endpoints(
         below = settings.status.rstrip("/")
         twin = ThreadEndpoint(page.begin_json, page.json, kinds)
         wanted += [(settings.status, page.html), (below + ".json", twin)]
+    if settings.admin_bind and not wanted:
+        raise ValueError("admin_bind has nothing to answer: give metrics, health or status, too")
     found: dict[str, Endpoint] = {}
     for path, endpoint in wanted:
         if path in found:
