@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from hypoll.contracts import CloseReason, Gauges, Timeout
+from hypoll.telemetry.history import History
 from hypoll.telemetry.observer import Observer, Record
 
 BOUNDS = (
@@ -86,6 +87,9 @@ _ALL_OTHERS: _Series = (OTHER, OTHER, 0)
 """What is counted together when there are too many series."""
 
 _REFUSED = CloseReason.REFUSED
+
+FIRST_ERROR = 500
+"""The first status that says that the server is to blame."""
 
 
 class Histogram:
@@ -231,10 +235,12 @@ class Metrics(Observer):
 
     Args:
         counters: where that goes once a second; None: to counters of this process alone.
+        history: keeps the last minute; None: nobody wants it.
     """
 
-    def __init__(self, counters: Counters | None = None) -> None:
+    def __init__(self, counters: Counters | None = None, history: History | None = None) -> None:
         self.counters = OwnCounters() if counters is None else counters
+        self.history = history
         self._counts: defaultdict[Key, int] = defaultdict(int, dict.fromkeys(_FROM_THE_BEGINNING, 0))
         self._received = self._sent = 0
         self._series: dict[_Series, Histogram] = {}
@@ -307,25 +313,36 @@ class Metrics(Observer):
             (SPOOL_DISK,): gauges.spool_disk,
         }
         self.flush()
+        if self.history is not None:
+            self.history.note_connections(time.time(), sum(gauges.connections.values()))
 
     def on_stop(self) -> None:
         """Hand on what is left."""
         self.flush()
+        if self.history is not None:
+            self.history.close()
 
     def flush(self) -> None:
         """Hand on what was counted since the last time."""
         counts, self._counts = self._counts, defaultdict(int)
         counts[RECEIVED,] = self._received
         counts[SENT,] = self._sent
-        self._received = self._sent = 0
         durations: dict[Key, Histogram] = {(WAIT,): self._wait.take(), (LAG,): self._lag.take()}
+        everything, errors = Histogram(), 0
         for (method, route, status), histogram in self._series.items():
             number = histogram.total
             if number:
                 labels = method, route or NO_ROUTE
                 counts[REQUESTS, *labels, str(status or OTHER)] = number
-                durations.setdefault((DURATION, *labels), Histogram()).add(histogram.take())
+                errors += number if status >= FIRST_ERROR else 0
+                taken = histogram.take()
+                everything.add(taken)
+                durations.setdefault((DURATION, *labels), Histogram()).add(taken)
         self.counters.add(counts, durations, self._gauges)
+        if self.history is not None:
+            numbers = everything.total, errors, self._received, self._sent
+            self.history.add(time.time(), *numbers, everything.buckets)
+        self._received = self._sent = 0
 
     def snapshot(self) -> Snapshot:
         """What all processes have counted: this one until now, the others until their last second."""

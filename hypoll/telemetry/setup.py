@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from hypoll.contracts import Application
@@ -11,9 +12,12 @@ from hypoll.telemetry import shared_counters
 from hypoll.telemetry.access_log import AccessLog, open_access_log
 from hypoll.telemetry.endpoints import Endpoint, Endpoints, ExchangeKinds, Nothing, ThreadEndpoint
 from hypoll.telemetry.health import Check, Health
+from hypoll.telemetry.history import History
 from hypoll.telemetry.metrics import Counters, Metrics
 from hypoll.telemetry.observer import CallsSoon, Observer, Observers, combine_observers
 from hypoll.telemetry.status_page import StatusPage
+
+log = logging.getLogger("hypoll.error")
 
 
 class Telemetry:
@@ -49,7 +53,7 @@ class Telemetry:
         self._admin_bind = settings.admin_bind
         for check in checks:
             self.health.add_check(check)
-        self.endpoints, self.metrics = _endpoints(settings, self.health, kinds)
+        self.endpoints, self.metrics = _endpoints(settings, self.health, kinds, _history(settings))
         self.access_log: AccessLog | None = open_access_log(settings)
         own: tuple[Observer | None, ...] = (self.access_log, self.metrics)
         observers = [*(observer for observer in own if observer is not None), *extra_observers]
@@ -85,14 +89,14 @@ def validate_telemetry(settings: Settings) -> None:
 
 
 def _endpoints(
-    settings: Settings, health: Health, kinds: ExchangeKinds = (None, None)
+    settings: Settings, health: Health, kinds: ExchangeKinds = (None, None), history: History | None = None
 ) -> tuple[dict[str, Endpoint], Metrics | None]:
     """What answers which path, and the metrics, if one of them reports such."""
     wanted: list[tuple[str, Endpoint]] = []
     if settings.health:
         below = settings.health.rstrip("/")
         wanted += [(below + "/live", health.live), (below + "/ready", health.report)]
-    metrics = Metrics(_shared_counters()) if settings.metrics or settings.status else None
+    metrics = Metrics(_shared_counters(), history) if settings.metrics or settings.status else None
     if settings.metrics and metrics is not None:
         from hypoll.telemetry.prometheus import Scrape  # needs prometheus_client, which serving doesn't
 
@@ -111,6 +115,17 @@ def _endpoints(
             raise ValueError(f"two of metrics, health and status answer {path}: give each a path of its own")
         found[path] = endpoint
     return found, metrics
+
+
+def _history(settings: Settings) -> History | None:
+    """What keeps the last minute for the status page."""
+    if not settings.status:
+        return None
+    try:
+        return History(shared_counters.directory())
+    except OSError as error:
+        log.warning("the status page has no history: %s", error)
+        return None
 
 
 def _shared_counters() -> Counters | None:

@@ -25,6 +25,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
+from hypoll.telemetry import history
+
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 MEMORY = "/dev/shm"  # noqa: S108 - the file system in memory of every Linux
@@ -175,6 +177,7 @@ def on_exit(pid: int) -> None:
         return
     from prometheus_client.multiprocess import mark_process_dead
 
+    history.forget(path, pid)
     try:
         mark_process_dead(pid, path)  # type: ignore[no-untyped-call]
         fold(path)

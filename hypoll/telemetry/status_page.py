@@ -52,7 +52,10 @@ class StatusPage:
 
     def json(self, request: Request) -> Response:
         """What the page shows, for it and for programs. From any thread, after `begin_json`."""
-        document = describe(self._metrics.counters.snapshot(), self._clock())
+        now = self._clock()
+        document = describe(self._metrics.counters.snapshot(), now)
+        history = self._metrics.history
+        document["history"] = [] if history is None else [step.document() for step in history.read(now)]
         return Response(orjson.dumps(document), 200, {"Cache-Control": "no-store"}, "application/json")
 
     def check(self, request: Request) -> None:

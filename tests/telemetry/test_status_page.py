@@ -158,7 +158,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.workers = [Metrics() for _ in range(4)]
-        self.counters = self
+        self.counters, self.history = self, None
         self.page = StatusPage(self, Networks(["127.0.0.1"]), lambda: NOW + 2 * self.steps)  # type: ignore[arg-type]
         self.steps = 0
         self.chance = random.Random(7)
