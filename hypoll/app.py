@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar, Unpack
 
-import orjson
+from orjson import dumps
 
 from hypoll.contracts import Application, HandlerCall, RunOn
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response, json_response
@@ -26,6 +26,8 @@ from hypoll.web.hooks import (
     pass_hooks,
     run_hook,
 )
+from hypoll.web.json_encoding import Default, JSONEncoder
+from hypoll.web.naming import name_of, place_of
 from hypoll.web.results import failure, to_answer, to_response
 from hypoll.web.routing import (
     Handler,
@@ -37,9 +39,7 @@ from hypoll.web.routing import (
     check_handler,
     check_hook,
     find_run_on,
-    name_of,
     parse_path,
-    place_of,
 )
 from hypoll.web.scopes import ScopeTree
 from hypoll.web.slashes import find_moved
@@ -73,25 +73,34 @@ class Routes(Application):
     Args:
         slashes: "redirect": where no route has a path, but one has it with, or without, a slash at its end, the answer
             is 308 to that, the query kept; of mounted routes, too. None: it is 404.
+        default: gives what is sent as JSON in place of a value that hypoll can't encode; raises `TypeError` for what it
+            doesn't know. Of mounted routes the innermost default that knows a value wins.
+        strict_json: make NaN and the infinities in JSON errors; they are null otherwise. `TestClient` does by itself.
 
     Raises:
         RouteError: For another value.
     """
 
-    def __init__(self, *, slashes: Literal["redirect"] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        slashes: Literal["redirect"] | None = None,
+        default: Default | None = None,
+        strict_json: bool = False,
+    ) -> None:
         if slashes not in (None, "redirect"):
             raise RouteError(f"slashes is 'redirect' or None, not {slashes!r}")
         self._table = Table()
         self._static = self._table.static
         self._names = Names()
         self._parents: list[_Parent] = []
-        self._hooked = False
+        self._hooked = strict_json
         self._pass = pass_hooks
         """The way through hooks and handler, with what finishes answers if there is any."""
         self._redirects = False
         self._streams = False
         self._async = False
-        self._hooks = Hooks()
+        self._hooks = Hooks(default, strict_json)
         self._scope_tree = ScopeTree(self._hooks)
         self._on_start: list[Callable[[], Any]] = []
         self._on_stop: list[Callable[[], Any]] = []
@@ -234,12 +243,11 @@ class Routes(Application):
         self._scope_tree.mount(prefix, other._scope_tree)
         for path in ("", *other._reserved):
             self._reserve(prefix + path)
-        if other._hooked:
-            self._mark_hooked(is_async=False)
         if other._redirects:
             self._mark_redirects()
         if other._pass is not pass_hooks:
             self._mark_finished()
+        self._choose_way()
 
     def before(self, hook: H) -> H:
         """Run `hook(request)` before every handler. What it returns, other than None, is the answer instead.
@@ -352,6 +360,24 @@ class Routes(Application):
     # serving
 
     @property
+    def strict_json(self) -> bool:
+        """Whether NaN and the infinities in the JSON of these routes' answers are errors. May be set at any time."""
+        return self._hooks.strict_json
+
+    @strict_json.setter
+    def strict_json(self, strict: bool) -> None:
+        self._hooks.strict_json = strict
+        self._refresh_encoders()
+        self._choose_way()
+
+    def _refresh_encoders(self) -> None:
+        self._hooks.encoder.refresh()
+        for route in self.table():
+            route.encoder.refresh()
+        for parent in self._parents:
+            parent.routes._refresh_encoders()
+
+    @property
     def ready_checks(self) -> list[Callable[[], Any]]:
         """The `on_ready_check` hooks, mounted routes' included."""
         return [hook for routes in (self, *self._descendants()) for hook in routes._ready_checks]
@@ -393,7 +419,12 @@ class Routes(Application):
             else:
                 handler = route.handler
                 result = handler(request)
-            return orjson.dumps(result) if type(result) is dict else to_response(result)
+            if type(result) is dict:
+                try:
+                    return dumps(result)
+                except TypeError:
+                    return route.encoder.encode(result)
+            return to_response(result, route.encoder)
         except FAILURES as error:
             return failure(request, error)
 
@@ -536,8 +567,10 @@ class Routes(Application):
         check_handler(path, handler)
         redirects = handler.has_pages if isinstance(handler, Static) else None
         files = handler if isinstance(handler, Static) and handler.fallback is not None else None
-        calls = _deferred(handler, run_on, stream)
-        self._add(Route(path, methods, handler, (self._hooks,), run_on, stream, name, redirects, files, *calls))
+        encoder = JSONEncoder((self._hooks,), handler)
+        calls = _deferred(handler, run_on, stream, encoder)
+        scopes = (self._hooks,)
+        self._add(Route(path, methods, handler, scopes, run_on, stream, name, redirects, files, *calls, encoder))
 
     def _add(self, route: Route) -> None:
         self._names.check(route)
@@ -556,7 +589,10 @@ class Routes(Application):
         check_handler(path, route.handler)
         if name is not None and mount_name is not None:
             name = f"{mount_name}.{name}"
-        self._add(dataclasses.replace(route, path=path, scopes=(self._hooks, *route.scopes), url_name=name))
+        scopes, encoder = (self._hooks, *route.scopes), route.encoder.below(self._hooks)
+        call, direct = _deferred(route.handler, route.run_on, route.stream, encoder)
+        mounted = dataclasses.replace(route, path=path, scopes=scopes, url_name=name, encoder=encoder)
+        self._add(dataclasses.replace(mounted, handler_call=call, direct=direct))
 
     def _check_wsgi(self) -> None:
         """Raise `RouteError` for what a WSGI application can't serve."""
@@ -573,11 +609,17 @@ class Routes(Application):
             self._check_wsgi()
 
     def _mark_hooked(self, is_async: bool) -> None:
-        self._hooked = True
         self._hooks.waits |= is_async
         self._recheck_wsgi()
+        self._choose_way()
+
+    def _choose_way(self) -> None:
+        """Choose the way of requests: past hooks, or the short one, where there are none and JSON isn't strict."""
+        finished = self._pass is not pass_hooks
+        below = any(routes._hooked for routes in self._mounted)
+        self._hooked = bool(self._hooks) or self.strict_json or finished or below
         for parent in self._parents:
-            parent.routes._mark_hooked(is_async=False)
+            parent.routes._choose_way()
 
     def _reserve(self, prefix: str) -> None:
         self._table.reserve(prefix)
@@ -591,7 +633,8 @@ class Routes(Application):
             parent.routes._mark_redirects()
 
     def _mark_finished(self) -> None:
-        self._hooked, self._pass = True, pass_and_finish
+        self._pass = pass_and_finish
+        self._choose_way()
         for parent in self._parents:
             parent.routes._mark_finished()
 
@@ -644,10 +687,10 @@ class Routes(Application):
         passing = partial(self._pass, scopes, route, missing)
         if run_on is RunOn.TASK or any(scope.waits for scope in scopes):
             name = "hypoll" if route is None or route.handler_call is None else route.handler_call.name
-            return HandlerCall(RunOn.TASK, passing, to_response, self._answer_error, stream, run_on, name=name)
+            return HandlerCall(RunOn.TASK, passing, _as_it_is, self._answer_error, stream, run_on, name=name)
         if run_on is RunOn.THREAD:
             call = partial(_call_at_once, passing)
-            return HandlerCall(run_on, call, to_response, self._answer_error, stream)
+            return HandlerCall(run_on, call, _as_it_is, self._answer_error, stream)
         return at_once(passing(request))
 
     def _answer_error(self, request: Request, error: BaseException) -> Response:
@@ -666,7 +709,14 @@ class _Parent(NamedTuple):
     routes: Routes
 
 
-def _deferred(handler: Handler, run_on: RunOn, stream: bool) -> tuple[HandlerCall | None, HandlerCall | None]:
+def _as_it_is(response: Response) -> Response:
+    """Stand for `to_answer` where hooks have made a response already."""
+    return response
+
+
+def _deferred(
+    handler: Handler, run_on: RunOn, stream: bool, encoder: JSONEncoder
+) -> tuple[HandlerCall | None, HandlerCall | None]:
     """How a handler of this kind is called, if not on the loop; with parameters, and without."""
     if run_on is RunOn.LOOP:
         return None, None
@@ -674,9 +724,9 @@ def _deferred(handler: Handler, run_on: RunOn, stream: bool) -> tuple[HandlerCal
     def call(request: Request, in_thread: InThread) -> Any:
         return handler(request, **request.params)
 
-    name = name_of(handler)
-    handler_call = HandlerCall(run_on, call, to_answer, failure, stream, name=name)
-    return handler_call, HandlerCall(run_on, call, to_answer, failure, stream, direct=handler, name=name)
+    name, answer_of = name_of(handler), partial(to_answer, encoder)
+    handler_call = HandlerCall(run_on, call, answer_of, failure, stream, name=name)
+    return handler_call, HandlerCall(run_on, call, answer_of, failure, stream, direct=handler, name=name)
 
 
 def _make(request: Request, handler_call: HandlerCall) -> Response | bytes:

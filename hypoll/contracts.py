@@ -45,7 +45,7 @@ class HandlerCall:
         stream: whether the handler begins when the head is whole, and takes the body from `request.stream`.
         body_run_on: the handler's own kind, where that is another than its hooks'; bodies, both ways, are of this kind.
         direct: the same as `call`, of the request alone, for one without parameters: spares the hot path a call. A dict
-            from it is sent as JSON without asking `to_answer`.
+            from it is sent as JSON, and goes to `to_answer` only where orjson doesn't take it.
         name: of the handler, for the task that it runs in: asyncio's own names, one for each, cost 0.2 µs.
         exchange, plain_exchange: the kinds of `hypoll.server.exchange.Exchange` and `PlainExchange` that run it, made
             without arguments; None: those.

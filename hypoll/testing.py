@@ -11,12 +11,16 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("hypoll.testing needs requests: pip install 'hypoll[test]'", name=error.name) from None
 
+from hypoll.app import Routes
 from hypoll.hosting import Servable, service_of
 from hypoll.runner import Runner
 from hypoll.settings import Settings
 
 START_TIMEOUT = 10.0
 """Seconds the application's startup may take."""
+
+STRICT_JSON = True
+"""Whether tests are strict about JSON where they don't say."""
 
 
 class TestClient(requests.Session):
@@ -28,16 +32,18 @@ class TestClient(requests.Session):
     A WSGI or ASGI application may be given, too. It may be entered again after it was left: that starts a new server.
 
     Args:
+        strict_json: make NaN and the infinities in the JSON of `Routes` errors while the server runs; the default.
         settings: the fields of `hypoll.settings.Settings`; `bind` is always a free port of 127.0.0.1.
     """
 
     __test__ = False  # not a test of pytest's
 
-    def __init__(self, routes: Servable, **settings: Any) -> None:
+    def __init__(self, routes: Servable, *, strict_json: bool | None = None, **settings: Any) -> None:
         super().__init__()
         self.trust_env = False  # a proxy of the environment has no business here
         self._settings = Settings(**{"access_log": "off", **settings, "bind": ("127.0.0.1:0",)})
         self._routes = service_of(routes, self._settings)
+        self._strict_json = STRICT_JSON if strict_json is None else strict_json
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
@@ -83,6 +89,17 @@ class TestClient(requests.Session):
         self._loop.call_soon(self._loop.call_soon, self._server.cut_streams)  # when event streams have ended cleanly
 
     def _serve(self) -> None:
+        routes = self._routes
+        if not self._strict_json or not isinstance(routes, Routes) or routes.strict_json:
+            self._serve_here()
+            return
+        routes.strict_json = True
+        try:
+            self._serve_here()
+        finally:
+            routes.strict_json = False
+
+    def _serve_here(self) -> None:
         self._runner = runner = Runner(self._routes, self._settings)
         self._loop = runner.loop
         try:

@@ -324,12 +324,11 @@ def test_a_response_in_a_tuple_is_not_changed():
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (object(), "a handler returned object, which can't be sent: return a Response"),
-        ({1, 2}, "a handler returned set, which can't be sent"),
-        ([object()], "a handler returned list, which can't be sent"),
-        (HTTPError(404), "a handler returned HTTPError, which can't be sent"),
-        ({1: 2}, "Dict key must be str"),
-        ({"n": 2**70}, "exceeds 64-bit"),
+        (object(), "gave what can't be JSON: $: object: return a Response"),
+        ([object()], "gave what can't be JSON: $[0]: object"),
+        (HTTPError(404), "gave what can't be JSON: $: HTTPError: return a Response"),
+        ({(1, 2): 2}, "$: a key that is a tuple, (1, 2)"),
+        ({"n": 2**70}, "$.n: an int of more than 64 bits"),
         ((), "must be (value, status) or (value, status, headers)"),
         (("a",), "must be (value, status)"),
         (("a", "b"), "must be (value, status)"),
@@ -661,7 +660,7 @@ def test_a_hook_that_returns_what_can_not_be_sent_is_a_logged_500(caplog, kind):
     getattr(routes, kind)(lambda request, response=None: object())
     routes.get("/x")(lambda request: "x")
     assert ask(routes, "GET", "/x").status == 500
-    assert "which can't be sent" in caplog.text
+    assert "test_app.py line 657 gave what can't be JSON: $: object" in caplog.text
 
 
 def test_an_error_hook_answers_its_class_and_those_below(caplog):

@@ -622,3 +622,9 @@ def _login(text: str, directory: Path) -> None:
         cookie = "__Host-session=d0e1f2; Max-Age=86400; Path=/; Secure; HttpOnly; SameSite=Lax"
         assert entered.headers["Set-Cookie"] == cookie
         assert "Max-Age=0" in client.post("/logout", allow_redirects=False).headers["Set-Cookie"]
+
+
+@tries("docs/application.md", "from decimal import Decimal")
+def _default(text: str, directory: Path) -> None:
+    with TestClient(module(text)["routes"]) as client:
+        assert client.get("/price").json() == {"price": 9.5, "tags": ["new"]}

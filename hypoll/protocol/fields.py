@@ -69,6 +69,8 @@ def lines_of(headers: HeaderSource | None) -> Iterable[tuple[str, str]]:
     """The (name, value) pairs of header fields, checked. Raises as `check_field` does."""
     if type(headers) is ResponseHeaders:
         return headers._lines  # which were checked when they were set
+    if headers is None:
+        return ()
     if type(headers) is dict:  # the most common form, without a generator
         lines = [check_field(name, value) for name, value in headers.items() if type(value) is str]
         if len(lines) == len(headers):

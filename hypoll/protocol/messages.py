@@ -10,7 +10,7 @@ import copy
 from collections.abc import AsyncIterable, Callable, Iterable
 from datetime import datetime, timedelta
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
@@ -380,19 +380,43 @@ class Resource(Protocol):
         ...
 
 
+class DataclassObject(Protocol):
+    """An object of a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+class StructObject(Protocol):
+    """An object of a class of msgspec's."""
+
+    __struct_fields__: ClassVar[tuple[str, ...]]
+
+
+class ModelObject(Protocol):
+    """An object of a class of pydantic's."""
+
+    def model_dump_json(self) -> str:
+        """The object as JSON."""
+        ...
+
+
+JSONBody = dict[Any, Any] | DataclassObject | StructObject | ModelObject
+"""Bodies that are encoded as JSON."""
+
+
 class Response:
     """An answer, sent as it is.
 
     Date, Server and the framing (Content-Length or chunked) are added when it is sent.
 
     Args:
-        body: bytes; str, sent as UTF-8; a `File`; or an iterator of bytes, pulled one piece whenever the client can
-            take more: on the pool when the handler is threaded. From an `async def` handler it may be an async
-            iterator.
+        body: bytes; str, sent as UTF-8; a `File`; a dict or an object of a dataclass, of msgspec or pydantic, sent as
+            JSON; or an iterator of bytes, pulled one piece whenever the client can take more: on the pool when the
+            handler is threaded. From an `async def` handler it may be an async iterator.
         status: the status code, 200 to 599.
         headers: a mapping, or pairs where names repeat; a list as a value makes a line of each item. They are copied.
         content_type: the Content-Type. Default: `text/plain; charset=utf-8` for str, `application/octet-stream` for
-            bytes and iterators, none for an empty body. "": none.
+            bytes and iterators, `application/json` for JSON, none for an empty body. "": none.
 
     Attributes:
         fields: the `headers`, if there are any: asking for those makes some.
@@ -409,7 +433,7 @@ class Response:
 
     def __init__(
         self,
-        body: bytes | bytearray | memoryview | str | Iterable[bytes] | AsyncIterable[bytes] | Resource = b"",
+        body: bytes | bytearray | memoryview | str | Iterable[bytes] | AsyncIterable[bytes] | Resource | JSONBody = b"",
         status: int = 200,
         headers: HeaderSource | None = None,
         content_type: str | None = None,

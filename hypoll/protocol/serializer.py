@@ -441,6 +441,7 @@ async def _frame_async(pieces: AsyncIterator[bytes], framer: Framer) -> AsyncGen
 def check_piece(piece: bytes) -> bytes:
     """A piece of a body as bytes. Raises `TypeError` for what is none."""
     if not isinstance(piece, (bytes, bytearray, memoryview)):
+        # As a list of what is to be JSON does, which a handler may return as it is, or as (value, status, headers).
         raise TypeError(f"the iterator of a response's body gives bytes, not {type(piece).__name__}")
     return exact_bytes(piece)
 

@@ -182,7 +182,13 @@ class Exchange(Job):
                 else:
                     result = direct(request)
                     # `to_answer`, without a call
-                    answer = dumps(result) if type(result) is dict else handler_call.to_answer(result)
+                    if type(result) is dict:
+                        try:
+                            answer = dumps(result)
+                        except TypeError:
+                            answer = handler_call.to_answer(result)
+                    else:
+                        answer = handler_call.to_answer(result)
                 if type(answer) is not bytes and answer is not None and _has_code(answer):
                     answer = self._send_body(answer)  # type: ignore[arg-type]
             except FAILURES as error:
@@ -343,7 +349,13 @@ class Exchange(Job):
                     answer = handler_call.to_answer(await handler_call.call(request, self.in_thread))
                 else:
                     result = await direct(request)
-                    answer = dumps(result) if type(result) is dict else handler_call.to_answer(result)  # as above
+                    if type(result) is dict:  # as above
+                        try:
+                            answer = dumps(result)
+                        except TypeError:
+                            answer = handler_call.to_answer(result)
+                    else:
+                        answer = handler_call.to_answer(result)
             except FAILURES as error:
                 if not ends_task(error):
                     answer = handler_call.answer_error(request, error)

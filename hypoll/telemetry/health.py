@@ -16,7 +16,8 @@ import orjson
 
 from hypoll.concurrency.forks import keep_out
 from hypoll.protocol.messages import FAILURES, Request, Response
-from hypoll.web.routing import RouteError, check_hook, name_of
+from hypoll.web.naming import name_of
+from hypoll.web.routing import RouteError, check_hook
 
 MAX_CHECKS = 32
 """Checks an application may have."""

@@ -7,11 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from hypoll.protocol.fields import exact_str
 from hypoll.protocol.messages import Response
 from hypoll.protocol.serializer import HEARTBEAT_INTERVAL
+from hypoll.web.json_encoding import PLAIN, JSONEncoder
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -45,9 +44,9 @@ class Event:
         if self.retry is not None and (type(self.retry) is not int or self.retry < 0):
             raise ValueError(f"the retry of an event is a whole number of milliseconds, not {self.retry!r}")
 
-    def encode(self) -> bytes:
-        """The event's lines, and the empty one that ends it."""
-        data = exact_str(self.data) if isinstance(self.data, str) else orjson.dumps(self.data).decode()
+    def encode(self, encoder: JSONEncoder = PLAIN) -> bytes:
+        """The event's lines, and the empty one that ends it. encoder: of its data, if that is no str."""
+        data = exact_str(self.data) if isinstance(self.data, str) else encoder.encode(self.data).decode()
         fields = [("event", self.event), ("id", self.id), ("retry", self.retry)]
         lines = [f"{name}: {value}" for name, value in fields if value is not None]
         lines += [f"data: {line}" for line in _LINE_END.split(data)]
@@ -80,43 +79,49 @@ def sse(events: Events, *, keep_alive: float | None = HEARTBEAT_INTERVAL) -> Res
     return Response(body, headers=headers, content_type="text/event-stream; charset=utf-8")
 
 
-def encode(event: Event | str | dict[str, Any]) -> bytes:
+def encode(event: Event | str | dict[str, Any], encoder: JSONEncoder = PLAIN) -> bytes:
     """The bytes of an event in any of its forms. Raises `TypeError`, `ValueError`."""
     if isinstance(event, dict):
         event = Event(**event)
-    return (event if isinstance(event, Event) else Event(event)).encode()
+    return (event if isinstance(event, Event) else Event(event)).encode(encoder)
 
 
-class _KeepAliveBody:
-    """A body with something to say while it has nothing to say: `hypoll.protocol.serializer.Remainder.heartbeat`."""
+class EventBody:
+    """A body with something to say while it has nothing to say: `hypoll.protocol.serializer.Remainder.heartbeat`.
+
+    Attributes:
+        encoder: of its events' data; that of its route, from when it is known.
+    """
+
+    encoder = PLAIN
 
     heartbeat: bytes | None = None
     interval: float = HEARTBEAT_INTERVAL
     ends_with_server = True
 
 
-class _Body(_KeepAliveBody):
+class _Body(EventBody):
     def __init__(self, events: Iterable[Event | str | dict[str, Any]]) -> None:
         self._events = iter(events)
 
     def __iter__(self) -> Generator[bytes]:
         try:
             for event in self._events:
-                yield encode(event)
+                yield encode(event, self.encoder)
         finally:
             close = getattr(self._events, "close", None)
             if close is not None:
                 close()
 
 
-class _AsyncBody(_KeepAliveBody):
+class _AsyncBody(EventBody):
     def __init__(self, events: AsyncIterable[Event | str | dict[str, Any]]) -> None:
         self._events = aiter(events)
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
         try:
             async for event in self._events:
-                yield encode(event)
+                yield encode(event, self.encoder)
         finally:
             close = getattr(self._events, "aclose", None)
             if close is not None:

@@ -27,7 +27,7 @@ async def pass_and_finish(
     if answer is None:
         response = await pass_hooks(scopes, route, missing, request, in_thread)
     else:
-        response = await run_after(scopes, request, answer, in_thread)
+        response = await run_after(scopes, request, answer, in_thread, scopes[0].encoder)
     compression = next((scope.compression for scope in reversed(scopes) if scope.compression is not None), None)
     return finish_refusal(scopes, request, _finish(compression, request, response))
 

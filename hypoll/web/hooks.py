@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from hypoll.concurrency.forks import keep_out
 from hypoll.contracts import RunOn
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response
-from hypoll.web.results import ends_task, failure, own_response
+from hypoll.web.json_encoding import Default, JSONEncoder
+from hypoll.web.results import ends_task, failure, own_response, to_response
 from hypoll.web.routing import Route
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
@@ -42,6 +43,8 @@ class Hooks:
         waits: whether any of them is async.
         redirects_slashes: whether a path that differs from a route's by a slash at its end is redirected.
         compression, security, cors: what finishes answers: see `hypoll.web.finishing`.
+        default, strict_json: see `hypoll.web.json_encoding.JSONScope`.
+        encoder: for what the hooks give that stand outermost.
     """
 
     redirects_slashes = False
@@ -49,7 +52,10 @@ class Hooks:
     security: Finisher | None = None
     cors: Preflights | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, default: Default | None = None, strict_json: bool = False) -> None:
+        self.default = default
+        self.strict_json = strict_json
+        self.encoder = JSONEncoder((self,))
         self.before: list[Callable[[Request], Any]] = []
         self.after: list[Callable[[Request, Response], Any]] = []
         self.errors: dict[type[BaseException], Callable[[Request, Any], Any]] = {}
@@ -71,20 +77,21 @@ async def pass_hooks(
     in_thread: InThread | None = None,
 ) -> Response:
     """The way through the hooks, the same for every kind: where none of them is async it never waits."""
+    encoder = scopes[0].encoder if route is None else route.encoder
     try:
-        response = await _run_before(scopes, request)
+        response = await _run_before(scopes, request, encoder)
         if response is None:
             if route is None:
                 raise missing or HTTPError(404)
             call = partial(route.handler, request, **request.params)
             if route.run_on is RunOn.THREAD and in_thread is not None:
-                response = own_response(await in_thread(call))
+                response = own_response(await in_thread(call), encoder)
             else:
-                response = own_response(await _resolve(call()))
+                response = own_response(await _resolve(call()), encoder)
     except FAILURES as error:
         _let_end(error, in_thread)
-        response = await _recover(scopes, request, error, in_thread)
-    return await run_after(scopes, request, response, in_thread)
+        response = await _recover(scopes, request, error, in_thread, encoder)
+    return await run_after(scopes, request, response, in_thread, encoder)
 
 
 def _let_end(error: BaseException, in_thread: InThread | None) -> None:
@@ -108,37 +115,43 @@ async def _resolve(result: Any) -> Any:
     return await result if isinstance(result, CoroutineType) else result
 
 
-async def _run_before(scopes: Scopes, request: Request) -> Response | None:
+async def _run_before(scopes: Scopes, request: Request, encoder: JSONEncoder) -> Response | None:
     for scope in scopes:
         for hook in scope.before:
             result = await _resolve(hook(request))
             if result is not None:
-                return own_response(result)
+                return own_response(result, encoder.at(hook))
     return None
 
 
-async def run_after(scopes: Scopes, request: Request, response: Response, in_thread: InThread | None) -> Response:
+async def run_after(
+    scopes: Scopes, request: Request, response: Response, in_thread: InThread | None, encoder: JSONEncoder
+) -> Response:
     """Run the hooks after an answer, the innermost first; one that raises makes it a failure, which the others see."""
     for scope in reversed(scopes):
         for hook in scope.after:
             try:
                 result = await _resolve(hook(request, response))
                 if result is not None and result is not response:
-                    response = own_response(result)
+                    response = own_response(result, encoder.at(hook))
+                elif type(response.body) is not bytes:
+                    response = to_response(response, encoder.at(hook))  # it may have been given another body
             except FAILURES as error:
                 _let_end(error, in_thread)
                 response = failure(request, error)
     return response
 
 
-async def _recover(scopes: Scopes, request: Request, error: BaseException, in_thread: InThread | None) -> Response:
+async def _recover(
+    scopes: Scopes, request: Request, error: BaseException, in_thread: InThread | None, encoder: JSONEncoder
+) -> Response:
     """Answer an exception by the innermost hook for its nearest class, or as `failure` does."""
     for scope in reversed(scopes):
         for kind in type(error).__mro__:
             hook = scope.errors.get(kind)
             if hook is not None:
                 try:
-                    return own_response(await _resolve(hook(request, error)))
+                    return own_response(await _resolve(hook(request, error)), encoder.at(hook))
                 except FAILURES as another:
                     _let_end(another, in_thread)
                     return failure(request, another)

@@ -6,15 +6,29 @@ import errno
 import logging
 from typing import Any
 
-import orjson
+from orjson import dumps
 
 from hypoll.concurrency.forks import keep_out
 from hypoll.protocol.fields import exact_bytes, exact_int
 from hypoll.protocol.files import File
-from hypoll.protocol.messages import FAILURES, ClientDisconnect, HTTPError, Request, Response, json_response, problem
+from hypoll.protocol.messages import (
+    FAILURES,
+    JSON,
+    ClientDisconnect,
+    HTTPError,
+    Request,
+    Response,
+    json_response,
+    problem,
+)
+from hypoll.web.events import EventBody
+from hypoll.web.json_encoding import PLAIN, JSONEncoder, is_json_body
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors of a system that has too little of something at the moment."""
+
+_READY = (bytes, str)
+"""Types of a body that is as it is to be."""
 
 log = logging.getLogger("hypoll.error")
 
@@ -75,17 +89,19 @@ def close_body(body: Any) -> None:
         log.exception("closing a response's body failed")
 
 
-def to_response(result: Any) -> Response:
+def to_response(result: Any, encoder: JSONEncoder = PLAIN) -> Response:
     """Make a `Response` of what a handler returned.
 
     str: text/plain as UTF-8. bytes: application/octet-stream. None: 204. A tuple: (value, status) or
-    (value, status, headers). Anything else: application/json by orjson, which takes dict, list, numbers, dataclasses,
-    datetimes and UUIDs. Raises `TypeError` for what it doesn't take, and what `File.open` does.
+    (value, status, headers). Anything else: application/json, by `JSONEncoder.encode`.
+
+    Raises:
+        TypeError: For what can't be sent. Also what `JSONEncoder.encode` and `File.open` do.
     """
     kind = type(result)
     if kind is not dict and kind is not list:
         if isinstance(result, Response):
-            return _opened(result) if isinstance(result.body, File) else result
+            return result if type(result.body) in _READY else _prepared(result, encoder)
         if isinstance(result, File):
             return Response(result.open())
         if isinstance(result, str):
@@ -95,26 +111,33 @@ def to_response(result: Any) -> Response:
         if result is None:
             return Response(b"", 204)
         if kind is tuple:
-            return _from_tuple(result)
-    try:
-        return json_response(orjson.dumps(result))
-    except TypeError as error:
-        raise TypeError(
-            f"a handler returned {kind.__name__}, which can't be sent: return a Response, str, bytes, None, "
-            f"(value, status) or something that can be JSON ({error})"
-        ) from None
+            return _from_tuple(result, encoder)
+    if not encoder.strict:
+        try:
+            return json_response(dumps(result))  # `encode`, without a call
+        except TypeError:
+            pass
+    return json_response(encoder.encode(result))
 
 
-def own_response(result: Any) -> Response:
+def own_response(result: Any, encoder: JSONEncoder = PLAIN) -> Response:
     """`to_response`, for hooks to change: a copy of a `Response`, which may be a constant of the application."""
-    response = to_response(result)
+    response = to_response(result, encoder)
     return response.copy() if response is result else response
 
 
-def _opened(response: Response) -> Response:
-    """The response with its file open."""
-    file: Any = response.body
-    return with_body(response, file.open())
+def _prepared(response: Response, encoder: JSONEncoder) -> Response:
+    """The response with its file open, and its body encoded if it is to be JSON."""
+    body: Any = response.body
+    if isinstance(body, File):
+        return with_body(response, body.open())
+    if isinstance(body, EventBody):
+        body.encoder = encoder
+    elif is_json_body(body):
+        response = with_body(response, encoder.encode(body))
+        if response.content_type is None:
+            response.content_type = JSON
+    return response
 
 
 def with_body(response: Response, body: Any) -> Response:
@@ -124,7 +147,7 @@ def with_body(response: Response, body: Any) -> Response:
     return other
 
 
-def _from_tuple(result: tuple[Any, ...]) -> Response:
+def _from_tuple(result: tuple[Any, ...], encoder: JSONEncoder) -> Response:
     match result:
         case (value, int(status)):
             headers = None
@@ -135,16 +158,16 @@ def _from_tuple(result: tuple[Any, ...]) -> Response:
     if isinstance(value, tuple):
         raise TypeError("a handler returned a tuple in a tuple: only (value, status, headers) has a meaning")
     # A new one: a Response given here may be a constant of the application.
-    response = to_response(value).copy()
+    response = to_response(value, encoder).copy()
     response.status = exact_int(status)
     if headers is not None:
         response.headers = headers
     return response
 
 
-def to_answer(result: Any) -> Response | bytes:
+def to_answer(encoder: JSONEncoder, result: Any) -> Response | bytes:
     """`to_response`, or the body alone of what becomes a `json_response`: that spares the hot path making it."""
-    return orjson.dumps(result) if type(result) is dict else to_response(result)
+    return encoder.encode(result) if type(result) is dict else to_response(result, encoder)
 
 
 def ends_task(error: BaseException) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import os
 import re
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,6 +17,8 @@ from urllib.parse import quote, unquote_to_bytes
 
 from hypoll.contracts import HandlerCall, RunOn
 from hypoll.protocol.messages import HTTPError
+from hypoll.web.json_encoding import PLAIN, JSONEncoder
+from hypoll.web.naming import name_of, place_of
 
 Handler = Callable[..., Any]
 
@@ -82,6 +83,7 @@ class Route:
         files: where its paths are looked for that are no pages of others; None: it has every path that matches.
         handler_call: how a handler that doesn't run on the loop is called; None: it does.
         direct: the same, for a request without parameters.
+        encoder: what encodes the JSON that the handler gives.
     """
 
     path: str
@@ -95,6 +97,7 @@ class Route:
     files: Files | None = None
     handler_call: HandlerCall | None = dataclasses.field(default=None, repr=False, compare=False)
     direct: HandlerCall | None = dataclasses.field(default=None, repr=False, compare=False)
+    encoder: JSONEncoder = dataclasses.field(default=PLAIN, repr=False, compare=False)
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
@@ -114,20 +117,6 @@ class Route:
     def place(self) -> str:
         """The handler's name, with its file and line where it has one."""
         return place_of(self.handler)
-
-
-def place_of(function: Handler) -> str:
-    """The name of a function, with its file and line where it has one."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    if code is None:
-        return name_of(function)
-    return f"{name_of(function)}, {os.path.basename(code.co_filename)} line {code.co_firstlineno}"
-
-
-def name_of(function: Handler) -> str:
-    """Module and name of a function; the text of what has no name."""
-    name = getattr(function, "__qualname__", None)
-    return repr(function) if name is None else f"{getattr(function, '__module__', None) or 'builtins'}.{name}"
 
 
 Methods = dict[str, Route]

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -23,7 +24,7 @@ from hypoll.settings import Settings
 from hypoll.testing import TestClient
 from tests.support.gunicorn import GUNICORN, HYPOLL, Master, gone, until
 
-OWN = {"metrics": "/metrics", "health": "/healthz", "status": "/status"}
+OWN: dict[str, Any] = {"metrics": "/metrics", "health": "/healthz", "status": "/status"}
 PATHS = ("/metrics", "/healthz/live", "/healthz/ready", "/status", "/status.json")
 
 APP = """

@@ -42,7 +42,7 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> str:
 @contextmanager
 def serving(application: Any, pem: str | None, **settings: Any) -> Iterator[Callable[[str], requests.Response]]:
     """Serve, and give what asks for a path; with `pem` over TLS."""
-    tls = {} if pem is None else {"certfile": pem}
+    tls: dict[str, Any] = {} if pem is None else {"certfile": pem}
     with TestClient(application, threads=4, **tls, **settings) as client:
         yield lambda path: requests.get(client.base_url + path, verify=False, timeout=PATIENCE)
 
