@@ -657,10 +657,14 @@ def test_a_hook_may_raise_an_http_error(caplog, kind):
 @pytest.mark.parametrize("kind", ["before", "after"])
 def test_a_hook_that_returns_what_can_not_be_sent_is_a_logged_500(caplog, kind):
     routes = Routes()
-    getattr(routes, kind)(lambda request, response=None: object())
+
+    def hook(request, response=None):
+        return object()
+
+    getattr(routes, kind)(hook)
     routes.get("/x")(lambda request: "x")
     assert ask(routes, "GET", "/x").status == 500
-    assert "test_app.py line 657 gave what can't be JSON: $: object" in caplog.text
+    assert f"test_app.py line {hook.__code__.co_firstlineno} gave what can't be JSON: $: object" in caplog.text
 
 
 def test_an_error_hook_answers_its_class_and_those_below(caplog):
