@@ -628,3 +628,11 @@ def _login(text: str, directory: Path) -> None:
 def _default(text: str, directory: Path) -> None:
     with TestClient(module(text)["routes"]) as client:
         assert client.get("/price").json() == {"price": 9.5, "tags": ["new"]}
+
+
+@tries("docs/application.md", "from functools import partial")
+def _mail(text: str, directory: Path) -> None:
+    sent: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+    with TestClient(module(text, print=lambda *words: sent.put(words))["routes"]) as client:
+        assert client.post("/orders").json() == {"ordered": True}
+        assert sent.get(timeout=5) == ("to", "ada@example.org")

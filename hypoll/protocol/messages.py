@@ -417,10 +417,12 @@ class Response:
         headers: a mapping, or pairs where names repeat; a list as a value makes a line of each item. They are copied.
         content_type: the Content-Type. Default: `text/plain; charset=utf-8` for str, `application/octet-stream` for
             bytes and iterators, `application/json` for JSON, none for an empty body. "": none.
+        background: a function without arguments that is called after the answer: see `background`.
 
     Attributes:
         fields: the `headers`, if there are any: asking for those makes some.
-        is_plain: whether its head has no more of its own than its status and Content-Type: it is sent the fastest way.
+        is_plain: whether its head has no more of its own than its status and Content-Type, and nothing is to be done
+            after it: it is sent the fastest way.
 
     Raises:
         ValueError: For a header field that could break the framing of the message.
@@ -430,6 +432,7 @@ class Response:
     is_plain = True
     fields: ResponseHeaders | None = None
     _reason: str | None = None
+    _background: Callable[[], Any] | None = None
 
     def __init__(
         self,
@@ -437,12 +440,15 @@ class Response:
         status: int = 200,
         headers: HeaderSource | None = None,
         content_type: str | None = None,
+        background: Callable[[], Any] | None = None,
     ) -> None:
         self.body = body
         self.status = status
         self.content_type = content_type
         if headers is not None:
             self.headers = headers
+        if background is not None:
+            self.background = background
 
     @property
     def headers(self) -> ResponseHeaders:
@@ -455,7 +461,7 @@ class Response:
     @headers.setter
     def headers(self, headers: HeaderSource | None) -> None:
         self.fields = None if headers is None else ResponseHeaders(headers)
-        self.is_plain = self.fields is None and self._reason is None
+        self._find_plain()
 
     @property
     def reason(self) -> str | None:
@@ -465,7 +471,27 @@ class Response:
     @reason.setter
     def reason(self, reason: str | None) -> None:
         self._reason = reason
-        self.is_plain = self.fields is None and reason is None
+        self._find_plain()
+
+    @property
+    def background(self) -> Callable[[], Any] | None:
+        """What is to be done after the answer: called without arguments, in the request's context, once.
+
+        It runs in the handler's own kind: on the loop when the answer is sent, which it holds meanwhile; on the thread
+        of a threaded handler; in the task of an `async def` handler, where it may be an `async def`, too. It runs also
+        when the client has gone. What it raises is logged. A server that is stopped waits for it as for a request.
+        """
+        return self._background
+
+    @background.setter
+    def background(self, background: Callable[[], Any] | None) -> None:
+        if background is not None and not callable(background):
+            raise TypeError(f"the background work of a response is called without arguments: {background!r} can't be")
+        self._background = background
+        self._find_plain()
+
+    def _find_plain(self) -> None:
+        self.is_plain = self.fields is None and self._reason is None and self._background is None
 
     def set_header(self, name: str, value: str) -> None:
         """Set a field, in place of those of its name: `headers[name] = value`."""

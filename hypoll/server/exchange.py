@@ -36,6 +36,7 @@ from hypoll.server.response_body import TaskSource, log_cut
 from hypoll.server.spool import SpoolSpace
 from hypoll.server.thread_stream import ThreadStream
 from hypoll.settings import Settings
+from hypoll.web.background import Background, await_background, log_failed, run_background
 from hypoll.web.results import close_body, ends_task, server_error, with_body
 
 if TYPE_CHECKING:
@@ -189,13 +190,22 @@ class Exchange(Job):
                             answer = handler_call.to_answer(result)
                     else:
                         answer = handler_call.to_answer(result)
-                if type(answer) is not bytes and answer is not None and _has_code(answer):
-                    answer = self._send_body(answer)  # type: ignore[arg-type]
+                if type(answer) is not bytes and answer is not None:
+                    answer = self._send_rest(answer)  # type: ignore[arg-type]
             except FAILURES as error:
                 answer = self._fail(error)
         except BaseException as error:
             answer = self._escaped(error)  # an interrupt: it isn't this thread that gets it
         self._answer = answer
+
+    def _send_rest(self, response: Response) -> Response | bytes:
+        """Do what an answer still wants done on this thread, its body made and its work; give what is to be sent."""
+        answer = self._send_body(response) if _has_code(response) else response
+        if response.background is not None:
+            if not self._sent:
+                self.send(answer)  # type: ignore[arg-type]
+            run_background(self.request, response.background)
+        return answer
 
     def finish(self) -> None:
         """The handler has come back from its thread."""
@@ -369,10 +379,8 @@ class Exchange(Job):
             threaded = handler_call.body_run_on is _THREADED and _has_code(answer)
             if connection is not None and not threaded:
                 connection.respond(answer)
-            if threaded:
-                await self._send_body_on_thread(answer)  # type: ignore[arg-type]
-            elif type(answer) is not bytes:
-                await self._finish_body(answer.body)  # type: ignore[union-attr]
+            if type(answer) is not bytes:
+                await self._finish_answer(answer, threaded)  # type: ignore[arg-type]
         finally:
             if self._lease is not None:
                 self._lease.release()
@@ -380,6 +388,29 @@ class Exchange(Job):
             bridge.count -= 1
             if not bridge.count:
                 bridge.on_idle()
+
+    async def _finish_answer(self, answer: Response, threaded: bool) -> None:
+        """Give the body of an answer whose head is sent, or with `threaded` is to be made; then do its work."""
+        try:
+            if threaded:
+                await self._send_body_on_thread(answer)
+            else:
+                await self._finish_body(answer.body)
+        finally:
+            background = answer.background
+            if background is not None and not self.server.loop.stopping:
+                if self.handler_call.body_run_on is _THREADED:
+                    await self._work_on_thread(background)
+                else:
+                    await await_background(self.request, background)
+
+    async def _work_on_thread(self, background: Background) -> None:
+        """Have the request's thread do the work of an answer, in the context of the handler that gave it."""
+        context = self._thread_context or contextvars.copy_context()
+        try:
+            await self._on_lease(partial(run_background, self.request, background), context)
+        except HTTPError as error:  # there is no thread
+            log_failed(self.request, background, error)
 
     def end_body(self) -> None:
         """Have the task come to its end whose body nobody waits for any more, though it could go on."""

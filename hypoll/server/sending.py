@@ -14,6 +14,7 @@ from hypoll.protocol.current_request import calls_application, mark_current
 from hypoll.protocol.files import File, OpenFile, Slice
 from hypoll.protocol.messages import FAILURES, Request, Response, json_response
 from hypoll.protocol.serializer import COPY_LIMIT, Remainder, encode, encode_file, file_head
+from hypoll.server.background import AnsweredExchange
 from hypoll.server.exchange import PlainExchange, exchange_of
 from hypoll.server.response_body import FileSource, InlineSource, Source, TaskSource
 from hypoll.server.socket_io import SEND_SIZE, PeerGone, send_one
@@ -119,11 +120,14 @@ def queue_answer(
 ) -> Remainder | None:
     """Put what is to be sent of an answer that is special; give what remains of it.
 
-    Nothing is put where the request is handled elsewhere, or a file was sent.
+    Nothing is put where the request is handled elsewhere, a file was sent, or the answer leaves work behind.
     """
     if isinstance(answer, HandlerCall):
         # It begins when the answers before its are sent.
         connection.exchange = exchange_of(connection, connection.context, request, answer, context)
+        return None
+    if isinstance(answer, Response) and answer.background is not None:
+        connection.exchange = AnsweredExchange(connection, connection.context, request, answer, context)
         return None
     alone = request.plain and not out and not connection.parser.pending
     if alone and send_file(connection, request, answer, context):

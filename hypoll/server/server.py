@@ -293,7 +293,7 @@ class Server:
         counts = [
             (requests, "request"),
             (streams, "stream"),
-            (background, "call of a client that has gone"),
+            (background, "call that no client waits for"),
             (self._hooks.running, "on_drain hook"),
         ]
         return ", ".join(f"{count} {name if count == 1 else _plural(name)}" for count, name in counts if count > 0)

@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, cast
 from urllib.parse import quote, unquote_to_bytes
 
@@ -33,6 +34,7 @@ from hypoll.protocol.serializer import BODILESS, CONTENTLESS, check_piece, conte
 from hypoll.proxy.networks import parse_address
 from hypoll.server.request_body import joined
 from hypoll.settings import Settings
+from hypoll.web.background import Background, run_background
 from hypoll.web.hooks import at_once
 from hypoll.web.results import failure
 
@@ -105,7 +107,11 @@ def _response(routes: Application, request: Request, environ: Environ) -> Respon
         answer = routes.amend_refusal(request, failure(request, error))
     response = json_response(answer) if isinstance(answer, bytes) else answer
     respond = getattr(response.body, "respond", None)
-    return response if respond is None else respond(request, response)
+    if respond is None:
+        return response
+    chosen: Response = respond(request, response)
+    chosen.background = response.background
+    return chosen
 
 
 def _make(handler_call: HandlerCall, request: Request, environ: Environ) -> Response | bytes:
@@ -139,9 +145,12 @@ def _send(
     pulled = [body] if isinstance(body, bytes) else iter(cast(Iterable[bytes], body))
     phrase = reason(status) if response.reason is None else response.reason
     start_response(f"{status} {phrase or 'Unknown'}", fields)
+    background = response.background
     if request.method == "HEAD" or status in CONTENTLESS:
         _close(body)
-        return []
+        body, pulled = b"", []
+    if background is not None:
+        return Body(iter(pulled), partial(_close_and_work, body, request, background), context)
     return pulled if isinstance(pulled, list) else Body(pulled, lambda: _close(body), context)
 
 
@@ -152,6 +161,12 @@ def _close(body: object) -> None:
             body.close()
     except Exception:
         log.exception("closing a response's body failed")
+
+
+def _close_and_work(body: object, request: Request, background: Background) -> None:
+    """Nothing more of the body is wanted: the answer is sent."""
+    _close(body)
+    run_background(request, background)
 
 
 class Body:

@@ -296,7 +296,7 @@ def test_the_log_says_what_a_drain_waits_for(caplog):
         gate.set()
         for client in clients:
             assert client.answer().body == b"True"
-    assert "draining: 2 requests, 1 call of a client that has gone" in caplog.text
+    assert "draining: 2 requests, 1 call that no client waits for" in caplog.text
 
 
 def test_a_test_client_waits_for_no_idle_connection():
