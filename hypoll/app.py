@@ -42,6 +42,7 @@ from hypoll.web.routing import (
     parse_path,
 )
 from hypoll.web.scopes import ScopeTree
+from hypoll.web.security import SecureHeaders
 from hypoll.web.slashes import find_moved
 from hypoll.web.static import Static
 from hypoll.web.urls import Names, Query, make_url
@@ -318,6 +319,47 @@ class Routes(Application):
         if self._hooks.cors is not None:
             raise RouteError("cors() was called already: one policy decides")
         self._hooks.cors = Cors(origins, methods, headers, credentials, expose, max_age)
+        self._mark_finished()
+
+    def secure_headers(
+        self,
+        *,
+        hsts: str | None = "max-age=31536000",
+        referrer_policy: str | None = "strict-origin-when-cross-origin",
+        frame_ancestors: str | None = "'none'",
+        content_security_policy: str | None = None,
+        opener_policy: str | None = "same-origin",
+        resource_policy: str | None = None,
+        permissions_policy: str | None = None,
+    ) -> None:
+        """Have browsers guard what is answered: set these fields where an answer doesn't have them, refusals included.
+
+        `X-Content-Type-Options: nosniff` is always among them. None leaves a field out.
+
+        Args:
+            hsts: Strict-Transport-Security, over https only.
+            referrer_policy: Referrer-Policy.
+            frame_ancestors: who may show the pages in a frame, in Content-Security-Policy, and in X-Frame-Options if
+                that can say it.
+            content_security_policy: the rest of Content-Security-Policy.
+            opener_policy: Cross-Origin-Opener-Policy.
+            resource_policy: Cross-Origin-Resource-Policy.
+            permissions_policy: Permissions-Policy.
+
+        Raises:
+            RouteError: For what can't be sent, and where it was called already.
+        """
+        if self._hooks.security is not None:
+            raise RouteError("secure_headers() was called already")
+        self._hooks.security = SecureHeaders(
+            hsts=hsts,
+            referrer_policy=referrer_policy,
+            frame_ancestors=frame_ancestors,
+            content_security_policy=content_security_policy,
+            opener_policy=opener_policy,
+            resource_policy=resource_policy,
+            permissions_policy=permissions_policy,
+        )
         self._mark_finished()
 
     def on_start(self, hook: H) -> H:

@@ -453,6 +453,14 @@ def _cors(text: str, directory: Path) -> None:
         assert answer.headers["Access-Control-Expose-Headers"] == "X-Total"
 
 
+@tries("docs/cross-cutting.md", """routes.secure_headers(content_security_policy="default-src 'self'")""")
+def _security(text: str, directory: Path) -> None:
+    module(text, routes=(routes := Routes()))
+    with TestClient(routes) as client:
+        policy = "default-src 'self'; frame-ancestors 'none'"
+        assert client.get("/").headers["Content-Security-Policy"] == policy
+
+
 @tries("docs/files.md", "routes = Routes()")
 def _pages(text: str, directory: Path) -> None:
     (directory / "dist").mkdir()
