@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # typing isn't loaded by the interpreter itself
     from hypoll.protocol.files import File
     from hypoll.runner import run
     from hypoll.version import __version__
+    from hypoll.web.auth import api_key, bearer
     from hypoll.web.events import Event, sse
     from hypoll.web.responses import html, redirect
 else:
@@ -35,6 +36,8 @@ else:
         "RouteError": "app",
         "Routes": "app",
         "__version__": "version",
+        "api_key": "web.auth",
+        "bearer": "web.auth",
         "html": "web.responses",
         "redirect": "web.responses",
         "run": "runner",
@@ -68,6 +71,8 @@ __all__ = [
     "RouteError",
     "Routes",
     "__version__",
+    "api_key",
+    "bearer",
     "html",
     "redirect",
     "run",

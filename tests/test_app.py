@@ -67,6 +67,8 @@ def test_the_public_names():
         "RouteError",
         "Routes",
         "__version__",
+        "api_key",
+        "bearer",
         "html",
         "redirect",
         "run",

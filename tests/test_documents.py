@@ -10,6 +10,7 @@ import configparser
 import contextlib
 import json
 import logging
+import os
 import queue
 import re
 import shlex
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import httpx
 import pytest
@@ -459,6 +461,14 @@ def _security(text: str, directory: Path) -> None:
     with TestClient(routes) as client:
         policy = "default-src 'self'; frame-ancestors 'none'"
         assert client.get("/").headers["Content-Security-Policy"] == policy
+
+
+@tries("docs/cross-cutting.md", "from hypoll import Routes, api_key, bearer")
+def _tokens(text: str, directory: Path) -> None:
+    with mock.patch.dict(os.environ, API_TOKEN="t", ACME_KEY="k"), TestClient(module(text, os=os)["public"]) as client:
+        assert client.get("/partners/stock", headers={"X-API-Key": "k"}).json() == {"for": "acme"}
+        assert client.get("/partners/nothing").status_code == 401
+        assert client.get("/private/x", headers={"Authorization": "Bearer t"}).status_code == 404
 
 
 @tries("docs/files.md", "routes = Routes()")
