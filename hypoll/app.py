@@ -13,6 +13,7 @@ from orjson import dumps
 
 from hypoll.contracts import Application, HandlerCall, RunOn
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response, json_response
+from hypoll.web.compression import MIN_SIZE, TYPES, Compression
 from hypoll.web.cors import Cors, Origins
 from hypoll.web.finishing import finish_refusal, pass_and_finish
 from hypoll.web.hooks import (
@@ -319,6 +320,25 @@ class Routes(Application):
         if self._hooks.cors is not None:
             raise RouteError("cors() was called already: one policy decides")
         self._hooks.cors = Cors(origins, methods, headers, credentials, expose, max_age)
+        self._mark_finished()
+
+    def compress(self, *, min_size: int = MIN_SIZE, types: Iterable[str] = TYPES) -> None:
+        """Compress answers for clients that take it: by zstd, br or gzip, as they prefer.
+
+        zstd needs Python 3.14 or the extra `zstd`, br the extra `brotli`. Streams are flushed with each piece.
+        What has a Content-Encoding, `Cache-Control: no-transform` or a digest, and parts (206), are sent as they are;
+        files that aren't compressed still go by sendfile. An entity tag becomes a weak one.
+
+        Args:
+            min_size: bytes below which an answer isn't compressed.
+            types: media types to compress: as `text/html`, `text/*` or `*+json`.
+
+        Raises:
+            RouteError: For another size or type, and where it was called already.
+        """
+        if self._hooks.compression is not None:
+            raise RouteError("compress() was called already")
+        self._hooks.compression = Compression(min_size, types)
         self._mark_finished()
 
     def secure_headers(

@@ -455,6 +455,16 @@ def _cors(text: str, directory: Path) -> None:
         assert answer.headers["Access-Control-Expose-Headers"] == "X-Total"
 
 
+@tries("docs/cross-cutting.md", "routes.compress(min_size=1000)")
+def _compress(text: str, directory: Path) -> None:
+    module(text, routes=(routes := Routes()))
+    routes.get("/{size:int}")(lambda request, size: "x" * size)
+    with TestClient(routes) as client:
+        client.headers["Accept-Encoding"] = "gzip"
+        assert client.get("/1000").headers["Content-Encoding"] == "gzip"
+        assert "Content-Encoding" not in client.get("/999").headers
+
+
 @tries("docs/cross-cutting.md", """routes.secure_headers(content_security_policy="default-src 'self'")""")
 def _security(text: str, directory: Path) -> None:
     module(text, routes=(routes := Routes()))

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from email.utils import formatdate
 from enum import Enum
 from typing import NamedTuple, cast
@@ -58,7 +67,7 @@ class Remainder(NamedTuple):
         part: the bytes of a file that are its body.
         source: where its pieces come from, which are framed already.
         until_close: whether only the connection's end marks the end of the body.
-        end: what ends the body, where the server may do that when it goes away; None: it may not.
+        end: gives what ends the body, where the server may do that when it goes away; None: it may not.
         heartbeat: seconds without a piece of the stream after which to send the framed bytes, again and again.
     """
 
@@ -69,7 +78,7 @@ class Remainder(NamedTuple):
     part: Slice | None = None
     source: StreamedBody | None = None
     until_close: bool = False
-    end: bytes | None = None
+    end: Callable[[], bytes] | None = None
 
 
 _ENDINGS = (b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
@@ -204,9 +213,10 @@ def _begin(
     return Remainder(_primed(_frame(body, framer)), close, beat, end=end)
 
 
-def _end(body: object, framer: Framer) -> bytes | None:
+def _end(body: object, framer: Framer) -> Callable[[], bytes] | None:
     if framer.declared is None and getattr(body, "ends_with_server", False):
-        return framer.end()
+        trailer: Callable[[], bytes] | None = getattr(body, "trailer", None)
+        return framer.end if trailer is None else lambda: framer.piece(trailer()) + framer.end()
     return None
 
 

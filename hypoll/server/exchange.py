@@ -252,6 +252,7 @@ class Exchange(Job):
         stream = ThreadStream(job, server.thread_pool, server.spool_space, framer)
         stream.heartbeat = getattr(response.body, "heartbeat", None)
         stream.interval = getattr(response.body, "interval", None)
+        stream.trailer = getattr(response.body, "trailer", None)
         stream.ends_with_server = getattr(response.body, "ends_with_server", False)
         if not server.thread_pool.begin_stream(job):
             raise busy()

@@ -38,7 +38,13 @@ class ThreadStream(StreamedBody):
     Args:
         job: what the thread works on.
         framer: what frames the pieces.
+
+    Attributes:
+        trailer: `trailer(written)` gives what the body itself ends with where the server ends it. None: a piece is on
+            its way, unless that was written, and has to come before.
     """
+
+    trailer: Callable[[bool], bytes | None] | None = None
 
     def __init__(self, job: Job, pool: ThreadPool, space: SpoolSpace, framer: Framer) -> None:
         self.job = job
@@ -93,7 +99,7 @@ class ThreadStream(StreamedBody):
             if taken and self._loop_waits:
                 self._wake_loop()
             if self._ending and not self._mid_piece and not self._ended:
-                self._end_here()
+                self._end_here(written=True)
         return taken
 
     def finish(self) -> None:
@@ -201,7 +207,7 @@ class ThreadStream(StreamedBody):
                 return
             self._ending = True
             if not self._mid_piece:
-                self._end_here()
+                self._end_here(written=False)
         self.detach()
 
     def detach(self) -> None:
@@ -211,8 +217,12 @@ class ThreadStream(StreamedBody):
         if job is not _NO_JOB:
             self._pool.abandon_soon(job)
 
-    def _end_here(self) -> None:
-        self._last = self.framer.end()
+    def _end_here(self, written: bool) -> None:
+        """End the body behind what the spool has; `written`: that is all that its thread has made of it."""
+        last = b"" if self.trailer is None else self.trailer(written)
+        if last is None:
+            return  # with the piece that is coming
+        self._last = self.framer.piece(last) + self.framer.end()
         self._ended = True
         self._loop_waits = False
 

@@ -13,6 +13,7 @@ Laws:
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
@@ -52,7 +53,7 @@ class Writer:
         source: where the rest of a body comes from.
         heartbeat: for a silent one.
         until_close: whether the end of the body is marked by the connection's end, so that a part would look whole.
-        end: what ends the source's body, where that may be ended when the server goes away.
+        end: gives what ends the source's body, where that may be ended when the server goes away.
         send_size: bytes sent before the other connections have their turn.
         stalled: whether the kernel took nothing more when it was asked last.
         pulled_bytes: bytes that sources have given. To be set back by who wants to know.
@@ -64,7 +65,7 @@ class Writer:
         self.buffers: Buffers = []
         self.source: Source | None = None
         self.heartbeat: Heartbeat | None = None
-        self.end: bytes | None = None
+        self.end: Callable[[], bytes] | None = None
         self.until_close = False
         self.send_size = SEND_SIZE
         self.stalled = False
@@ -131,7 +132,7 @@ class Writer:
             if source.failed:
                 return False  # no end makes it whole: it is cut when what came before is sent
             # What a task has given already is owed, too.
-            self.buffers += [piece for piece in (source.taken(), end) if piece]
+            self.buffers += [piece for piece in (source.taken(), end()) if piece]
             self.source = None
             source.close()
         elif isinstance(source, StreamedBody):

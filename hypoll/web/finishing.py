@@ -6,6 +6,7 @@ gave: a refusal of the server's own, a 404, a 500. What fails here is a 500, whi
 
 from __future__ import annotations
 
+from hypoll.contracts import RunOn
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response
 from hypoll.web.hooks import Finisher, InThread, Scopes, pass_hooks, run_after
 from hypoll.web.results import failure
@@ -29,7 +30,13 @@ async def pass_and_finish(
     else:
         response = await run_after(scopes, request, answer, in_thread, scopes[0].encoder)
     compression = next((scope.compression for scope in reversed(scopes) if scope.compression is not None), None)
-    return finish_refusal(scopes, request, _finish(compression, request, response))
+    if compression is not None:
+        on_thread = in_thread is None and route is not None and route.run_on is RunOn.THREAD
+        try:
+            response = compression.finish(request, response, on_thread)
+        except FAILURES as error:
+            response = failure(request, error)
+    return finish_refusal(scopes, request, response)
 
 
 def finish_refusal(scopes: Scopes, request: Request, response: Response) -> Response:

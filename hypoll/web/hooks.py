@@ -29,6 +29,13 @@ class Finisher(Protocol):
         """The answer, changed or another one."""
 
 
+class Compresses(Protocol):
+    """What compresses an answer."""
+
+    def finish(self, request: Request, response: Response, at_once: bool = False) -> Response:
+        """The answer. at_once: whether this isn't the loop, so that it may take long."""
+
+
 class Preflights(Finisher, Protocol):
     """The same that answers the preflights of CORS."""
 
@@ -48,7 +55,7 @@ class Hooks:
     """
 
     redirects_slashes = False
-    compression: Finisher | None = None
+    compression: Compresses | None = None
     security: Finisher | None = None
     cors: Preflights | None = None
 

@@ -304,7 +304,7 @@ def test_a_body_that_the_server_ends_has_all_it_gave_and_one_that_failed_is_not_
         source = TaskSource(body(), lambda: None)
         writer = Writer()
         writer.buffers.append(b"waits ")
-        writer.source, writer.end = source, b" end"
+        writer.source, writer.end = source, lambda: b" end"
         task = asyncio.ensure_future(source.run())
         await asyncio.sleep(0)
         mouth: Any = Mouth([])
@@ -331,7 +331,7 @@ def test_an_iterator_of_the_loop_that_failed_is_not_made_whole_by_the_server():
         raise ValueError
 
     writer = Writer()
-    writer.source, writer.end = InlineSource(body()), b"end"
+    writer.source, writer.end = InlineSource(body()), lambda: b"end"
     mouth: Any = Mouth([0])
     assert writer.resume(mouth)[0] is Outcome.FULL
     assert not writer.end_source()
