@@ -71,6 +71,7 @@ class InstrumentContext:
         found = request.route
         if found is None and request.target:  # a refused one may have none
             found = self._find_pattern(request)
+            request.route, request.application_data = found or "", None  # which may be large, and is of no more use
         return found or ""
 
 

@@ -229,6 +229,6 @@ def test_a_scope_is_not_kept_where_nobody_observes():
             kept.append(receive.__self__.request.application_data)  # type: ignore[attr-defined]
             await saying(start(), body())(scope, receive, send)
 
-    with serving(App()) as it:
+    with serving(App(), access_log="off") as it:
         it.connect().ask(GET)
     assert kept == [None]

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import threading
+import time
 import weakref
 from typing import Any
 from unittest import mock
@@ -339,7 +340,8 @@ def test_a_task_that_nobody_else_holds_isnt_collected():
         assert ended.wait(PATIENCE)
 
 
-def test_nothing_is_left_of_a_request():
+@pytest.mark.parametrize("access_log", ["off", "text"])
+def test_nothing_is_left_of_a_request(access_log):
     held: list[Any] = []
 
     class Mark:
@@ -354,7 +356,7 @@ def test_nothing_is_left_of_a_request():
     def left() -> int:
         return sum(one() is not None for one in held)
 
-    with serving(app) as it:
+    with serving(app, access_log=access_log) as it:
         client = it.connect()
         gc.disable()
         try:
@@ -366,13 +368,24 @@ def test_nothing_is_left_of_a_request():
             gc.enable()
 
 
-def test_many_wait_at_once():
+@pytest.mark.parametrize(("count", "seconds"), [(100, 0.3), pytest.param(500, 1.0, marks=pytest.mark.full, id="many")])
+def test_many_wait_at_once(count, seconds):
+    under_way = most = 0
+
     async def app(scope: Message, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(0.3)
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(seconds)
+        under_way -= 1
         await saying(start(), body(b"x"))(scope, receive, send)
 
     with serving(app) as it:
-        clients = [it.connect() for _ in range(100)]
+        clients = [it.connect() for _ in range(count)]
+        begun = time.monotonic()
         for client in clients:
             client.send(GET)
         assert {client.answer().body for client in clients} == {b"x"}
+        # One after the other they would take `count * seconds`.
+        assert time.monotonic() - begun < count * seconds / 50
+    assert most > count / 2
