@@ -49,3 +49,23 @@ def wsgi(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     body = environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"%d" % len(body)]
+
+
+async def asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """An ASGI application: an endless stream, one of so many MiB, and one that reads all and counts it."""
+    if scope["type"] != "http":
+        return
+    _, name, *rest = scope["path"].split("/")
+    size = -1
+    if name == "take":
+        size, more = 0, True
+        while more:
+            message = await receive()
+            size += len(message["body"])
+            more = message["more_body"]
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    left = float("inf") if name == "endless" else int(rest[0]) * 16 if name == "give" else 0
+    while left > 0:
+        await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+        left -= 1
+    await send({"type": "http.response.body", "body": b"%d" % size if name == "take" else b"ok" if not name else b""})

@@ -108,3 +108,57 @@ def test_uploads_of_600_bytes_a_second_cost_what_has_come_of_them():
                 time.sleep(0.1)  # their pace: nothing tells that it is time to send
             assert grown(server, before) < 200 * 0.05
         server.assert_no_failure()
+
+
+def drained(sock: socket.socket) -> int:
+    """How many bytes of an answer in chunks come until its last one."""
+    count, end = 0, b""
+    while not end.endswith(b"\r\n0\r\n\r\n"):
+        piece = sock.recv(1 << 20)
+        assert piece, "the connection ended before the answer did"
+        count += len(piece)
+        end = (end + piece)[-16:]
+    return count
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_a_gib_to_and_from_an_asgi_application_is_never_held(framing):
+    size, piece = 1024 * MIB, bytes(MIB)
+    with Served("--max-body", "2GiB", app="nasty", attribute="asgi") as server, connected(server.address, 2) as clients:
+        before, most = server.memory(), 0
+        up, down = clients
+        head = b"Content-Length: %d" % size if framing == "length" else b"Transfer-Encoding: chunked"
+        up.sendall(b"POST /take HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n" % head)
+        for _ in range(1024):
+            up.sendall(piece if framing == "length" else b"100000\r\n%b\r\n" % piece)
+            most = max(most, server.memory())
+        up.sendall(b"" if framing == "length" else b"0\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n%d" % size):
+            more = up.recv(65536)
+            assert more, answer
+            answer += more
+        down.sendall(b"GET /give/1024 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert drained(down) > size
+        most = max(most, server.memory())
+        assert (most - before) / MIB < 32
+        server.assert_no_failure()
+
+
+def test_clients_that_read_nothing_of_an_endless_stream_cost_what_waits_for_them():
+    """200 clients of an ASGI application, until it can't send to any of them."""
+    with Served("--write-timeout", "60", app="nasty", attribute="asgi") as server:
+        before = server.memory()
+        with connected(server.address, 200) as clients:
+            for client in clients:
+                client.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+            for client in clients:
+                assert client.recv(12) == b"HTTP/1.1 200"
+            while True:
+                used = server.cpu()
+                assert server.ask("/") == b"ok"
+                time.sleep(0.1)
+                if server.cpu() - used < 0.02:
+                    break  # it sends no more
+            assert grown(server, before) < 60
+        server.assert_no_failure()
