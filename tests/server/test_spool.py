@@ -149,14 +149,14 @@ def test_small_pieces_weigh_what_they_have(make):
     spool = Spool(make())
     tracemalloc.start()
     try:
-        for _ in range(100_000):
+        for _ in range(30_000):
             spool.put(b"ab")
         weight, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert spool.size == 200_000
-    assert weight < 2 * 200_000 + JOINED
-    assert drain(spool) == b"ab" * 100_000
+    assert spool.size == 60_000
+    assert weight < 2 * 60_000 + JOINED
+    assert drain(spool) == b"ab" * 30_000
 
 
 def test_the_bounds_are_the_processs_and_room_that_comes_back_is_told(make, loop):
