@@ -180,12 +180,9 @@ def test_the_tree_is_that_of_the_packages():
         assert {path.stem for path in (ROOT / "hypoll" / package).glob("[a-z]*.py")} <= named[package], package
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_each_name_of_code_exists(document):
-    assert missing_names(document) == []
-
-
-def test_the_names_are_found_that_are_to_exist():
+def test_each_name_of_code_exists():
+    """In one test for all documents: to read the code once takes longer than to read them all."""
+    assert {document: names for document in DOCUMENTS if (names := missing_names(document))} == {}
     assert count_names("docs/internals/epoll.md") > 80
     assert all(count_names(name) for name in DOCUMENTS if "```{" not in (ROOT / name).read_text()), "but for the site's"
 
