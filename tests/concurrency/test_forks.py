@@ -26,6 +26,7 @@ from hypoll.testing import TestClient
 from hypoll.web.hooks import run_hook
 from hypoll.web.results import failure
 from tests.support.gunicorn import GUNICORN, HYPOLL, PATIENCE, Master, gone, until
+from tests.support.matrix import covering
 
 APP = """
 import os, sys, time
@@ -286,8 +287,7 @@ def test_a_child_of_a_readiness_check_is_no_server(start, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [(), pytest.param(("--workers", "1"), marks=pytest.mark.full)])
-@pytest.mark.parametrize("way", ["return", "raise", "exit"])
-@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize(("way", "kind"), covering(["return", "raise", "exit"], ["def", "async def"]))
 def test_a_child_of_an_on_start_hook_is_no_server(start, tmp_path, workers, way, kind):
     master = start(*workers, app=APP + f"\n@routes.on_start\n{kind} begin(): fork({way!r})\n")
     assert master.get("/pid")[0] == 200

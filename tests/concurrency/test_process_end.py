@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.gunicorn import GUNICORN, HYPOLL, Master, family, gone, until
+from tests.support.matrix import covering
 
 APP = """
 import asyncio, atexit, concurrent.futures, os, signal, sys, threading, time
@@ -170,8 +171,9 @@ threading._register_atexit(term)
     assert not [line for line in master.lines if "Traceback" in line]
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("when", ["import", "on_start", "async on_start"])
+@pytest.mark.parametrize(
+    ("signum", "when"), covering([signal.SIGTERM, signal.SIGINT], ["import", "on_start", "async on_start"])
+)
 def test_a_signal_while_it_starts_ends_it_well(start, signum, when):
     waits = "    print('starting', flush=True)\n    gate.wait()\n"
     app = {

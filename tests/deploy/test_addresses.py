@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.gunicorn import HYPOLL, PATIENCE, Master, until
+from tests.support.matrix import covering
 
 APP = """
 import os
@@ -110,8 +111,7 @@ def inherited(sock: socket.socket) -> Iterator[int]:
         os.close(number)
 
 
-@pytest.mark.parametrize("mode", ["one process", "workers"])
-@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize(("mode", "given"), covering(["one process", "workers"], [False, True]))
 def test_what_the_command_says_goes_before_the_sockets_that_are_passed(start, mode, given):
     port = free_port()
     with socket.create_server(("127.0.0.1", 0)) as passed, inherited(passed) as number:
@@ -157,8 +157,7 @@ def test_the_successor_of_a_master_takes_its_sockets_wherever_they_are_from(star
         assert master.wait() == 0
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(("mode", "own"), covering([*MODES], [False, True]))
 def test_the_path_of_a_unix_socket_is_removed_by_who_made_it(start, tmp_path, mode, own):
     path = str(tmp_path / "socket")
     options = options_of(mode)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.gunicorn import GUNICORN, HYPOLL, Master, until, wait_for_end
+from tests.support.matrix import covering
 
 APP = """
 import os
@@ -68,8 +69,7 @@ AT_FORK = FIRST_ONLY + "os.register_at_fork(after_in_child=end_first)  # before 
 POST_FORK = FIRST_ONLY + "def post_fork(server, worker): end_first()\n"
 
 
-@pytest.mark.parametrize("config", [AT_FORK, POST_FORK], ids=["at the fork", "in the post_fork hook"])
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGQUIT"])
+@pytest.mark.parametrize(("config", "name"), covering([AT_FORK, POST_FORK], ["SIGTERM", "SIGQUIT"]))
 def test_an_end_that_comes_before_a_worker_has_handlers_is_not_lost(start, config, name):
     master = start(*GUNICORN, config=config.format(signal=name))
     first = int(master.says(r"Booting worker with pid: (\d+)")[1])
@@ -101,8 +101,7 @@ def leaves_at_once(master: Master, before: list[int]) -> None:
     assert not any(TELLS_FIRST in line for line in master.lines)
 
 
-@pytest.mark.parametrize("command", [(*HYPOLL, *READY), GUNICORN], ids=["hypoll", "gunicorn"])
-@pytest.mark.parametrize("how", ["TTOU", "HUP", "kill"])
+@pytest.mark.parametrize(("command", "how"), covering([(*HYPOLL, *READY), GUNICORN], ["TTOU", "HUP", "kill"]))
 def test_a_worker_that_leaves_others_to_serve_does_not_tell_that_it_ends(start, command, how):
     variables = {"HYPOLL_HEALTH": "/healthz", "HYPOLL_DRAIN_WAIT": "20"}
     master = start(*command, "--workers", "2", env=variables if command is GUNICORN else {})

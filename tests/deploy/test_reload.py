@@ -6,12 +6,14 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.gunicorn import HYPOLL, Master, children, family, gone, until
+from tests.support.matrix import covering
 
 APP = """
 import os, threading
@@ -75,8 +77,9 @@ BROKEN = {
 
 @pytest.fixture
 def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[[Master], tuple[int, bytes]]:
+    monkeypatch.setattr(Master, "port", property(cache(port_of)))
+
     def ask(master: Master) -> tuple[int, bytes]:
-        monkeypatch.setattr(Master, "port", property(port_of))
         return master.get()
 
     return ask
@@ -124,8 +127,7 @@ def test_a_watcher_that_is_killed_takes_a_server_along_that_hangs_in_its_start(s
     until(lambda: gone(server))
 
 
-@pytest.mark.parametrize("text", [APP, APP + HANGS], ids=["serving", "importing"])
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(("text", "times"), covering([APP, APP + HANGS], [1, 2]))
 def test_an_interrupt_of_both_ends_them_well(start, text, times):
     master = start(text, start_new_session=True)
     master.says("serves" if text == APP else "importing")

@@ -13,6 +13,7 @@ import pytest
 from hypoll.concurrency.asyncio_bridge import AsyncioBridge
 from hypoll.loop import Loop
 from tests.support.gunicorn import GUNICORN, HYPOLL, Master, until
+from tests.support.matrix import covering
 
 APP = """
 import asyncio, os, signal, sys
@@ -83,8 +84,7 @@ def noted(directory: Path) -> list[str]:
     return file.read_text().split("\n")[:-1] if file.exists() else []
 
 
-@pytest.mark.parametrize("uvloop", ["1", "0"], ids=["uvloop", "asyncio"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "uvloop"), covering([*MODES], ["1", "0"]))
 def test_asyncio_s_signal_handlers_that_an_on_start_hook_sets_are_called(start, tmp_path, mode, uvloop):
     master = start(*MODES[mode], app=APP + ASYNC, env={"HYPOLL_UVLOOP": uvloop})
     pid = int(master.get()[1])

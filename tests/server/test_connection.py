@@ -1518,7 +1518,7 @@ def test_a_request_that_comes_at_the_very_end_of_that_time_is_answered(wire):
 
 @pytest.mark.parametrize("seconds", [0, 1, 10])
 def test_a_connection_whose_answer_was_begun_before_the_drain_is_idle_until_then(serve, app, seconds):
-    app.answers["/"] = lambda request: Response(bytes(8 * MIB))
+    app.answers["/"] = lambda request: Response(bytes(MIB))
     wire = serve(small=True)
     wire.send(GET)
     wire.await_phase(ConnectionState.SENDING)

@@ -23,6 +23,7 @@ from hypoll.telemetry.error_log import LogWriterHandler, TextFormatter, keep
 from hypoll.telemetry.log_writer import LogWriter, Sink
 from hypoll.testing import TestClient
 from tests.support.gunicorn import GUNICORN, HYPOLL, PATIENCE, ROOT, Master
+from tests.support.matrix import covering
 
 CONFIGURE = {
     "dictConfig": "logging.config.dictConfig({'version': 1, 'disable_existing_loggers': %r,"
@@ -78,18 +79,11 @@ def victims(request):
 """
 
 
-@pytest.mark.parametrize(
-    ("how", "disable"),
-    [
-        (how, disable)
-        for how in CONFIGURE
-        for disable in (True, False)
-        if disable or how in ("dictConfig", "fileConfig")
-    ],
-)
-@pytest.mark.parametrize("when", ["at_import", "at_start", "serving"])
-def test_no_configuration_of_others_costs_a_line_or_writes_elsewhere(tmp_path, when, how, disable):
-    call = CONFIGURE[how] % disable
+CALLS = [CONFIGURE[how] % True for how in CONFIGURE] + [CONFIGURE[how] % False for how in ("dictConfig", "fileConfig")]
+
+
+@pytest.mark.parametrize(("when", "call"), covering(["at_import", "at_start", "serving"], CALLS))
+def test_no_configuration_of_others_costs_a_line_or_writes_elsewhere(tmp_path, when, call):
     steps = {"at_import": "", "at_start": "pass", "serving": "pass", when: call}
     (tmp_path / "app.py").write_text(APP.format(**steps))
     (tmp_path / "log.ini").write_text(INI)
@@ -109,10 +103,10 @@ def test_no_configuration_of_others_costs_a_line_or_writes_elsewhere(tmp_path, w
     assert all((tmp_path / f"victim{number}").read_text() == "" for number in range(4))
 
 
-@pytest.mark.parametrize(
-    "command", [(*HYPOLL, "--bind", "127.0.0.1:0", "--workers", "1"), (*GUNICORN, "-b", "127.0.0.1:0")]
-)
-@pytest.mark.parametrize("when", ["at_import", "serving"])
+WORKERS = [(*HYPOLL, "--bind", "127.0.0.1:0", "--workers", "1"), (*GUNICORN, "-b", "127.0.0.1:0")]
+
+
+@pytest.mark.parametrize(("command", "when"), covering(WORKERS, ["at_import", "serving"]))
 def test_the_same_in_a_worker(tmp_path, command, when):
     steps = {"at_import": "", "at_start": "pass", "serving": "pass", when: CONFIGURE["dictConfig"] % True}
     (tmp_path / "app.py").write_text(APP.format(**steps))

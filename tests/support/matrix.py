@@ -1,0 +1,22 @@
+"""Matrices of test cases: each value in the quick tests, each combination in the full ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import pytest
+
+
+def covering(*axes: Sequence[Any]) -> list[Any]:
+    """All combinations of the axes' values; those that aren't needed to have each value once are marked `full`.
+
+    For tests that start processes of their own, where two values seldom fail together only.
+    """
+    needed = [tuple(row % len(axis) for axis in axes) for row in range(max(map(len, axes)))]
+    cases = []
+    for places in product(*(range(len(axis)) for axis in axes)):
+        values = [axis[at] for axis, at in zip(axes, places, strict=True)]
+        cases.append(pytest.param(*values, marks=() if places in needed else pytest.mark.full))
+    return cases
