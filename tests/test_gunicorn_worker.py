@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.gunicorn import GUNICORN, PATIENCE, Load, Master, gone, until
+from tests.support.client import Client, fetch, request
+from tests.support.gunicorn import GUNICORN, Load, Master, gone, until
 
 APP = """
 import os, time
@@ -91,14 +92,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
         master.end()
 
 
-def connect(master: Master) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", master.port), PATIENCE)
-
-
-def exchange(sock: socket.socket, path: str = "/") -> bytes:
-    """A request on a connection that stays open."""
-    sock.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-    return sock.recv(65536)
+def connect(master: Master) -> Client:
+    return Client(("127.0.0.1", master.port))
 
 
 # a master that goes on
@@ -118,9 +113,9 @@ def steady(tmp_path_factory: Any) -> Iterator[Master]:
 
 
 def test_it_serves_and_logs_as_gunicorn_s_settings_say(steady):
-    with connect(steady) as sock:
-        sock.sendall(b"GET /booted?q=1 HTTP/1.1\r\nHost: a\r\nX-A: b\r\n\r\n")
-        assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+    with connect(steady) as peer:
+        peer.send(b"GET /booted?q=1 HTTP/1.1\r\nHost: a\r\nX-A: b\r\n\r\n")
+        assert peer.answer().status == 200
     pid = steady.workers()[0]
     steady.says(rf"^127\.0\.0\.1 GET /booted q=1 200 {len(str(pid))} b text/plain; charset=utf-8$")
 
@@ -133,13 +128,13 @@ def test_the_hooks_see_each_request_before_and_after(steady):
 
 
 def test_a_refused_request_is_in_the_access_log_and_for_no_hook(steady):
-    with connect(steady) as sock:
-        sock.sendall(b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * 100))
-        assert sock.recv(4096).startswith(b"HTTP/1.1 414")
+    with connect(steady) as peer:
+        peer.send(b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"a" * 100))
+        assert peer.answer().status == 414
     steady.says(r"^127\.0\.0\.1 GET /a{100} .* 414 \d+ - application/problem\+json")
-    with connect(steady) as sock:
-        sock.sendall(b"nothing\r\n\r\n")
-        assert sock.recv(4096).startswith(b"HTTP/1.1 400")
+    with connect(steady) as peer:
+        peer.send(b"nothing\r\n\r\n")
+        assert peer.answer().status == 400
     steady.says(r"^127\.0\.0\.1 - .* 400 \d+ - application/problem\+json")
     assert not any("after" in line and "414" in line for line in steady.lines)
 
@@ -160,14 +155,14 @@ def post_request(worker, req, environ, resp):
 def test_the_hooks_and_the_log_believe_what_the_application_does(start):
     """A field with underscores is none of them; a client that a proxy hides is nobody."""
     master = start(config=SPOOFED)
-    with connect(master) as sock:
+    with connect(master) as peer:
         for fields in (
             "X-Forwarded-For: 192.0.2.1\r\nX_Forwarded_For: 6.6.6.6\r\nX-Forwarded-Proto: https",
             "X_Forwarded_For: 7.7.7.7",
             "X-Forwarded-For: _hidden",
         ):
-            sock.sendall(f"GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n".encode())
-            assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+            peer.send(f"GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n".encode())
+            assert peer.answer().status == 200
     master.says(r"before 192\.0\.2\.1 \['HOST', 'X-FORWARDED-FOR', 'X-FORWARDED-PROTO'\]$")
     master.says(r"after 192\.0\.2\.1 https 192\.0\.2\.1$")
     master.says(r"^log 192\.0\.2\.1 192\.0\.2\.1 192\.0\.2\.1 -$")
@@ -179,17 +174,14 @@ def test_the_hooks_and_the_log_believe_what_the_application_does(start):
 
 
 def test_what_gunicorn_has_no_setting_for_is_set_by_the_environment(steady):
-    with connect(steady) as sock:
-        sock.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n")
-        assert sock.recv(4096).startswith(b"HTTP/1.1 413")
+    with connect(steady) as peer:
+        peer.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n")
+        assert peer.answer().status == 413
 
 
 def test_it_serves_on_a_unix_socket_beside(steady):
     path = Path(f"/proc/{steady.popen.pid}/cwd").readlink() / "s"
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(PATIENCE)
-        sock.connect(str(path))
-        assert exchange(sock).startswith(b"HTTP/1.1 200")
+    assert fetch(str(path)).status == 200
 
 
 def test_one_warning_names_the_settings_that_have_no_meaning(steady):
@@ -243,8 +235,8 @@ def test_a_worker_that_is_killed_costs_its_own_connections_only(start):
 def test_a_stuck_worker_is_killed_with_its_stack_in_the_log_while_another_serves(start):
     master = start("-w", "2", "--timeout", "1", config=CONFIG)
     master.says("hook post_worker_init", 2)
-    with connect(master) as sock:
-        sock.sendall(b"GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n")
+    with connect(master) as peer:
+        peer.send(b"GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n")
         master.says("stuck in")
         master.says(r"\[WARNING\] GET /stuck has held the loop")
         master.says(r'File ".*app\.py", line \d+, in stuck')
@@ -253,7 +245,7 @@ def test_a_stuck_worker_is_killed_with_its_stack_in_the_log_while_another_serves
             master.says(r'File ".*app\.py", line \d+ in stuck')
             master.says(f"hook worker_abort {stuck}")
             master.says(f"hook worker_exit {stuck}")
-        assert sock.recv(1) == b""
+        assert peer.ends()
     assert load.failures == []
     assert load.answers.keys() & {stuck.encode()} == set()
     assert f"on_stop in {stuck}" not in master.lines, "nothing of a stuck application is run"
@@ -267,23 +259,17 @@ def test_term_answers_what_is_under_way_and_closes_what_is_idle(start):
     master.get()
     with contextlib.ExitStack() as stack:
         idle = stack.enter_context(connect(master))
-        exchange(idle)
+        idle.get()
         busy = [stack.enter_context(connect(master)) for _ in range(50)]
-        for sock in busy:
+        for peer in busy:
             # The kernel takes less than the answer: it is under way until the client reads it.
-            sock.sendall(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
-        received = [len(sock.recv(1)) for sock in busy]
+            peer.send(request("/large"))
+        assert all(peer.more() for peer in busy)
         master.signal(signal.SIGTERM)
-        assert idle.recv(1) == b""
+        assert idle.ends()
         with pytest.raises(ConnectionRefusedError):
             until(lambda: connect(master).close())
-        for at, sock in enumerate(busy):
-            while True:
-                data = sock.recv(1 << 20)
-                received[at] += len(data)
-                if not data or data.endswith(b"\r\n0\r\n\r\n"):
-                    break
-    assert min(received) > 64 * 64 * 1024
+        assert min(len(peer.answer().body) for peer in busy) >= 64 * 64 * 1024
     assert master.wait() == 0
     assert any("on_stop in" in line for line in master.lines)
 
@@ -307,27 +293,27 @@ def test_term_waits_for_fifty_handlers_at_work(start):
     with contextlib.ExitStack() as stack:
         idle = stack.enter_context(connect(master))
         busy = [stack.enter_context(connect(master)) for _ in range(50)]
-        for sock in busy:
-            sock.sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
-        exchange(idle, "/nowhere")  # it is answered when theirs have been read
+        for peer in busy:
+            peer.send(request("/slow"))
+        idle.get("/nowhere")  # it is answered when theirs have been read
         master.signal(signal.SIGTERM)
-        assert idle.recv(1) == b""
-        for sock in busy:
-            assert sock.recv(4096).endswith(b"slow")
+        assert idle.ends()
+        for peer in busy:
+            assert peer.answer().body == b"slow"
     assert master.wait() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_int_and_quit_stop_at_once_even_in_a_handler(start, number):
     master = start(config=CONFIG)
-    with connect(master) as sock:
-        exchange(sock)
-        sock.sendall(b"GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n")
+    with connect(master) as peer:
+        peer.get()
+        peer.send(b"GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n")
         master.says("stuck in")
         (pid,) = master.workers()
         master.signal(number)
         with contextlib.suppress(ConnectionResetError):
-            assert sock.recv(1) == b""
+            assert peer.ends()
     assert master.wait() == 0
     master.says(f"hook worker_int {pid}")
     master.says(f"on_stop in {pid}")
@@ -349,10 +335,7 @@ def test_usr1_reopens_the_logs(start, tmp_path):
     master = start("--error-logfile", str(log), "--access-logfile", str(access), bind=f"unix:{tmp_path}/s")
 
     def ask() -> bool:
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(PATIENCE)
-            sock.connect(f"{tmp_path}/s")
-            return exchange(sock).startswith(b"HTTP/1.1 200")
+        return fetch(f"{tmp_path}/s").status == 200
 
     # The socket's file is there when it is bound, and takes connections when it listens.
     until(lambda: log.exists() and "Listening at" in log.read_text())
@@ -439,8 +422,8 @@ def test_each_worker_listens_for_itself_with_reuse_port(start):
         master.says("Booting worker", 2)
 
         def answered() -> set[bytes]:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
-                pids.add(exchange(sock).rpartition(b"\r\n")[2])
+            with contextlib.suppress(OSError):
+                pids.add(fetch(("127.0.0.1", port)).body)
             return pids
 
         pids: set[bytes] = set()
@@ -466,5 +449,5 @@ def test_it_serves_inherited_sockets(start, way):
             master.says("Hang up")
         master.signal(signal.SIGTERM)
         assert master.wait() == 0
-        with socket.create_connection(listener.getsockname(), PATIENCE):
+        with Client(listener.getsockname()):
             pass  # it still takes connections: nothing was done to it that would outlast the server

@@ -18,6 +18,7 @@ from hypoll import Response, Routes
 from hypoll.runner import _StopSignals
 from hypoll.server.server import Server, Status
 from hypoll.server.sockets import BindError
+from tests.support.client import Client
 
 PATIENCE = 10.0
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -76,17 +77,6 @@ def visitor() -> Iterator[Visitor]:
     visitor.leaves()
 
 
-def connect(address: tuple[str, int]) -> socket.socket:
-    return socket.create_connection(address, PATIENCE)
-
-
-def read_to_end(sock: socket.socket) -> bytes:
-    data = b""
-    while piece := sock.recv(1 << 20):
-        data += piece
-    return data
-
-
 def kill(signum: int) -> None:
     os.kill(os.getpid(), signum)
 
@@ -94,20 +84,19 @@ def kill(signum: int) -> None:
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains(routes, visitor, signum):
     def visit(server: Server, address: tuple[str, int]) -> None:
-        with connect(address) as idle, connect(address) as busy:
-            for sock in (idle, busy):
-                sock.sendall(GET)
-                assert sock.recv(4096).startswith(b"HTTP/1.1 200")
-            busy.sendall(GET[:10])
+        with Client(address) as idle, Client(address) as busy:
+            for peer in (idle, busy):
+                assert peer.ask(GET).status == 200
+            busy.send(GET[:10])
             busy_is_seen(server)
             kill(signum)
-            assert idle.recv(1) == b""
-            busy.sendall(GET[10:])
-            answer = read_to_end(busy)
-            assert answer.startswith(b"HTTP/1.1 200")
-            assert b"Connection: close" in answer
+            assert idle.ends()
+            answer = busy.ask(GET[10:])
+            assert answer.status == 200
+            assert answer.fields["connection"] == "close"
+            assert busy.ends()
         with pytest.raises(ConnectionRefusedError):
-            connect(address)
+            Client(address)
 
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     hypoll.run(routes, "127.0.0.1:0", on_start=visitor.comes(visit))
@@ -128,19 +117,18 @@ def busy_is_seen(server: Server) -> None:
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_interrupt_stops_at_once(routes, visitor, capsys, first):
     def visit(server: Server, address: tuple[str, int]) -> None:
-        with connect(address) as sock:
-            sock.sendall(GET.replace(b"/ ", b"/endless "))
-            assert sock.recv(10)
+        with Client(address) as peer:
+            peer.send(GET.replace(b"/ ", b"/endless "))
+            assert peer.more()
             kill(first)
             with contextlib.suppress(
                 ConnectionRefusedError, ConnectionResetError
             ):  # the latter while it is being closed
                 while True:
-                    connect(address).close()
+                    Client(address).close()
             assert server.status is Status.DRAINING
             kill(signal.SIGINT)
-            with contextlib.suppress(ConnectionResetError):
-                assert not read_to_end(sock).endswith(b"0\r\n\r\n")
+            assert not peer.rest().endswith(b"0\r\n\r\n")
 
     hypoll.run(routes, "127.0.0.1:0", on_start=visitor.comes(visit), write_timeout=1000.0)
     assert "interrupted again" in capsys.readouterr().err
@@ -169,16 +157,15 @@ def test_a_handler_that_catches_everything_delays_a_second_interrupt_no_further(
         return "ok"
 
     def visit(server: Server, address: tuple[str, int]) -> None:
-        with connect(address) as busy, connect(address) as sock:
-            busy.sendall(GET[:10])
+        with Client(address) as busy, Client(address) as peer:
+            busy.send(GET[:10])
             busy_is_seen(server)
-            sock.sendall(GET.replace(b"/ ", b"/stubborn "))
+            peer.send(GET.replace(b"/ ", b"/stubborn "))
             assert begun.wait(PATIENCE)
             signal.pthread_kill(main, signal.SIGINT)  # a thread's own kill may reach itself, and wake nobody
             assert heard.wait(PATIENCE)
             signal.pthread_kill(main, signal.SIGINT)
-            with contextlib.suppress(ConnectionResetError):
-                assert read_to_end(busy) == b""
+            assert busy.rest() == b""
 
     start = time.monotonic()
     hypoll.run(routes, "127.0.0.1:0", on_start=visitor.comes(visit))
@@ -187,14 +174,13 @@ def test_a_handler_that_catches_everything_delays_a_second_interrupt_no_further(
 
 def test_a_second_term_does_not_hurry(routes, visitor):
     def visit(server: Server, address: tuple[str, int]) -> None:
-        with connect(address) as sock:
-            sock.sendall(GET[:10])
+        with Client(address) as peer:
+            peer.send(GET[:10])
             busy_is_seen(server)
             kill(signal.SIGTERM)
             kill(signal.SIGTERM)
             busy_is_seen(server)
-            sock.sendall(GET[10:])
-            assert read_to_end(sock).startswith(b"HTTP/1.1 200")
+            assert peer.ask(GET[10:]).status == 200
 
     hypoll.run(routes, "127.0.0.1:0", on_start=visitor.comes(visit))
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 import struct
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 PATIENCE = 5.0
+NOTHING: Mapping[str, str] = {}
 
 
 class Answer(NamedTuple):
@@ -19,17 +24,74 @@ class Cut(Exception):  # noqa: N818 - an end, not always an error
     """The connection ended before the answer did."""
 
 
-class Client:
-    """One connection: requests out as bytes, answers in."""
+def request(path: str = "/", method: str = "GET", fields: Mapping[str, str] = NOTHING) -> bytes:
+    """A request without content, for HTTP/1.1."""
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in {"Host": "a", **fields}.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
-    def __init__(self, address: tuple[str, int], buffer: int = 0) -> None:
-        self.sock = socket.socket()
-        if buffer:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        self.sock.settimeout(PATIENCE)
-        self.sock.connect(address)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+def address_of(url: str) -> tuple[str, int]:
+    """Host and port of a URL, as sockets take them."""
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return parts.hostname, parts.port
+
+
+def fetch(address: Any, path: str = "/", fields: Mapping[str, str] = NOTHING, **how: Any) -> Answer:
+    """The answer to a request on a connection of its own. how: see `Client`. Raises `OSError`, `Cut`."""
+    with Client(address, **how) as client:
+        return client.get(path, fields)
+
+
+def serves(address: Any) -> bool:
+    """Whether who listens there answers."""
+    with contextlib.suppress(OSError, Cut):
+        return fetch(address, "/", {"Connection": "close"}).status == 200
+    return False
+
+
+class Client(contextlib.AbstractContextManager["Client"]):
+    """One connection: requests out as bytes, answers in.
+
+    address: where to; a string is the path of a unix socket.
+    buffer: bytes that the kernel keeps of what comes in; 0: as many as it likes.
+    tls: the context of a client, for a server of the name localhost.
+    source: the address to come from.
+    patience: seconds to wait for anything.
+    """
+
+    def __init__(
+        self,
+        address: Any,
+        buffer: int = 0,
+        *,
+        tls: ssl.SSLContext | None = None,
+        source: str = "",
+        patience: float = PATIENCE,
+    ) -> None:
+        family = (
+            socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        )
+        self.sock = socket.socket(family)
         self.data = b""
+        try:
+            if buffer:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            if source:
+                self.sock.bind((source, 0))
+            self.sock.settimeout(patience)
+            self.sock.connect(address)
+            if family != socket.AF_UNIX:
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls is not None:
+                self.sock = tls.wrap_socket(self.sock, server_hostname="localhost")
+        except BaseException:
+            self.sock.close()
+            raise
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
@@ -58,8 +120,9 @@ class Client:
         return line
 
     def head(self) -> tuple[int, dict[str, str]]:
-        first, *lines = self.line(b"\r\n\r\n").decode().split("\r\n")
-        return int(first.split()[1]), {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        first, *lines = self.line(b"\r\n\r\n").decode("latin-1").split("\r\n")
+        fields = (line.partition(":") for line in lines)
+        return int(first.split()[1]), {name.lower(): value.strip() for name, _, value in fields}
 
     def chunk(self) -> bytes:
         """The next chunk; b"": that was the last."""
@@ -89,6 +152,13 @@ class Client:
     def ask(self, request: bytes) -> Answer:
         self.send(request)
         return self.answer(request.split(b" ")[0].decode())
+
+    def get(self, path: str = "/", fields: Mapping[str, str] = NOTHING) -> Answer:
+        return self.ask(request(path, fields=fields))
+
+    def ends(self) -> bool:
+        """Whether the server has ended the connection, and well: nothing comes but that. Raises what a reset does."""
+        return not self.data and self.sock.recv(1) == b""
 
     def half_close(self) -> None:
         self.sock.shutdown(socket.SHUT_WR)

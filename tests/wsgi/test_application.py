@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import socket
 import tempfile
 import threading
 import urllib.parse
@@ -28,10 +27,10 @@ from hypoll.testing import TestClient
 from hypoll.wsgi import response
 from hypoll.wsgi.application import WSGI, ErrorStream, check_application, service_of
 from hypoll.wsgi.response import ResponseStart
+from tests.support.client import PATIENCE, Client, address_of
 
 PLAIN = [("Content-Type", "text/plain")]
 COOKIES = [("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]
-PATIENCE = 5.0
 
 
 class App:
@@ -87,17 +86,16 @@ def served(application: Any, **settings: Any) -> Iterator[TestClient]:
         yield client
 
 
-def connect(client: TestClient) -> socket.socket:
-    host, port = client.base_url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=PATIENCE)
+def connect(client: TestClient) -> Client:
+    return Client(address_of(client.base_url))
 
 
 def exchange(client: TestClient, *pieces: bytes) -> bytes:
     """What comes back until the server closes."""
-    with connect(client) as sock:
+    with connect(client) as peer:
         for piece in pieces:
-            sock.sendall(piece)
-        return b"".join(iter(lambda: sock.recv(65536), b""))
+            peer.send(piece)
+        return peer.rest()
 
 
 # the environment
@@ -397,10 +395,10 @@ def test_answers_on_the_wire(application, wanted, close):
     with served(application) as client:
         if not close:
             client.get("/")  # some heads are prebuilt by the second time
-            with connect(client) as sock:
-                sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                sock.shutdown(socket.SHUT_WR)
-                answer = b"".join(iter(lambda: sock.recv(65536), b""))
+            with connect(client) as peer:
+                peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                peer.half_close()
+                answer = peer.rest()
         else:
             answer = exchange(client, b"GET / HTTP/1.1\r\nHost: a\r\n" + close + b"\r\n")
     *head, body = wanted
@@ -584,9 +582,9 @@ def test_a_close_that_raises_costs_nothing(caplog):
 def test_a_client_that_goes_in_the_middle_of_the_answer():
     body = Body(*[b"x" * 100_000] * 1000)
     with served(giving(body)) as client:
-        with connect(client) as sock:
-            sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            sock.recv(1000)
+        with connect(client) as peer:
+            peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert peer.more()
         assert body.was_closed_once_on_the_pool()
 
 
@@ -601,10 +599,10 @@ def test_a_client_that_goes_while_the_application_is_at_work():
         return body
 
     with served(application) as client:
-        with connect(client) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        with connect(client) as peer:
+            peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             assert called.wait(PATIENCE)
+            peer.reset()
         # The reset is taken before the next connection is.
         exchange(client, b"nonsense\r\n\r\n")
         gone.set()
@@ -664,11 +662,11 @@ def test_the_application_has_the_beginning_before_the_end_is_sent():
         start_response("200 OK", PLAIN)
         return [first + b"|" + stream.read()]
 
-    with served(application, wsgi_stream=True) as client, connect(client) as sock:
-        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 6\r\n\r\nabc")
+    with served(application, wsgi_stream=True) as client, connect(client) as peer:
+        peer.send(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 6\r\n\r\nabc")
         assert came.wait(PATIENCE)
-        sock.sendall(b"def")
-        assert b"".join(iter(lambda: sock.recv(4096), b"")).endswith(b"abc|def")
+        peer.send(b"def")
+        assert peer.rest().endswith(b"abc|def")
 
 
 def test_large_bodies_come_whole():
@@ -687,14 +685,14 @@ def test_the_client_is_asked_to_continue_only_when_the_body_is_read(reads):
         start_response("200 OK", PLAIN)
         return [data]
 
-    with served(application, wsgi_stream=True) as client, connect(client) as sock:
+    with served(application, wsgi_stream=True) as client, connect(client) as peer:
         head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
-        sock.sendall(head)
-        answer = sock.recv(4096)
-        assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\n") is reads
+        peer.send(head)
+        assert peer.more()
+        assert peer.data.startswith(b"HTTP/1.1 100 Continue\r\n\r\n") is reads
         if reads:
-            sock.sendall(b"abc")
-        answer += b"".join(iter(lambda: sock.recv(4096), b""))
+            peer.send(b"abc")
+        answer = peer.rest()
     assert answer.endswith(b"abc" if reads else b"unread")
 
 
@@ -720,12 +718,12 @@ def test_a_body_that_breaks_off_is_an_error_to_who_reads(begin, rest):
         finally:
             seen.set()
 
-    with served(application, wsgi_stream=True) as client, connect(client) as sock:
-        sock.sendall(b"POST / HTTP/1.1\r\nHost: a\r\n" + begin)
+    with served(application, wsgi_stream=True) as client, connect(client) as peer:
+        peer.send(b"POST / HTTP/1.1\r\nHost: a\r\n" + begin)
         assert called.wait(PATIENCE)
-        sock.sendall(rest)
-        sock.shutdown(socket.SHUT_WR)
-        answer = b"".join(iter(lambda: sock.recv(4096), b""))
+        peer.send(rest)
+        peer.half_close()
+        answer = peer.rest()
         assert seen.wait(PATIENCE)
     assert len(errors) == 1
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -854,9 +852,9 @@ def test_a_file_to_a_client_that_goes_is_closed(file):
         return wrapper
 
     with served(application) as client:
-        with connect(client) as sock:
-            sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-            sock.recv(100)
+        with connect(client) as peer:
+            peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert peer.more()
         assert closed.wait(PATIENCE)
 
 
@@ -929,10 +927,10 @@ def test_a_body_is_exhausted_then_sent_then_closed_and_nobody_waits_for_the_clos
     size = sum(map(len, pieces))
     headers = [*PLAIN, ("Content-Length", str(size))] if declared else PLAIN
     with served(giving(body, headers=headers), threads=1) as client:
-        with connect(client) as sock:
+        with connect(client) as peer:
             # The answer is whole while `close` still runs.
-            sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-            answer = b"".join(iter(lambda: sock.recv(65536), b""))
+            peer.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            answer = peer.rest()
         assert b"".join(pieces) == answer.partition(b"\r\n\r\n")[2] or b"0\r\n\r\n" in answer
         assert body.closing.wait(PATIENCE)
         assert body.steps == [*(f"next {piece.decode()}" for piece in pieces), "exhausted"]
@@ -975,16 +973,14 @@ def test_what_write_takes_is_sent_at_once():
         write(b"second ")
         return [b"third"]
 
-    with served(application) as client, connect(client) as sock:
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        received = b""
-        while b"first " not in received:
-            received += sock.recv(65536)
-        assert b"second" not in received
+    with served(application) as client, connect(client) as peer:
+        peer.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        peer.head()
+        assert peer.chunk() == b"first "
+        assert peer.data == b""
         gate.set()
-        while data := sock.recv(65536):
-            received += data
-    assert received.endswith(b"6\r\nfirst \r\n7\r\nsecond \r\n5\r\nthird\r\n0\r\n\r\n")
+        received = peer.rest()
+    assert received.endswith(b"7\r\nsecond \r\n5\r\nthird\r\n0\r\n\r\n")
 
 
 @pytest.mark.parametrize("length", ["5", "20"])
