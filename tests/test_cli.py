@@ -26,6 +26,7 @@ from click.testing import CliRunner
 import hypoll
 from hypoll.cli import AppError, _arguments, load, main_command
 from hypoll.settings import Option, Settings, format_size, options
+from tests.support.client import Client, address_of, fetch
 from tests.support.gunicorn import wait_for_end
 
 TIMEOUT = 10.0
@@ -189,34 +190,19 @@ def hypoll_says(directory: Path, *arguments: str, **variables: str) -> subproces
     )
 
 
-def connect(process: Process) -> socket.socket:
-    host, _, port = process.url.removeprefix("http://").rpartition(":")
-    return socket.create_connection((host, int(port)), timeout=TIMEOUT)
-
-
-def receive(sock: socket.socket, ending: bytes) -> bytes:
-    data = b""
-    while not data.endswith(ending):
-        piece = sock.recv(65536)
-        assert piece, data
-        data += piece
-    return data
-
-
-def keep_alive(process: Process) -> socket.socket:
+def keep_alive(process: Process) -> Client:
     """A connection that has had an answer and waits."""
-    sock = connect(process)
-    sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    receive(sock, b"\r\n\r\nhere")
-    return sock
+    client = Client(address_of(process.url), patience=TIMEOUT)
+    assert client.get().body == b"here"
+    return client
 
 
-def upload_begun(process: Process) -> socket.socket:
+def upload_begun(process: Process) -> Client:
     """A connection with a request under way: the server has seen its head and wants the body."""
-    sock = connect(process)
-    sock.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n")
-    assert receive(sock, b"\r\n\r\n").startswith(b"HTTP/1.1 100 ")
-    return sock
+    client = Client(address_of(process.url), patience=TIMEOUT)
+    client.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n")
+    assert client.head()[0] == 100
+    return client
 
 
 # serving and stopping
@@ -237,9 +223,9 @@ def test_it_tells_in_one_line_what_it_serves_where_and_its_pid(start):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_well_with_a_connection_waiting(start, number):
     process = serve(start)
-    with keep_alive(process) as sock:
+    with keep_alive(process) as idle:
         process.signal(number)
-        assert sock.recv(1) == b""
+        assert idle.ends()
     assert process.wait() == 0
     wait = "draining: 1 idle connection for 0.2 s at most; interrupt again to stop at once"
     waits = [wait] if number == signal.SIGTERM else []
@@ -253,12 +239,11 @@ def test_the_request_under_way_is_answered_after_term(start):
     process = serve(start)
     with keep_alive(process) as idle, upload_begun(process) as busy:
         process.signal(signal.SIGTERM)
-        assert idle.recv(1) == b"", "the drain has begun"
-        busy.sendall(b"0123456789")
-        answer = receive(busy, b"0123456789")
-        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-        assert b"\r\nConnection: close\r\n" in answer
-        assert busy.recv(1) == b""
+        assert idle.ends(), "the drain has begun"
+        busy.send(b"0123456789")
+        answer = busy.answer()
+        assert (answer.status, answer.fields["connection"], answer.body) == (200, "close", b"0123456789")
+        assert busy.ends()
     assert process.wait() == 0
 
 
@@ -266,10 +251,10 @@ def test_a_second_int_stops_at_once(start):
     process = serve(start)
     with keep_alive(process) as idle, upload_begun(process) as busy:
         process.signal(signal.SIGINT)
-        assert idle.recv(1) == b"", "the drain has begun"
+        assert idle.ends(), "the drain has begun"
         process.signal(signal.SIGINT)
         with contextlib.suppress(ConnectionResetError):
-            assert busy.recv(1) == b""
+            assert busy.ends()
     assert process.wait() == 0
     assert process.line().endswith(" INFO draining: 1 request; interrupt again to stop at once")
     # The idle one has been told, but may still be counted, when the second comes.
@@ -281,7 +266,7 @@ def test_what_outlasts_graceful_timeout_is_closed(start):
     with upload_begun(process) as busy:
         process.signal(signal.SIGTERM)
         with contextlib.suppress(ConnectionResetError):
-            assert busy.recv(1) == b""
+            assert busy.ends()
     assert process.wait() == 0
     assert process.line().endswith(" INFO draining: 1 request; interrupt again to stop at once")
     assert "graceful_timeout passed: closing 1 connections: cut 1 request" in process.line()
@@ -338,11 +323,7 @@ def test_bind_may_be_repeated_with_a_unix_socket_and_ipv6(start, directory):
     process.started()
     assert len(process.addresses) == len(addresses)
     assert process.addresses[1] == f"unix:{directory}/app.sock"
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(TIMEOUT)
-        sock.connect(str(directory / "app.sock"))
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        receive(sock, b"here")
+    assert fetch(str(directory / "app.sock")).body == b"here"
     for address in process.addresses:
         if address.startswith("http"):
             assert requests.get(address, timeout=TIMEOUT).text == "here"
@@ -453,9 +434,8 @@ def test_options_reach_the_server(start):
     assert requests.post(process.url + "/echo", data=bytes(1025), timeout=TIMEOUT).status_code == 413
     headers = {f"X-{number}": "1" for number in range(20)}
     assert requests.get(process.url, headers=headers, timeout=TIMEOUT).status_code == 431
-    with keep_alive(process) as sock:
-        sock.settimeout(5)  # keep_alive and a tick
-        assert sock.recv(1) == b""
+    with keep_alive(process) as idle:
+        assert idle.ends()  # after keep_alive and a tick
 
 
 def test_every_option_may_come_from_the_environment(start, directory):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ from hypoll.http import RequestParser
 from hypoll.protocol.peer import UNIX_CLIENT, UNKNOWN_CLIENT, Peer
 from hypoll.settings import Settings
 from tests.asgi.asgiapps import Message, Receive, Send, body, serving, start
+from tests.support.client import fetch
 
 PEER = Peer(("192.0.2.7", 4711), server=("192.0.2.1", 8000))
 
@@ -180,10 +179,8 @@ def test_others_tell_nothing():
 def test_over_a_unix_socket_there_is_neither_client_nor_server(tmp_path):
     app = Told()
     path = str(tmp_path / "socket")
-    with serving(app, bind=("127.0.0.1:0", f"unix:{path}")), contextlib.closing(socket.socket(socket.AF_UNIX)) as sock:
-        sock.connect(path)
-        sock.sendall(get("/"))
-        assert sock.recv(65536).startswith(b"HTTP/1.1 204")
+    with serving(app, bind=("127.0.0.1:0", f"unix:{path}")):
+        assert fetch(path).status == 204
     assert (app.scopes[0]["client"], app.scopes[0]["server"]) == (None, None)
 
 

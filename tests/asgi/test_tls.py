@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from tests.asgi.asgiapps import GET, Message, Receive, Send, body, serving, start
-from tests.support.client import PATIENCE, Client
+from tests.support.client import Client
 
 
 class Files:
@@ -35,13 +35,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files(tmp_path_factory.mktemp("certificates"))
 
 
-def secured(address: tuple[str, int], context: ssl.SSLContext) -> Client:
-    client = Client(address)
-    client.sock = context.wrap_socket(client.sock, server_hostname="localhost")
-    client.sock.settimeout(PATIENCE)
-    return client
-
-
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize(("version", "number"), [(ssl.TLSVersion.TLSv1_2, 0x0303), (ssl.TLSVersion.TLSv1_3, 0x0304)])
 def test_the_session_is_told(files, version, number, own):
@@ -54,7 +47,7 @@ def test_the_session_is_told(files, version, number, own):
         await send(body(b"llo"))
 
     with serving(app, certfile=files.server, ca_certs=files.ca, cert_reqs="optional") as it:
-        client = secured(it.address, files.context(version, own))
+        client = Client(it.address, tls=files.context(version, own))
         for _ in range(2):
             assert client.ask(GET).body == b"hello"
         assert isinstance(client.sock, ssl.SSLSocket)
@@ -94,7 +87,7 @@ def test_a_file_is_encrypted(files, tmp_path):
         await send(body(b"end"))
 
     with serving(app, certfile=files.server) as it:
-        client = secured(it.address, files.context(ssl.TLSVersion.TLSv1_3, own=False))
+        client = Client(it.address, tls=files.context(ssl.TLSVersion.TLSv1_3, own=False))
         assert client.ask(GET).body == path.read_bytes() + b"end"
         assert client.ask(GET.replace(b"/ ", b"/path ")).body == path.read_bytes()
         client.close()
@@ -123,7 +116,7 @@ def test_a_client_that_goes_is_noticed_over_tls(files):
             got.append(await receive())
 
     with serving(app, certfile=files.server) as it:
-        client = secured(it.address, files.context(ssl.TLSVersion.TLSv1_3, own=False))
+        client = Client(it.address, tls=files.context(ssl.TLSVersion.TLSv1_3, own=False))
         client.send(GET)
         it.until(lambda: got)
         client.sock.shutdown(socket.SHUT_RDWR)

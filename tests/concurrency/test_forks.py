@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +24,8 @@ from hypoll.telemetry.log_writer import LogWriter, open_file
 from hypoll.testing import TestClient
 from hypoll.web.hooks import run_hook
 from hypoll.web.results import failure
-from tests.support.gunicorn import GUNICORN, HYPOLL, PATIENCE, Master, gone, until
+from tests.support.client import Client, fetch, request
+from tests.support.gunicorn import GUNICORN, HYPOLL, Master, gone, until
 from tests.support.matrix import covering
 
 APP = """
@@ -265,12 +265,11 @@ def test_a_child_of_a_worker_is_no_server(start, tmp_path, kind):
 
 def test_a_child_runs_no_request_that_was_received_with_its_own(start, tmp_path):
     master = start()
-    with socket.create_connection(("127.0.0.1", master.port), PATIENCE) as sock:
-        fork, pid = (f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode() for path in ("/inline/return", "/pid"))
-        sock.sendall(fork + pid + pid)
-        data = b""
-        while data.count(b"HTTP/1.1 200") < 3 or not data.endswith(str(master.popen.pid).encode()):
-            data += sock.recv(4096)
+    with Client(("127.0.0.1", master.port)) as client:
+        client.send(request("/inline/return") + 2 * request("/pid"))
+        answers = [client.answer() for _ in range(3)]
+    assert [answer.status for answer in answers] == [200] * 3
+    assert answers[-1].body == str(master.popen.pid).encode()
     (child,) = children_of(tmp_path)
     until(lambda: gone(child))
     assert (tmp_path / "ran").read_text() == f"pid {master.popen.pid}\n" * 2
@@ -306,11 +305,7 @@ def test_a_child_leaves_the_file_of_a_unix_socket(start, tmp_path):
     (child,) = children_of(tmp_path)
     until(lambda: gone(child))
     assert path.exists()
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(PATIENCE)
-        sock.connect(str(path))
-        sock.sendall(b"GET /pid HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert sock.recv(4096).endswith(str(master.popen.pid).encode())
+    assert fetch(str(path), "/pid").body == str(master.popen.pid).encode()
 
 
 CHILDREN = """

@@ -6,7 +6,6 @@ import contextlib
 import os
 import pty
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.client import Client, request
 from tests.support.gunicorn import GUNICORN, HYPOLL, Master, family, gone, until
 from tests.support.matrix import covering
 
@@ -98,8 +98,8 @@ def ends(master: Master, signum: int = signal.SIGTERM, code: int = 0) -> float:
 def test_threads_do_not_hold_the_exit_beyond_graceful_timeout(start, how):
     master = start("--graceful-timeout", "1")
     if how == "to_thread":
-        client = socket.create_connection(("127.0.0.1", master.port))
-        client.sendall(b"GET /to_thread HTTP/1.1\r\nHost: a\r\n\r\n")
+        client = Client(("127.0.0.1", master.port))
+        client.send(request("/to_thread"))
         master.says("^begun$")
     else:
         assert master.get(f"/{how}")[0] == 200

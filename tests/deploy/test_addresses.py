@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.client import Client, serves
 from tests.support.gunicorn import HYPOLL, PATIENCE, Master, until
 from tests.support.matrix import covering
 
@@ -58,23 +59,6 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(sock.getsockname()[1])
 
 
-def ask(address: Any, family: int = socket.AF_INET) -> bytes:
-    with socket.socket(family) as sock:
-        sock.settimeout(PATIENCE)
-        sock.connect(address)
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        received = b""
-        while piece := sock.recv(4096):
-            received += piece
-    return received.rpartition(b"\r\n\r\n")[2]
-
-
-def serves(address: Any, family: int = socket.AF_INET) -> bool:
-    with contextlib.suppress(OSError):
-        return bool(ask(address, family))
-    return False
-
-
 SLOW = ("reload", "workers and reload")
 
 
@@ -86,10 +70,10 @@ def test_an_address_means_the_same_in_every_mode(start, mode):
     """[::] is IPv6 alone, a name with addresses of both families its IPv4 one, no host every IPv4 address."""
     six, name, none = free_port("::"), free_port(), free_port()
     start(*options_of(mode), "--bind", f"[::]:{six}", "--bind", f"localhost:{name}", "--bind", f":{none}")
-    until(lambda: serves(("::1", six), socket.AF_INET6) and serves(("127.0.0.1", none)))
+    until(lambda: serves(("::1", six)) and serves(("127.0.0.1", none)))
     assert not serves(("127.0.0.1", six)), "IPv6 alone"
     assert serves(("127.0.0.1", name))
-    assert not serves(("::1", name), socket.AF_INET6)
+    assert not serves(("::1", name))
     assert serves(("127.0.0.2", none))
 
 
@@ -120,7 +104,7 @@ def test_what_the_command_says_goes_before_the_sockets_that_are_passed(start, mo
         until(lambda: serves(("127.0.0.1", port)) if given else serves(passed.getsockname()))
         if given:
             passed.setblocking(False)
-            with socket.create_connection(passed.getsockname(), PATIENCE):
+            with Client(passed.getsockname()):
                 until(lambda: accepted(passed), "somebody else took it")
         else:
             assert not serves(("127.0.0.1", port))
@@ -151,7 +135,7 @@ def test_the_successor_of_a_master_takes_its_sockets_wherever_they_are_from(star
             master.says("Booting worker", 2)
             master.signal(signal.SIGTERM)
             assert master.popen.wait(PATIENCE) == 0
-            assert ask(address)
+            assert serves(address)
         finally:
             os.kill(successor, signal.SIGTERM)
         assert master.wait() == 0
@@ -170,7 +154,7 @@ def test_the_path_of_a_unix_socket_is_removed_by_who_made_it(start, tmp_path, mo
             listener.listen()
             number = stack.enter_context(inherited(listener))
             master = start(*options, "--bind", f"fd://{number}", pass_fds=(number,))
-        until(lambda: serves(path, socket.AF_UNIX))
+        until(lambda: serves(path))
         master.signal(signal.SIGTERM)
         assert master.wait() == 0
     assert os.path.exists(path) is not own

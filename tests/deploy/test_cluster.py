@@ -22,7 +22,8 @@ from hypoll.deploy import cpus as deploy_cpus
 from hypoll.deploy.gunicorn_config import changed, check, translate, warn_of_ignored
 from hypoll.gunicorn_worker import Worker
 from hypoll.settings import KIB, MIB, Settings, from_environment, options, variable
-from tests.support.gunicorn import HYPOLL, PATIENCE, Master, until
+from tests.support.client import Client
+from tests.support.gunicorn import HYPOLL, Master, until
 
 APP = """
 import logging, os
@@ -67,11 +68,9 @@ def test_workers_serve_with_the_command_s_own_options(start):
     master = start("--workers", "2", "--max-body", "3", "--keep-alive", "0.5")
     master.says("Booting worker", 2)
     assert master.get()[0] == 200
-    with socket.create_connection(("127.0.0.1", master.port), PATIENCE) as sock:
-        sock.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
-        assert sock.recv(4096).endswith(b"abc")
-        sock.sendall(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd")
-        assert sock.recv(4096).startswith(b"HTTP/1.1 413")
+    with Client(("127.0.0.1", master.port)) as client:
+        assert client.ask(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc").body == b"abc"
+        assert client.ask(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd").status == 413
     master.says(r"INFO echoing$")
     workers = master.workers()
     master.signal(signal.SIGTERM)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import re
 import socket
@@ -15,6 +14,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.client import Client
 
 CONFIGURATION = Path(__file__).parent.parent.parent / "deploy" / "haproxy.cfg"
 PATIENCE = 15.0
@@ -68,7 +69,7 @@ class Backend:
         return status
 
 
-class Client(threading.Thread):
+class Asker(threading.Thread):
     """Sends requests on a connection of its own until told to stop."""
 
     def __init__(self, port: int, methods: tuple[str, ...], stopping: threading.Event) -> None:
@@ -80,23 +81,29 @@ class Client(threading.Thread):
         self.failures: list[str] = []
 
     def run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        client: Client | None = None
         while not self.stopping.wait(PACE):
             try:
-                self.ask(connection, self.methods[len(self.answers) % len(self.methods)])
-            except (OSError, http.client.HTTPException) as error:
+                client = client or Client(("127.0.0.1", self.port), patience=PATIENCE)
+                if self.ask(client, self.methods[len(self.answers) % len(self.methods)]):
+                    continue
+            except OSError as error:
                 self.failures.append(repr(error))
-                connection.close()
-        connection.close()
+            if client is not None:
+                client.close()
+                client = None
+        if client is not None:
+            client.close()
 
-    def ask(self, connection: http.client.HTTPConnection, method: str) -> None:
-        connection.request(method, "/", b"x" if method == "POST" else None)
-        response = connection.getresponse()
-        body = response.read()
-        if response.status == 200:
-            self.answers.append(int(body))
+    def ask(self, client: Client, method: str) -> bool:
+        """Whether the connection goes on."""
+        content = {"POST": "Content-Length: 1\r\n\r\nx"}.get(method, "\r\n")
+        answer = client.ask(f"{method} / HTTP/1.1\r\nHost: a\r\n{content}".encode())
+        if answer.status == 200:
+            self.answers.append(int(answer.body))
         else:
-            self.failures.append(f"{method}: {response.status}")
+            self.failures.append(f"{method}: {answer.status}")
+        return answer.fields.get("connection") != "close"
 
 
 class Crowd:
@@ -104,7 +111,7 @@ class Crowd:
 
     def __init__(self, port: int, *methods: str) -> None:
         self.stopping = threading.Event()
-        self.clients = [Client(port, methods, self.stopping) for _ in range(CLIENTS)]
+        self.clients = [Asker(port, methods, self.stopping) for _ in range(CLIENTS)]
 
     def __enter__(self) -> Crowd:
         for client in self.clients:

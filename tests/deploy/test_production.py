@@ -3,8 +3,6 @@ proxies, metrics over workers, readiness before the end."""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
 import re
 import signal
@@ -17,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.client import Client, fetch
 from tests.support.gunicorn import HYPOLL, PATIENCE, Load, Master, until
 
 APP = """
@@ -52,13 +51,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Master]]:
 
 def ask(port: int, target: str = "/", **fields: str) -> tuple[int, dict[str, str], dict[str, Any]]:
     """Status, lower-case fields and document of an answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    with contextlib.closing(connection):
-        connection.request("GET", target, headers={name.replace("_", "-"): value for name, value in fields.items()})
-        response = connection.getresponse()
-        body = response.read()
-        told = {name.lower(): value for name, value in response.getheaders()}
-        return response.status, told, json.loads(body) if "json" in told["content-type"] else {"text": body.decode()}
+    named = {name.replace("_", "-"): value for name, value in fields.items()}
+    status, told, body = fetch(("127.0.0.1", port), target, named, patience=PATIENCE)
+    return status, told, json.loads(body) if "json" in told["content-type"] else {"text": body.decode()}
 
 
 def lines(path: Path, count: int) -> list[dict[str, Any]]:
@@ -171,15 +166,11 @@ def test_a_log_that_nobody_reads_holds_up_no_request_and_says_what_is_missing(tm
         )
     request = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n" % (b"x" * 900)
     asked = 0
-    with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+    with Client(("127.0.0.1", port)) as client:
         for _ in range(40):
-            sock.sendall(request * 50)
+            client.send(request * 50)
             asked += 50
-            data = b""
-            while data.count(b"HTTP/1.1 404") < 50 or not data.endswith(b"}"):
-                piece = sock.recv(1 << 20)
-                assert piece
-                data += piece
+            assert [client.answer().status for _ in range(50)] == [404] * 50
     served.terminate()
     assert served.stdout is not None
     with served.stdout:

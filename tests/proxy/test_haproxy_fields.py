@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import shutil
 import socket
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from hypoll.wsgi.application import WSGI
+from tests.support.client import fetch
 from tests.support.gunicorn import PATIENCE, until
 from tests.support.server import running
 
@@ -99,18 +99,12 @@ class Tells:
 
     def ask(self, frontend: str, path: str = "/", **fields: str) -> tuple[int, bytes]:
         """Ask a frontend, from 127.0.0.2 or by its unix socket."""
-        connection = http.client.HTTPConnection("127.0.0.1", timeout=PATIENCE)
+        named = {"Host": "a.example", **fields}
         if frontend in self.ports:
-            address = "127.0.0.1", self.ports[frontend]
-            connection.sock = socket.create_connection(address, PATIENCE, ("127.0.0.2", 0))
+            answer = fetch(("127.0.0.1", self.ports[frontend]), path, named, source="127.0.0.2")
         else:
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.settimeout(PATIENCE)
-            connection.sock.connect(str(self.directory / frontend.removeprefix("local_")))
-        with contextlib.closing(connection):
-            connection.request("GET", path, headers={"Host": "a.example", **fields})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            answer = fetch(str(self.directory / frontend.removeprefix("local_")), path, named)
+        return answer.status, answer.body
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,16 @@ import gc
 import os
 import queue
 import signal
-import socket
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import pytest
 
 from hypoll import Request, Response, Routes, sse
 from hypoll.testing import TestClient
-from tests.support.client import PATIENCE
+from tests.support.client import PATIENCE, Client, address_of
 from tests.support.gunicorn import GUNICORN, HYPOLL, Master, until
 from tests.support.server import running
 
@@ -305,10 +303,8 @@ def test_a_test_client_waits_for_no_idle_connection():
     begun = time.monotonic()
     with TestClient(routes, drain_keep_alive=30.0) as client:
         assert client.get("/").text == "ok"
-        address = client.base_url.removeprefix("http://").split(":")
-        idle = socket.create_connection((address[0], int(address[1])))
-        idle.sendall(GET % b"")
-        assert idle.recv(1000)
+        idle = Client(address_of(client.base_url))
+        assert idle.get().body == b"ok"
     assert time.monotonic() - begun < 10
     idle.close()
 
@@ -367,9 +363,10 @@ routes.get("/")(lambda request: "first")
     (tmp_path / "app.py").write_text(source)
     master = Master(tmp_path, (*command, "--bind", "127.0.0.1:0", "--reload"))
     try:
-        with socket.create_connection(("127.0.0.1", master.port), PATIENCE) as sock:
-            sock.sendall(GET % b"stream")
-            assert b"piece" in sock.recv(4096) + sock.recv(4096)
+        with Client(("127.0.0.1", master.port)) as client:
+            client.send(GET % b"stream")
+            assert client.head()[0] == 200
+            assert client.chunk() == b"piece"
             (tmp_path / "app.py").write_text(source.replace("first", "second"))
             if command is GUNICORN:  # whose watcher takes what it sees first for unchanged: now or in a moment
 
@@ -400,53 +397,44 @@ class Pool(threading.Thread):
 
     def __init__(self, address: str, connections: int) -> None:
         super().__init__()
-        host, _, port = address.removeprefix("http://").rpartition(":")
-        self.address = (host, int(port))
+        self.address = address_of(address)
         self.ending = threading.Event()
         self.answered = 0
         self.lost: list[str] = []
-        self.sockets: list[socket.socket | None] = [None] * connections
+        self.clients: list[Client | None] = [None] * connections
 
     def run(self) -> None:
         number = 0
         while not self.ending.is_set():
-            at = number % len(self.sockets)
-            sock = self.sockets[at] = self.usable(self.sockets[at])
+            at = number % len(self.clients)
+            client = self.clients[at] = self.usable(self.clients[at])
             body = b"%d" % number
             request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-            answer = b""
+            closes = True
             try:
-                sock.sendall(request if number % 2 else GET % b"")
-                answer = sock.recv(4096)
+                answer = client.ask(request if number % 2 else GET % b"")
+                closes = answer.fields.get("connection") == "close"
+                if (answer.status, answer.body) == (200, body if number % 2 else b"ok"):
+                    self.answered += 1
+                else:
+                    self.lost.append(f"{number}: {answer!r}")
             except OSError as error:
-                answer = repr(error).encode()
-            if answer.startswith(b"HTTP/1.1 200") and answer.endswith(body if number % 2 else b"ok"):
-                self.answered += 1
-            else:
-                self.lost.append(f"{number}: {answer!r}")
-            if b"Connection: close" in answer or not answer:
-                sock.close()
-                self.sockets[at] = None
+                self.lost.append(f"{number}: {error!r}")
+            if closes:
+                client.close()
+                self.clients[at] = None
             number += 1
             self.ending.wait(0.002)
-        for each in self.sockets:
+        for each in self.clients:
             if each is not None:
                 each.close()
 
-    def usable(self, sock: socket.socket | None) -> socket.socket:
-        if sock is not None:
-            sock.setblocking(False)
-            try:
-                ended = not sock.recv(1, socket.MSG_PEEK)
-            except BlockingIOError:
-                ended = False
-            except OSError:
-                ended = True
-            if not ended:
-                sock.settimeout(PATIENCE)
-                return sock
-            sock.close()
-        return socket.create_connection(self.address, PATIENCE)
+    def usable(self, client: Client | None) -> Client:
+        if client is not None:
+            if not client.has_ended():
+                return client
+            client.close()
+        return Client(self.address)
 
 
 @pytest.mark.parametrize(
@@ -480,14 +468,12 @@ def test_one_worker_accepts_while_it_waits_for_idle_connections(tmp_path):
     options = ("-b", "127.0.0.1:0", "--max-requests", "3", "--keep-alive", "60")
     master = Master(tmp_path, (*GUNICORN, *options), env={"HYPOLL_DRAIN_KEEP_ALIVE": "8"})
     try:
-        with socket.create_connection(("127.0.0.1", master.port), PATIENCE) as idle:
-            idle.sendall(GET % b"")
-            assert b" 200 " in idle.recv(4096)
+        with Client(("127.0.0.1", master.port)) as idle:
+            assert idle.get().status == 200
             for _ in range(5):
                 assert master.get() == (200, b"ok")
             assert not any("Worker exiting" in line for line in master.lines)
-            idle.sendall(GET % b"")
-            assert b"Connection: close" in idle.recv(4096)
+            assert idle.get().fields["connection"] == "close"
             # That was the last it has waited for: it doesn't wait for more.
             master.says("Worker exiting")
         assert master.get() == (200, b"ok")
@@ -500,19 +486,16 @@ def test_term_gives_a_pool_its_time_and_then_ends(tmp_path):
     master = Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0"), env={"HYPOLL_DRAIN_KEEP_ALIVE": "2"})
     try:
         address = master.says(r"serves app:routes on (http://[0-9.:]+)")[1]
-        host, _, port = address.removeprefix("http://").rpartition(":")
-        socks: list[Any] = [socket.create_connection((host, int(port)), PATIENCE) for _ in range(2)]
-        for sock in socks:
-            sock.sendall(GET % b"")
-            assert b" 200 " in sock.recv(4096)
+        clients = [Client(address_of(address)) for _ in range(2)]
+        for client in clients:
+            assert client.get().status == 200
         master.popen.send_signal(signal.SIGTERM)
         time.sleep(0.3)  # a proxy that knows nothing of the TERM
-        socks[0].sendall(GET % b"")
-        assert b"Connection: close" in socks[0].recv(4096)
-        assert socks[0].recv(4096) == b""
-        assert socks[1].recv(4096) == b""  # at the end of that time
-        for sock in socks:
-            sock.close()
+        assert clients[0].get().fields["connection"] == "close"
+        assert clients[0].ends()
+        assert clients[1].ends()  # at the end of that time
+        for client in clients:
+            client.close()
         assert master.popen.wait(PATIENCE) == 0
     finally:
         master.end()

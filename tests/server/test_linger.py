@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import trustme
 from hypoll import HTTPError, Request, Routes
 from hypoll.contracts import ConnectionState
 from hypoll.wsgi.application import service_of
-from tests.support.client import PATIENCE
+from tests.support.client import PATIENCE, Client
 from tests.support.server import Running, running
 
 MIB = 1024 * 1024
@@ -65,26 +64,17 @@ def tls() -> TLS:
 
 
 @pytest.fixture(params=["plain", "unix", "tls"])
-def way(request: pytest.FixtureRequest, tmp_path: Path, tls: TLS) -> tuple[dict[str, Any], Callable[[Running], Any]]:
+def way(request: pytest.FixtureRequest, tmp_path: Path, tls: TLS) -> tuple[dict[str, Any], Callable[[Running], Client]]:
     """The settings of a way to the server, and what connects by it."""
     if request.param == "unix":
         path = str(tmp_path / "socket")
 
-        def connect_unix(it: Running) -> socket.socket:
-            sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(4 * PATIENCE)
-            sock.connect(path)
-            return sock
-
-        return {"bind": (f"unix:{path}",)}, connect_unix
+        return {"bind": (f"unix:{path}",)}, lambda it: Client(path, patience=4 * PATIENCE)
     if request.param == "plain":
-        return {}, lambda it: socket.create_connection(it.address, 4 * PATIENCE)
+        return {}, lambda it: Client(it.address, patience=4 * PATIENCE)
     (tmp_path / "pem").write_bytes(tls.pem)
-
-    def connect_tls(it: Running) -> socket.socket:
-        return tls.context.wrap_socket(socket.create_connection(it.address, 4 * PATIENCE), server_hostname="localhost")
-
-    return {"certfile": str(tmp_path / "pem")}, connect_tls
+    settings = {"certfile": str(tmp_path / "pem")}
+    return settings, lambda it: Client(it.address, tls=tls.context, patience=4 * PATIENCE)
 
 
 def pieces_of(case: str) -> Iterator[bytes]:
@@ -123,16 +113,11 @@ def pieces_of(case: str) -> Iterator[bytes]:
 def test_a_client_that_writes_all_before_it_reads_gets_its_answer(kind, case, status, way):
     settings, connect = way
     limit = 2 * AMOUNT if kind == "early" else LIMIT
-    with running(application(kind), max_body=limit, **settings) as it, connect(it) as sock:
+    with running(application(kind), max_body=limit, **settings) as it, connect(it) as client:
         for piece in pieces_of(case):
-            sock.sendall(piece)
-        received = b""
-        while b"}" not in received:
-            data = sock.recv(65536)
-            assert data, received
-            received += data
-        assert received.startswith(b"HTTP/1.1 %d " % status)
-        assert sock.recv(65536) == b""  # an end, not a reset
+            client.send(piece)
+        assert client.answer().status == status
+        assert client.ends()
 
 
 def test_a_drain_waits_a_moment_for_who_still_sends():

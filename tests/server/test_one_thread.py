@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import queue
-import socket
 import sqlite3
 import ssl
 import threading
@@ -15,13 +14,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import requests
 import trustme
 
 from hypoll import HTTPError, Request, Response, Routes, sse
 from hypoll.server.spool import OWN_LIMIT
 from hypoll.testing import TestClient
-from tests.support.client import PATIENCE, Client
+from tests.support.client import PATIENCE, Answer, Client, address_of, fetch
 from tests.support.server import running
 
 CLIENTS = 40
@@ -32,6 +30,12 @@ name: contextvars.ContextVar[str] = contextvars.ContextVar("name", default="nobo
 local = threading.local()
 
 
+BLIND = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Of a client that believes any certificate."""
+BLIND.check_hostname = False
+BLIND.verify_mode = ssl.CERT_NONE
+
+
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("tls") / "pem"
@@ -40,18 +44,19 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @contextmanager
-def serving(application: Any, pem: str | None, **settings: Any) -> Iterator[Callable[[str], requests.Response]]:
+def serving(application: Any, pem: str | None, **settings: Any) -> Iterator[Callable[[str], Answer]]:
     """Serve, and give what asks for a path; with `pem` over TLS."""
-    tls: dict[str, Any] = {} if pem is None else {"certfile": pem}
-    with TestClient(application, threads=4, **tls, **settings) as client:
-        yield lambda path: requests.get(client.base_url + path, verify=False, timeout=PATIENCE)
+    certificate: dict[str, Any] = {} if pem is None else {"certfile": pem}
+    with TestClient(application, threads=4, **certificate, **settings) as client:
+        address = address_of(client.base_url)
+        yield lambda path: fetch(address, path, tls=None if pem is None else BLIND)
 
 
-def all_of(ask: Callable[[str], requests.Response], path: str, clients: int = CLIENTS) -> list[tuple[int, str]]:
+def all_of(ask: Callable[[str], Answer], path: str, clients: int = CLIENTS) -> list[tuple[int, str]]:
     with ThreadPoolExecutor(clients) as pool:
         answers = list(pool.map(lambda number: (number, ask(f"{path}{number}")), range(clients)))
-    assert [answer.status_code for _, answer in answers] == [200] * clients
-    return [(number, answer.text) for number, answer in answers]
+    assert [answer.status for _, answer in answers] == [200] * clients
+    return [(number, answer.body.decode()) for number, answer in answers]
 
 
 def pieces_of_thread_local() -> Iterator[bytes]:
@@ -138,7 +143,6 @@ def routes_of(hook: str) -> Routes:
     return routes
 
 
-@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
 @pytest.mark.parametrize(("hook", "tls"), [("none", False), ("threaded", False), ("async", False), ("none", True)])
 def test_a_routes_request_meets_nothing_of_another(hook, tls, pem):
     with serving(routes_of(hook), pem if tls else None) as ask:
@@ -186,7 +190,6 @@ class Middleware:
         return Closing()
 
 
-@pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
 @pytest.mark.parametrize("tls", [False, True])
 def test_a_wsgi_request_meets_nothing_of_another(tls, pem):
     middleware = Middleware(wsgi_application)
@@ -505,19 +508,10 @@ def test_a_file_wrappers_file_is_closed_while_a_slow_reader_still_gets_it(tmp_pa
 
     for certfile in ("", pem):
         closed.clear()
-        with TestClient(application, certfile=certfile) as client:
-            host, port = client.base_url.rpartition("//")[2].split(":")
-            with socket.create_connection((host, int(port)), PATIENCE) as sock:
-                if certfile:
-                    context = ssl.create_default_context()
-                    context.check_hostname = False
-                    context.verify_mode = ssl.CERT_NONE
-                    sock = context.wrap_socket(sock)
-                sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-                assert closed.wait(PATIENCE)
-                received = 0
-                while data := sock.recv(1 << 20):
-                    received += len(data)
-                assert received > 8 * 1024 * 1024
-                if certfile:
-                    sock.close()
+        with (
+            TestClient(application, certfile=certfile) as client,
+            Client(address_of(client.base_url), tls=BLIND if certfile else None) as peer,
+        ):
+            peer.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert closed.wait(PATIENCE)
+            assert len(peer.rest()) > 8 * 1024 * 1024

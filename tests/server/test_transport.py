@@ -42,6 +42,7 @@ from hypoll.server.transport import (
 from hypoll.settings import Settings
 from hypoll.telemetry.observer import Observer, Observers, Record, combine_observers
 from hypoll.testing import TestClient
+from tests.support.client import Client
 from tests.support.clock import PATIENCE, Turner
 from tests.support.gunicorn import GUNICORN, HYPOLL, Master
 
@@ -180,11 +181,9 @@ def port_of(client: TestClient) -> int:
 
 @contextlib.contextmanager
 def connected(client: TestClient, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
-    with (
-        socket.create_connection(("127.0.0.1", port_of(client)), timeout=PATIENCE) as sock,
-        context.wrap_socket(sock, server_hostname="localhost") as secured,
-    ):
-        yield secured
+    with Client(("127.0.0.1", port_of(client)), tls=context) as secured:
+        assert isinstance(secured.sock, ssl.SSLSocket)
+        yield secured.sock
 
 
 def openssl(client: TestClient, said: bytes, *arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -315,9 +314,9 @@ def test_keys_are_updated_in_the_middle(client):
 
 
 def test_plain_http_is_closed_at_once(client):
-    with socket.create_connection(("127.0.0.1", port_of(client)), timeout=PATIENCE) as sock:
-        sock.sendall(GET)
-        assert sock.recv(KIB) == b""
+    with Client(("127.0.0.1", port_of(client))) as plain:
+        plain.send(GET)
+        assert plain.ends()
 
 
 def test_a_server_with_no_room_closes_without_a_word(files, root):
@@ -384,13 +383,10 @@ def test_workers(files, tmp_path, command):
     master = Master(tmp_path, (*command, "--bind", "127.0.0.1:0", *of_tls))
     try:
         context = files.client_context(certificate=files.client)
-        with (
-            socket.create_connection(("127.0.0.1", master.port), timeout=PATIENCE) as plain,
-            context.wrap_socket(plain, server_hostname="localhost") as sock,
-        ):
-            assert sock.version() == ("TLSv1.2" if command is GUNICORN else "TLSv1.3")
-            sock.sendall(GET)
-            assert sock.recv(KIB).endswith(b'{"scheme":"https"}')
+        with Client(("127.0.0.1", master.port), tls=context) as secured:
+            assert isinstance(secured.sock, ssl.SSLSocket)
+            assert secured.sock.version() == ("TLSv1.2" if command is GUNICORN else "TLSv1.3")
+            assert secured.ask(GET).body == b'{"scheme":"https"}'
     finally:
         master.end()
 

@@ -20,7 +20,7 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Cut(Exception):  # noqa: N818 - an end, not always an error
+class Cut(ConnectionError):  # noqa: N818 - an end, not always an error
     """The connection ended before the answer did."""
 
 
@@ -39,14 +39,14 @@ def address_of(url: str) -> tuple[str, int]:
 
 
 def fetch(address: Any, path: str = "/", fields: Mapping[str, str] = NOTHING, **how: Any) -> Answer:
-    """The answer to a request on a connection of its own. how: see `Client`. Raises `OSError`, `Cut`."""
+    """The answer to a request on a connection of its own. how: see `Client`. Raises `OSError`, as `Cut`."""
     with Client(address, **how) as client:
         return client.get(path, fields)
 
 
 def serves(address: Any) -> bool:
     """Whether who listens there answers."""
-    with contextlib.suppress(OSError, Cut):
+    with contextlib.suppress(OSError):
         return fetch(address, "/", {"Connection": "close"}).status == 200
     return False
 
@@ -74,6 +74,7 @@ class Client(contextlib.AbstractContextManager["Client"]):
             socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         )
         self.sock = socket.socket(family)
+        self.patience = patience
         self.data = b""
         try:
             if buffer:
@@ -159,6 +160,18 @@ class Client(contextlib.AbstractContextManager["Client"]):
     def ends(self) -> bool:
         """Whether the server has ended the connection, and well: nothing comes but that. Raises what a reset does."""
         return not self.data and self.sock.recv(1) == b""
+
+    def has_ended(self) -> bool:
+        """Whether the end of the connection is here by now, by itself or as a reset. Nothing is received."""
+        self.sock.setblocking(False)
+        try:
+            return not self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            self.sock.settimeout(self.patience)
 
     def half_close(self) -> None:
         self.sock.shutdown(socket.SHUT_WR)

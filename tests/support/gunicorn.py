@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import re
 import signal
@@ -15,6 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.support.client import Client, fetch
 
 PATIENCE = 10.0
 """Seconds after which something that was to happen is given up."""
@@ -77,13 +78,8 @@ class Master:
 
     def get(self, path: str = "/") -> tuple[int, bytes]:
         """Ask over a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        try:
-            connection.request("GET", path)
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
+        answer = fetch(("127.0.0.1", self.port), path, patience=PATIENCE)
+        return answer.status, answer.body
 
     def signal(self, signum: int) -> None:
         self.popen.send_signal(signum)
@@ -176,34 +172,34 @@ class Load:
             thread.join(PATIENCE)
 
     def _run(self, keep: bool) -> None:
-        connection: http.client.HTTPConnection | None = None
+        client: Client | None = None
         while not self._over.is_set():
-            kept = connection
-            connection = self._ask(kept)
-            if connection is None and kept is not None:
-                connection = self._ask(None)
-            if connection is not None and not keep:
-                connection.close()
-                connection = None
-        if connection is not None:
-            connection.close()
+            kept = client
+            answered, client = self._ask(kept)
+            if not answered and kept is not None:
+                _, client = self._ask(None)
+            if client is not None and not keep:
+                client.close()
+                client = None
+        if client is not None:
+            client.close()
 
-    def _ask(self, kept: http.client.HTTPConnection | None) -> http.client.HTTPConnection | None:
-        """Ask once; gives the connection if it can be kept."""
-        connection = kept or http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+    def _ask(self, kept: Client | None) -> tuple[bool, Client | None]:
+        """Ask once; gives whether it was answered, and the connection if it can be kept."""
+        client = kept
         try:
-            connection.request("GET", "/")
-            response = connection.getresponse()
-            body = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
+            client = client or Client(("127.0.0.1", self.port), patience=PATIENCE)
+            answer = client.get()
+        except OSError as error:
+            if client is not None:
+                client.close()
             if kept is None:
                 self.failures.append(repr(error))
-            return None
-        self.answers[body] += 1
-        if response.status != 200:
-            self.failures.append(f"{response.status} {body!r}")
-        if response.will_close:
-            connection.close()
-            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-        return connection
+            return False, None
+        self.answers[answer.body] += 1
+        if answer.status != 200:
+            self.failures.append(f"{answer.status} {answer.body!r}")
+        if answer.fields.get("connection") == "close":
+            client.close()
+            return True, None
+        return True, client

@@ -22,7 +22,8 @@ from hypoll.telemetry.access_log import open_access_log
 from hypoll.telemetry.error_log import LogWriterHandler, TextFormatter, keep
 from hypoll.telemetry.log_writer import LogWriter, Sink
 from hypoll.testing import TestClient
-from tests.support.gunicorn import GUNICORN, HYPOLL, PATIENCE, ROOT, Master
+from tests.support.client import Client
+from tests.support.gunicorn import GUNICORN, HYPOLL, PATIENCE, ROOT, Master, until
 from tests.support.matrix import covering
 
 CONFIGURE = {
@@ -245,19 +246,10 @@ def test_lines_in_a_file_that_is_shared_stay_whole(tmp_path, append):
             stderr=file,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
-    import socket
-    import time
-
     try:
-        end = time.monotonic() + PATIENCE
-        while not (tmp_path / "sock").exists() and time.monotonic() < end:
-            time.sleep(0.01)
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(PATIENCE)
-            sock.connect(str(tmp_path / "sock"))
-            for number in range(5):
-                sock.sendall(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number)
-                assert sock.recv(4096).startswith(b"HTTP/1.1 200")
+        until((tmp_path / "sock").exists)
+        with Client(str(tmp_path / "sock")) as client:
+            assert [client.get(f"/{number}").status for number in range(5)] == [200] * 5
     finally:
         process.terminate()
         process.wait(PATIENCE)
