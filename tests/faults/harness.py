@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import resource
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -15,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.support.client import Client, request
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -27,12 +27,6 @@ Address = tuple[str, int]
 
 HELD = ("registered", "connections", "connection_objects", "parser_objects", "streams")
 """What must be back to its baseline when the clients have gone."""
-
-
-def reset(sock: socket.socket) -> None:
-    """Close with RST instead of FIN (socket(7), SO_LINGER)."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 class Served:
@@ -64,7 +58,7 @@ class Served:
             if self.limits:
                 command = ["sh", "-c", "; ".join([*self.limits, 'exec "$@"']), "sh", *command]
             self.process = subprocess.Popen(command, cwd=ROOT, stderr=self._log, pass_fds=[listener.fileno()])
-        self.control = http.client.HTTPConnection(self.address[0], self.address[1], timeout=30)
+        self.control = Client(self.address, patience=30)
         try:
             self.ask("/")
         except BaseException:
@@ -80,11 +74,9 @@ class Served:
 
     def ask(self, path: str, method: str = "GET") -> bytes:
         """The answer to a request on the kept connection."""
-        self.control.request(method, path)
-        response = self.control.getresponse()
-        body = response.read()
-        assert response.status < 300, (response.status, body)
-        return body
+        answer = self.control.ask(request(path, method))
+        assert answer.status < 300, answer
+        return answer.body
 
     def counts(self, query: str = "") -> dict[str, Any]:
         """What the server holds: see `app.counts`."""

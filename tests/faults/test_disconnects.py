@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from .harness import MIB, Served, reset
+from tests.support.client import Client
+
+from .harness import MIB, Served
 
 pytestmark = pytest.mark.full
 
@@ -19,17 +20,17 @@ TOO_LARGE = b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999\r\
 
 NOWHERE = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n"
 
-Phase = Callable[[socket.socket], None]
+Phase = Callable[[Client], None]
 
 
 def _sent(data: bytes, await_answer: bytes = b"") -> Phase:
     """A state a client is in when it has sent this and, if anything is named, got that much of the answer."""
 
-    def enter(client: socket.socket) -> None:
-        client.sendall(data)
-        received = b""
-        while await_answer not in received:
-            received += client.recv(4096)
+    def enter(client: Client) -> None:
+        client.send(data)
+        while await_answer not in client.data:
+            assert client.more(4096)
+        client.data = b""
 
     return enter
 
@@ -62,13 +63,6 @@ PHASES: dict[str, tuple[Phase, int, bytes]] = {
 """How a client gets into the state; and when it half-closes there, the last status it still gets and the last bytes."""
 
 
-def _read_to_end(client: socket.socket) -> bytes:
-    received = bytearray()
-    while data := client.recv(1 << 20):
-        received += data
-    return bytes(received)
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Served]:
     with Served() as served:
@@ -77,18 +71,12 @@ def server() -> Iterator[Served]:
         served.assert_no_failure()
 
 
-def _client(server: Served) -> socket.socket:
-    client = socket.create_connection(server.address, timeout=5)
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-    return client
-
-
 @pytest.mark.parametrize("phase", PHASES)
-@pytest.mark.parametrize("leave", [socket.socket.close, reset], ids=["fin", "rst"])
-def test_a_peer_that_leaves_leaves_nothing(server: Served, phase: str, leave: Callable[[socket.socket], None]) -> None:
+@pytest.mark.parametrize("leave", [Client.close, Client.reset], ids=["fin", "rst"])
+def test_a_peer_that_leaves_leaves_nothing(server: Served, phase: str, leave: Callable[[Client], None]) -> None:
     before = server.held()
     enter = PHASES[phase][0]
-    clients = [_client(server) for _ in range(3)]
+    clients = [Client(server.address, 65536) for _ in range(3)]
     for client in clients:
         enter(client)
     server.await_that(lambda: server.counts()["connections"] == before["connections"] + 3, 5, server.counts)
@@ -101,10 +89,10 @@ def test_a_peer_that_leaves_leaves_nothing(server: Served, phase: str, leave: Ca
 def test_a_peer_that_half_closes_gets_what_is_owed_and_leaves_nothing(server: Served, phase: str) -> None:
     before = server.held()
     enter, status, end = PHASES[phase]
-    with _client(server) as client:
+    with Client(server.address, 65536) as client:
         enter(client)
-        client.shutdown(socket.SHUT_WR)
-        answer = _read_to_end(client)
+        client.half_close()
+        answer = client.rest()
     statuses = [int(found) for found in re.findall(rb"HTTP/1\.1 (\d+)", answer)]
     assert (statuses or [0])[-1] == status
     assert answer.endswith(end) if end else answer == b""
@@ -114,10 +102,10 @@ def test_a_peer_that_half_closes_gets_what_is_owed_and_leaves_nothing(server: Se
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_peer_that_half_closes_and_then_resets_leaves_nothing(server: Served, phase: str) -> None:
     before = server.held()
-    client = _client(server)
+    client = Client(server.address, 65536)
     PHASES[phase][0](client)
-    client.shutdown(socket.SHUT_WR)
-    reset(client)
+    client.half_close()
+    client.reset()
     server.await_held(before)
 
 
@@ -144,11 +132,12 @@ def test_with_the_collector_off_10000_connections_leave_no_objects(server: Serve
     def come_and_go(count: int) -> None:
         for index in range(count):
             request, begin = SHORT[index % len(SHORT)]
-            client = socket.create_connection(server.address, timeout=5)
-            client.sendall(request)
+            client = Client(server.address)
+            client.send(request)
             if begin:
-                assert client.recv(65536).startswith(begin)
-            reset(client)
+                assert client.more()
+                assert client.data.startswith(begin)
+            client.reset()
             if index % 500 == 499:
                 server.ask("/")
 

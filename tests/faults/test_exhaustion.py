@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from hypoll import Request, Response, Routes
 from hypoll.contracts import ConnectionState
 from hypoll.http import RequestParser
 from hypoll.proxy.forwarded import TrustedProxies
+from tests.support.client import Client
 
 from .crowd import PROBE, Crowd, Peer
 from .harness import Served
@@ -97,15 +97,13 @@ def test_a_connection_over_the_limit_is_told_to_come_back() -> None:
 
 
 def test_a_handler_out_of_memory_is_a_500_and_its_connection_goes_on() -> None:
-    with Served() as server, socket.create_connection(server.address, timeout=5) as client:
-        client.sendall(b"GET /memory HTTP/1.1\r\nHost: a\r\n\r\n" + PROBE)
-        answers = b""
-        while data := client.recv(65536):
-            answers += data
-        first, _, second = answers.partition(b"HTTP/1.1 200 ")
-        assert first.startswith(b"HTTP/1.1 500 ")
-        assert b"MemoryError" not in first
-        assert second.endswith(b"ok")
+    with Served() as server, Client(server.address) as client:
+        client.send(b"GET /memory HTTP/1.1\r\nHost: a\r\n\r\n" + PROBE)
+        first, second = client.answer(), client.answer()
+        assert first.status == 500
+        assert "MemoryError" not in repr(first)
+        assert (second.status, second.body) == (200, b"ok")
+        assert client.ends()
 
 
 @pytest.fixture

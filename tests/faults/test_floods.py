@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from hypoll import Request, Response, Routes
+from tests.support.client import Client
 
 from .crowd import PROBE, Crowd, Peer
-from .harness import MIB, Served, reset
+from .harness import MIB, Served
 from .stage import Stage
 
 pytestmark = pytest.mark.full
@@ -75,11 +76,8 @@ def test_20000_pipelined_requests_of_a_client_that_does_not_read_are_answered_wh
 def test_200_pipelined_requests_for_a_mebibyte_each_are_handled_as_the_client_reads(server: Served) -> None:
     count, held = 200, 8
     memory = server.memory()
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        client.connect(server.address)
-        client.settimeout(10)
-        client.sendall(b"GET /one HTTP/1.1\r\nHost: a\r\n\r\n" * count)
+    with Client(server.address, 65536, patience=10) as client:
+        client.send(b"GET /one HTTP/1.1\r\nHost: a\r\n\r\n" * count)
         server.await_that(lambda: server.counts()["one"] > 0, 5, server.counts)
         assert max(server.counts()["one"] for _ in range(20)) <= held
         buffer = bytearray(MIB)
@@ -89,7 +87,7 @@ def test_200_pipelined_requests_for_a_mebibyte_each_are_handled_as_the_client_re
                 checks += 1
                 assert server.counts()["one"] <= received // MIB + held
                 assert server.memory() - memory < 16 * MIB
-            received += client.recv_into(buffer)
+            received += client.sock.recv_into(buffer)
         assert server.counts()["one"] == count
 
 
@@ -104,9 +102,9 @@ def test_5000_connections_reset_in_the_middle_of_a_request_leave_nothing(server:
 
     def reset_many(count: int) -> None:
         for index in range(count):
-            sock = socket.create_connection(server.address)
-            sock.sendall(openings[index % len(openings)])
-            reset(sock)
+            client = Client(server.address)
+            client.send(openings[index % len(openings)])
+            client.reset()
             if index % 500 == 499:
                 server.ask("/")
 

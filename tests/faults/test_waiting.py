@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.client import Client
+
 from .crowd import Crowd, Peer
 from .harness import MIB, Served
 
@@ -25,13 +27,6 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode()
 
 
-def read_to_end(client: socket.socket) -> bytes:
-    data = b""
-    while piece := client.recv(1 << 20):
-        data += piece
-    return data
-
-
 def refuses(address: tuple[str, int]) -> bool:
     """Whether nobody listens there any more."""
     with socket.socket() as sock:
@@ -46,14 +41,14 @@ def await_exit(served: Served, within: float) -> int:
 @pytest.mark.parametrize("path", ["wait", "slow"])
 def test_term_in_the_middle_of_an_answer_completes_it(kind: str, path: str) -> None:
     with Served(app="waiting") as served:
-        with socket.create_connection(served.address, timeout=5) as client:
-            client.sendall(get(f"/{kind}/{path}"))
+        with Client(served.address) as client:
+            client.send(get(f"/{kind}/{path}"))
             if path == "slow":
-                assert client.recv(9) == b"HTTP/1.1 "
+                assert client.more(9)
             else:
                 time.sleep(0.05)  # it is under way by now, or TERM finds it in the queue: answered in either case
             served.process.send_signal(signal.SIGTERM)
-            answer = read_to_end(client)
+            answer = client.rest()
         if path == "slow":
             assert answer.count(b"piece") == 4
             assert answer.endswith(b"0\r\n\r\n")
@@ -67,15 +62,12 @@ def test_term_in_the_middle_of_an_answer_completes_it(kind: str, path: str) -> N
 
 def test_term_in_the_middle_of_a_file_completes_it() -> None:
     with Served(app="waiting") as served:
-        with socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)  # the kernel has no room for all of it
-            client.settimeout(5)
-            client.connect(served.address)
-            client.sendall(get(f"/file/stream/{ANSWER // PIECE}"))
-            begun = client.recv(9)
+        with Client(served.address, PIECE) as client:  # the kernel has no room for all of it
+            client.send(get(f"/file/stream/{ANSWER // PIECE}"))
+            assert client.more(9)
             served.process.send_signal(signal.SIGTERM)
             served.await_that(lambda: refuses(served.address), 5, served.log)
-            head, _, body = (begun + read_to_end(client)).partition(b"\r\n\r\n")
+            head, _, body = client.rest().partition(b"\r\n\r\n")
         assert f"Content-Length: {ANSWER}".encode() in head
         assert len(body) == ANSWER
         assert await_exit(served, 5) == 0
@@ -86,8 +78,8 @@ def test_term_in_the_middle_of_a_file_completes_it() -> None:
 @pytest.mark.parametrize("gone", [False, True])
 def test_what_is_stuck_for_ever_does_not_stop_the_exit(kind: str, gone: bool) -> None:
     with Served("--graceful-timeout", "0.5", app="waiting") as served:
-        client = socket.create_connection(served.address, timeout=5)
-        client.sendall(get(f"/{kind}/stuck"))
+        client = Client(served.address)
+        client.send(get(f"/{kind}/stuck"))
         served.ask("/")
         if gone:
             client.close()
@@ -128,12 +120,12 @@ def test_clients_that_do_not_read_what_they_asked_for(served: Served, kind: str)
 def test_much_flows_out_through_little_memory(served: Served, kind: str) -> None:
     served.ask("/trim", "POST")
     before, most, size = served.memory(), 0, 0
-    with socket.create_connection(served.address, timeout=5) as client:
-        client.sendall(get(f"/{kind}/stream/{FLOW // PIECE}"))
-        client.shutdown(socket.SHUT_WR)
+    with Client(served.address) as client:
+        client.send(get(f"/{kind}/stream/{FLOW // PIECE}"))
+        client.half_close()
         buffer = bytearray(MIB)
         seen = 0
-        while count := client.recv_into(buffer):
+        while count := client.sock.recv_into(buffer):
             size += count
             if size - seen > 16 * MIB:
                 seen, most = size, max(most, served.memory())
@@ -146,12 +138,12 @@ def test_much_flows_in_through_little_memory(served: Served, kind: str) -> None:
     served.ask("/trim", "POST")
     before, most = served.memory(), 0
     block = bytes(MIB)
-    with socket.create_connection(served.address, timeout=5) as client:
-        client.sendall(f"POST /{kind}/upload HTTP/1.1\r\nHost: a\r\nContent-Length: {FLOW}\r\n\r\n".encode())
+    with Client(served.address) as client:
+        client.send(f"POST /{kind}/upload HTTP/1.1\r\nHost: a\r\nContent-Length: {FLOW}\r\n\r\n".encode())
         for number in range(FLOW // MIB):
-            client.sendall(block)
+            client.send(block)
             if number % 16 == 0:
                 most = max(most, served.memory())
-        client.shutdown(socket.SHUT_WR)
-        assert read_to_end(client).endswith(b"\r\n\r\n%d" % FLOW)
+        client.half_close()
+        assert client.rest().endswith(b"\r\n\r\n%d" % FLOW)
     assert most - before < 32 * MIB

@@ -13,7 +13,6 @@ the next request into it: what that loses is reported, and promised by nobody.
 from __future__ import annotations
 
 import functools
-import http.client
 import itertools
 import random
 import signal
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.proxies.fronts import proxy
+from tests.support.client import Client as Connection
 from tests.support.gunicorn import GUNICORN, Master
 
 APP = """
@@ -78,7 +78,7 @@ class Client:
         self.name = name
         self.requests = 0
         self.lost: list[str] = []
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: Connection | None = None
         self._methods = itertools.cycle(("GET", "POST"))
 
     def ask(self, held: bool = False) -> None:
@@ -86,17 +86,16 @@ class Client:
         self.requests += 1
         method, token = next(self._methods), f"{self.name}-{self.requests}"
         path = f"/held/{token}" if held else {"GET": f"/get/{token}", "POST": "/post"}[method]
-        if self._connection is None:
-            self._connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        content = f"Content-Length: {len(token)}\r\n\r\n{token}" if method == "POST" else "\r\n"
         try:
-            self._connection.request(method, path, token if method == "POST" else None)
-            response = self._connection.getresponse()
-            body = response.read()
-            if response.status != 200 or body != token.encode():
-                self.lost.append(f"{method}: {response.status} {body[:60]!r}")
-            if response.will_close:
+            if self._connection is None:
+                self._connection = Connection(("127.0.0.1", self.port), patience=PATIENCE)
+            answer = self._connection.ask(f"{method} {path} HTTP/1.1\r\nHost: a\r\n{content}".encode())
+            if answer.status != 200 or answer.body != token.encode():
+                self.lost.append(f"{method}: {answer.status} {answer.body[:60]!r}")
+            if answer.fields.get("connection") == "close":
                 self.close()
-        except (OSError, http.client.HTTPException) as error:
+        except OSError as error:
             self.lost.append(f"{method}: {error!r}")
             self.close()
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.proxies.fronts import PROXIES, proxy
+from tests.support.client import Client
 from tests.support.gunicorn import HYPOLL, Master
 
 pytestmark = pytest.mark.full
@@ -51,7 +50,6 @@ CHUNK = b"4000\r\n" + b"c" * 0x4000 + b"\r\n"
 END = b"0\r\n\r\n"
 TOO_LARGE = CHUNK * 64 + END  # a mebibyte, where 64 KiB are allowed
 MALFORMED = CHUNK * 2 + b"nonsense\r\n" + CHUNK * 62 + END
-STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n")
 
 KINDS = {
     "plain": ("app:routes", "/plain", ()),
@@ -78,19 +76,13 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[in
 
 def status_of(port: int, request: bytes) -> int | str:
     """The status a client gets that sends all it can before it reads; or how that ended without one."""
-    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+    with Client(("127.0.0.1", port), patience=PATIENCE) as client:
         with contextlib.suppress(ConnectionError):  # what has come before the end is read all the same
-            client.sendall(request)
-        received = b""
+            client.send(request)
         try:
-            while not (match := STATUS.match(received)) or match[1] == b"100":
-                piece = client.recv(65536)
-                if not piece:
-                    return f"closed after {received!r}"
-                received += piece
+            return client.answer().status
         except ConnectionError as error:
-            return f"{error!r} after {received!r}"
-        return int(match[1])
+            return repr(error)
 
 
 @pytest.mark.parametrize("front", PROXIES)

@@ -17,7 +17,8 @@ from collections.abc import Callable
 
 from click import echo
 
-from tests.faults.harness import HELD, MIB, Address, Served, reset
+from tests.faults.harness import HELD, MIB, Address, Served
+from tests.support.client import reset
 
 GROWTH = 2 * MIB
 CLIENTS = 60

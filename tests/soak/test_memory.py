@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import select
-import socket
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.faults.harness import MIB, Address, Served
+from tests.support.client import Client
 
 pytestmark = pytest.mark.full
 
@@ -20,23 +20,24 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 @contextlib.contextmanager
-def connected(address: Address, count: int) -> Iterator[list[socket.socket]]:
+def connected(address: Address, count: int) -> Iterator[list[Client]]:
     """So many connections."""
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(socket.create_connection(address, timeout=PATIENCE)) for _ in range(count)]
+        yield [stack.enter_context(Client(address, patience=PATIENCE)) for _ in range(count)]
 
 
-def stuff(clients: list[socket.socket], data: Callable[[int], bytes]) -> None:
+def stuff(clients: list[Client], data: Callable[[int], bytes]) -> None:
     """Send until the server takes no more of any of them; `data` makes more of it for one of them."""
-    for client in clients:
-        client.setblocking(False)
+    socks = [client.sock for client in clients]
+    for sock in socks:
+        sock.setblocking(False)
     quiet = 0
     while quiet < 3:
-        _, writable, _ = select.select([], clients, [], 0.5)
+        _, writable, _ = select.select([], socks, [], 0.5)
         quiet = 0 if writable else quiet + 1
-        for client in writable:
+        for sock in writable:
             with contextlib.suppress(BlockingIOError):
-                client.send(data(clients.index(client)))
+                sock.send(data(socks.index(sock)))
 
 
 def grown(server: Served, before: int) -> float:
@@ -51,9 +52,9 @@ def test_slow_readers_of_long_answers_cost_the_spool_and_no_more():
         before = server.memory()
         with connected(server.address, 64) as clients:
             for client in clients:
-                client.sendall(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
+                client.send(b"GET /long HTTP/1.1\r\nHost: a\r\n\r\n")
             for client in clients:
-                assert client.recv(12) == b"HTTP/1.1 200"
+                assert client.sock.recv(12) == b"HTTP/1.1 200"
             assert server.ask("/") == b"ok"
             # 4 MiB of spool, and for each of them a thread, its piece of 64 KiB and what its connection holds.
             assert grown(server, before) < 4 + 64 * 0.5
@@ -67,7 +68,7 @@ def test_tiny_chunks_that_a_handler_does_not_take_weigh_what_they_are():
         before = server.memory()
         with connected(server.address, 64) as clients:
             for client in clients:
-                client.sendall(b"POST /ignored HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+                client.send(b"POST /ignored HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
             stuff(clients, lambda number: chunks)
             # A thread, and 64 KiB with what they were received in.
             assert grown(server, before) < 64 * 0.4
@@ -86,10 +87,8 @@ def test_header_sections_that_never_repeat_are_not_kept_by_the_access_log():
                 short = "".join(f"x{field}: {number}\r\n" for field in range(95))
                 long = f"User-Agent: {'u' * 200}{number}\r\nX-Filler: {'x' * 11_000}{number}\r\n"
                 for fields in (short, long):
-                    client.sendall(f"GET /fields?{'q' * 100}{number} HTTP/1.1\r\nHost: a\r\n{fields}\r\n".encode())
-                    received = b""
-                    while not received.endswith(b"all"):
-                        received += client.recv(65536)
+                    line = f"GET /fields?{'q' * 100}{number} HTTP/1.1\r\n"
+                    assert client.ask(f"{line}Host: a\r\n{fields}\r\n".encode()).body.endswith(b"all")
             assert grown(server, before) < 8
         server.assert_no_failure()
 
@@ -100,10 +99,10 @@ def test_uploads_of_600_bytes_a_second_cost_what_has_come_of_them():
         before = server.memory()
         with connected(server.address, 200) as clients:
             for client in clients:
-                client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (16 * MIB - 1))
+                client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (16 * MIB - 1))
             for _ in range(30):
                 for client in clients:
-                    client.sendall(b"u" * 60)
+                    client.send(b"u" * 60)
                 assert server.ask("/") == b"0", "no thread is held by them"
                 time.sleep(0.1)  # their pace: nothing tells that it is time to send
             assert grown(server, before) < 200 * 0.05

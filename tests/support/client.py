@@ -38,6 +38,12 @@ def address_of(url: str) -> tuple[str, int]:
     return parts.hostname, parts.port
 
 
+def reset(sock: socket.socket) -> None:
+    """Close with RST instead of FIN (socket(7), SO_LINGER)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
 def fetch(address: Any, path: str = "/", fields: Mapping[str, str] = NOTHING, **how: Any) -> Answer:
     """The answer to a request on a connection of its own. how: see `Client`. Raises `OSError`, as `Cut`."""
     with Client(address, **how) as client:
@@ -97,10 +103,10 @@ class Client(contextlib.AbstractContextManager["Client"]):
     def send(self, data: bytes) -> None:
         self.sock.sendall(data)
 
-    def more(self) -> bool:
-        """Receive something. False: the connection ended."""
+    def more(self, size: int = 1 << 20) -> bool:
+        """Receive something, and at most so many bytes. False: the connection ended."""
         try:
-            piece = self.sock.recv(1 << 20)
+            piece = self.sock.recv(size)
         except ConnectionResetError:
             piece = b""
         self.data += piece
@@ -180,8 +186,7 @@ class Client(contextlib.AbstractContextManager["Client"]):
         self.sock.close()
 
     def reset(self) -> None:
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
+        reset(self.sock)
 
     def go(self, how: str) -> None:
         self.reset() if how == "reset" else self.close()
