@@ -22,6 +22,7 @@ from hypoll.server.connection import Connection
 from hypoll.server.context import READ_SIZE
 from hypoll.server.server import Server
 from hypoll.settings import Settings
+from tests.support.client import Client
 from tests.support.clock import PATIENCE, Turner
 from tests.support.gunicorn import HYPOLL, Master, until
 
@@ -432,14 +433,9 @@ def echo(request):
 SHORT = ("--keep-alive", "1", "--header-timeout", "1", "--body-timeout", "1", "--bind", "127.0.0.1:0")
 
 
-def ask(sock: socket.socket, data: bytes) -> bytes:
-    sock.sendall(data)
-    return sock.recv(65536).partition(b"\r\n")[0]
-
-
 @pytest.fixture
-def clients() -> Iterator[list[socket.socket]]:
-    made: list[socket.socket] = []
+def clients() -> Iterator[list[Client]]:
+    made: list[Client] = []
     yield made
     for client in made:
         client.close()
@@ -461,25 +457,25 @@ def test_a_stopped_process_loses_nobody(tmp_path, clients, kind):
     (tmp_path / "app.py").write_text(APP.format(kind=kind))
     master = Master(tmp_path, [*HYPOLL, *SHORT])
     try:
-        clients += [socket.create_connection(("127.0.0.1", master.port), timeout=PATIENCE) for _ in range(51)]
+        clients += [Client(("127.0.0.1", master.port)) for _ in range(51)]
         kept, whole, heads, halves, bodies = (clients[at : at + 10] for at in range(0, 50, 10))
         for client in (*kept, *whole):
-            assert ask(client, GET) == OK
+            assert client.ask(GET).status == 200
         for client in (*heads, *halves):
-            client.sendall(HALF)
+            client.send(HALF)
         for client in bodies:
-            client.sendall(UPLOAD)
-        assert ask(clients[50], GET) == OK  # so all before it were read
+            client.send(UPLOAD)
+        assert clients[50].ask(GET).status == 200  # so all before it were read
         with stopped(master):
             for client in whole:
-                client.sendall(GET)
+                client.send(GET)
             for client in heads:
-                client.sendall(GET[len(HALF) :])
-        answers = [client.recv(65536).partition(b"\r\n")[0] for client in (*whole, *heads)]
-        answers += [ask(client, GET) for client in kept]
-        answers += [ask(client, GET[len(HALF) :]) for client in halves]
-        answers += [ask(client, b"67890") for client in bodies]
-        assert answers == [OK] * 50
+                client.send(GET[len(HALF) :])
+        answers = [client.answer() for client in (*whole, *heads)]
+        answers += [client.ask(GET) for client in kept]
+        answers += [client.ask(GET[len(HALF) :]) for client in halves]
+        answers += [client.ask(b"67890") for client in bodies]
+        assert [answer.status for answer in answers] == [200] * 50
         assert master.says(r"the loop was kept from running for \d\.\d s")
         master.signal(signal.SIGTERM)
         assert master.wait() == 0

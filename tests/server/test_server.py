@@ -27,6 +27,7 @@ from hypoll.server.connection import Connection
 from hypoll.server.server import Server, Status
 from hypoll.server.sockets import BindError
 from hypoll.settings import Settings
+from tests.support.client import Client, address_of, request
 
 PATIENCE = 10.0
 KIB = 1024
@@ -176,12 +177,11 @@ def test_two_servers_share_a_port(session):
         address = first.addresses[0]
         with running(address.removeprefix("http://"), reuse_port=True) as second:
             accepted: Counter[Server] = Counter()
-            clients: list[socket.socket] = []
+            clients: list[Client] = []
             while len(accepted) < 2 and len(clients) < 100:
                 before = {server: len(server.connections) for server in (first, second)}
-                clients.append(socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), PATIENCE))
-                clients[-1].sendall(GET)
-                assert clients[-1].recv(4096).startswith(b"HTTP/1.1 200")
+                clients.append(Client(address_of(address)))
+                assert clients[-1].ask(GET).status == 200
                 accepted.update(server for server in before if len(server.connections) > before[server])
             for client in clients:
                 client.close()
@@ -520,25 +520,24 @@ def test_a_process_out_of_descriptors_serves_those_inside_and_rests():
         address = listener.getsockname()
         command = [sys.executable, "-c", OUT_OF_DESCRIPTORS, str(listener.fileno())]
         process = subprocess.Popen(command, pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL)
-    opened: list[socket.socket] = []
+    opened: list[Client] = []
 
-    def cpu(client: socket.socket) -> float:
-        client.sendall(GET.replace(b"/ ", b"/cpu "))
-        return float(client.recv(4096).rpartition(b"\r\n\r\n")[2])
+    def cpu(client: Client) -> float:
+        return float(client.get("/cpu").body)
 
     try:
-        opened += [socket.create_connection(address, PATIENCE) for _ in range(60)]
+        opened += [Client(address) for _ in range(60)]
         inside, stuck = opened[0], opened[-1]
         before = cpu(inside)
-        stuck.sendall(GET.replace(b"/ ", b"/cpu "))
-        stuck.settimeout(1.0)
+        stuck.send(request("/cpu"))
+        stuck.sock.settimeout(1.0)
         with pytest.raises(TimeoutError):
-            stuck.recv(1)
+            stuck.more()
         assert cpu(inside) - before < 0.2
         for client in opened[1:-1]:
             client.close()
-        stuck.settimeout(PATIENCE)
-        assert stuck.recv(4096).startswith(b"HTTP/1.1 200")
+        stuck.sock.settimeout(PATIENCE)
+        assert stuck.answer().status == 200
     finally:
         process.kill()
         process.wait()
