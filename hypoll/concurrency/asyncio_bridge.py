@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import importlib
+import inspect
 import logging
 import os
 import select
@@ -191,7 +192,7 @@ class AsyncioBridge:
         Raises as that does: `TypeError`, `ValueError`, and `RuntimeError` for a signal that can't be handled, or where
         this isn't the main thread.
         """
-        if asyncio.iscoroutine(callback) or asyncio.iscoroutinefunction(callback):
+        if asyncio.iscoroutine(callback) or _is_coroutine_function(callback):
             raise TypeError("coroutines cannot be used with add_signal_handler()")
         _check_signal(sig)
         context = contextvars.copy_context()
@@ -283,6 +284,15 @@ class AsyncioBridge:
             _, pending = self.asyncio.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_TIME))
             if pending:
                 log.warning("%d tasks did not end within %g s of being cancelled", len(pending), CANCEL_TIME)
+
+
+_COROUTINE_MARK = getattr(asyncio.coroutines, "_is_coroutine", object())
+"""What a function is marked by that makes coroutines and isn't `async def`, as asgiref did before Python 3.12."""
+
+
+def _is_coroutine_function(callback: object) -> bool:
+    """What `asyncio.iscoroutinefunction` says, which Python 3.14 warns of."""
+    return inspect.iscoroutinefunction(callback) or getattr(callback, "_is_coroutine", None) is _COROUTINE_MARK
 
 
 def _check_signal(sig: int) -> None:

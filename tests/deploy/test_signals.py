@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -219,11 +220,19 @@ def test_a_listener_that_is_gone_leaves_the_handler_from_before(loop, handlers):
 async def nothing() -> None: ...
 
 
+def marked() -> None:
+    """As asgiref marks what makes coroutines, before Python 3.12."""
+
+
+marked._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("uvloop", [True, False])
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
         ((signal.SIGUSR1, nothing), TypeError),
+        ((signal.SIGUSR1, marked), TypeError),
         (("USR1", print), TypeError),
         ((4096, print), ValueError),
         ((signal.SIGKILL, print), RuntimeError),
