@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import itertools
 import logging
 import os
 import signal
@@ -24,12 +25,23 @@ from hypoll.deploy import watched
 from hypoll.deploy.cpus import cpu_count
 from hypoll.deploy.imports import find_from
 from hypoll.deploy.preflight import Plan, read_system, warnings_for
+from hypoll.deploy.rehearsal import faults, unknown_variables
 from hypoll.deploy.reload import Reloader, command_of, watcher
 from hypoll.hosting import Servable, fault_of, interface_of, made_by, uses_threads
 from hypoll.runner import SetupError, serve
 from hypoll.server.server import RELOAD_GRACE, Server
 from hypoll.server.sockets import BindError, activated, listen, unix_paths
-from hypoll.settings import Option, Processes, Settings, format_size, options, parse_size, variable
+from hypoll.settings import (
+    Option,
+    Processes,
+    Settings,
+    format_size,
+    groups,
+    name_options,
+    options,
+    parse_size,
+    variable,
+)
 from hypoll.telemetry import error_log
 from hypoll.telemetry.log_writer import LogWriterError, occupy_standard_descriptors
 from hypoll.version import __version__
@@ -38,6 +50,12 @@ from hypoll.wsgi.adapter import WSGIAdapter
 
 RELOAD_PATIENCE = 5.0
 """Seconds beyond `graceful_timeout` after which --reload kills a server that hangs."""
+
+SHORT = {"bind": "-b", "workers": "-w"}
+"""Options that have a letter: as gunicorn's."""
+
+OF_OTHERS = ("--host", "--port", "-p")
+"""Options of other servers' for what is `--bind` here."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -187,6 +205,7 @@ def _help_of(name: str) -> dict[str, Any]:
 def _declaration(option: Option) -> click.Option:
     """The command line's form of a setting."""
     name = _flag(option.name)
+    short = [SHORT[option.name]] if option.name in SHORT else []
     unit = f" [{option.unit}]" if option.unit else ""
     common: dict[str, Any] = {"default": option.default, **_help_of(option.name)}
     if isinstance(option.default, bool):
@@ -194,7 +213,7 @@ def _declaration(option: Option) -> click.Option:
         return click.Option([names], is_flag=True, help=option.help, **common)
     if isinstance(option.default, tuple):
         several = " The variable takes several with spaces between."
-        return click.Option([name], multiple=True, metavar=option.metavar, help=option.help + several, **common)
+        return click.Option([*short, name], multiple=True, metavar=option.metavar, help=option.help + several, **common)
     if isinstance(option.default, str):
         common |= {"type": click.Choice(option.choices)} if option.choices else {"metavar": option.metavar}
         return click.Option([name], help=option.help, **common)
@@ -209,7 +228,7 @@ def _declaration(option: Option) -> click.Option:
         common |= {"type": Seconds(min=least), "metavar": "SECONDS"}
     else:
         common |= {"type": Number(min=least), "metavar": "NUMBER"}
-    return click.Option([name], help=option.help + unit, **common)
+    return click.Option([*short, name], help=option.help + unit, **common)
 
 
 def main_command() -> click.Command:
@@ -235,7 +254,8 @@ def main_command() -> click.Command:
             is_flag=True,
             envvar="HYPOLL_CHECK",
             show_envvar=True,
-            help="Load the application, print its routes and what would hurt it here, and exit.",
+            help="Load the application, print its routes, what would keep it from being served and what would hurt it "
+            "here, and exit: 2 where it can't be served.",
         ),
     ]
     command = _Command(
@@ -252,6 +272,29 @@ def main_command() -> click.Command:
 class _Command(click.Command):
     """The command. Run without arguments of a caller's it is a process of its own, whose end is its own, too."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's; an option that other servers have is answered with what it is here."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name not in OF_OTHERS:
+                raise
+            raise click.UsageError(f"No such option {error.option_name!r}. Give {_bind_for(given)}", ctx) from None
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options by what they are about."""
+        titles = {option.name: title for title, members in groups().items() for option in members}
+        titles |= {option.name: "Processes" for option in options(Processes)}
+        found: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                found.setdefault(titles.get(parameter.name or "", "The command"), []).append(record)
+        for title in ("The command", "Processes", *groups()):
+            with formatter.section(title):
+                formatter.write_dl(found[title])
+
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """As click's, which ends in `SystemExit`."""
         departure = ProcessEnd() if args is None else None
@@ -264,6 +307,18 @@ class _Command(click.Command):
             raise
 
 
+def _bind_for(arguments: Sequence[str]) -> str:
+    """The `--bind` that arguments with another server's `--host` or `--port` mean."""
+    host, port = "127.0.0.1", "8000"
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for name, value in itertools.pairwise(words):
+        if name == "--host":
+            host = value
+        elif name in OF_OTHERS:
+            port = value
+    return f"--bind {f'[{host}]' if ':' in host else host}:{port}"
+
+
 def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) -> None:
     occupy_standard_descriptors()  # first: what is opened before would get their numbers
     directory = os.path.abspath(app_dir)
@@ -271,20 +326,21 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
     try:
         processes = Processes(**{option.name: values.pop(option.name) for option in options(Processes)})
     except ValueError as error:
-        raise click.UsageError(str(error)) from None
+        raise click.UsageError(name_options(error, _spell)) from None
     settings = _settings(values)
     error_log.set_up(log_level, settings.log_format, pids=bool(processes.workers))
     if hidden:
         names = ", ".join(hidden)
         log.warning("%s in %s: the standard modules of these names are imported instead: rename them", names, directory)
-    ignored = [] if processes.workers else [name for name in Processes.of_workers() if _is_given(name)]
-    if ignored:
-        raise click.UsageError(f"{_flag(ignored[0])} has no meaning without --workers")
+    _refuse_meaningless(processes)
     departure = click.get_current_context().obj
     if check:
         workers = _worker_count(processes)
-        _check(app, load(app, settings), Plan(settings=settings, log_level=log_level, workers=workers))
+        plan = Plan(settings=settings, log_level=log_level, workers=workers)
+        _check(app, load(app, settings), plan, processes)
         return
+    for sentence in unknown_variables(os.environ):
+        log.warning("%s", sentence)
     if departure is not None:
         departure.begin()
         watched.become_watched()
@@ -296,9 +352,18 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
         log.info("asked to end before it served")
     except BindError as error:
         # What the kernel refuses is a failure; what isn't an address is a mistake in the command.
-        raise (click.ClickException if isinstance(error.__cause__, OSError) else AppError)(str(error)) from None
+        kind = click.ClickException if isinstance(error.__cause__, OSError) else AppError
+        raise kind(name_options(error, _spell)) from None
     except SetupError as error:
-        raise (click.ClickException if isinstance(error.__cause__, LogWriterError) else AppError)(str(error)) from None
+        kind = click.ClickException if isinstance(error.__cause__, LogWriterError) else AppError
+        raise kind(name_options(error.__cause__ or error, _spell)) from None
+
+
+def _refuse_meaningless(processes: Processes) -> None:
+    """Refuse what was set for workers where there are none. Raises `click.UsageError`."""
+    ignored = [] if processes.workers else [name for name in Processes.of_workers() if _is_given(name)]
+    if ignored:
+        raise click.UsageError(f"{_spell(ignored[0])} has no meaning without --workers")
 
 
 def _serve(app: str, log_level: str, settings: Settings, processes: Processes, departure: ProcessEnd) -> None:
@@ -393,6 +458,12 @@ def _is_given(name: str) -> bool:
     return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
+def _spell(name: str) -> str:
+    """An option as who set it has typed it."""
+    source = click.get_current_context().get_parameter_source(name)
+    return variable(name) if source is ParameterSource.ENVIRONMENT else _flag(name)
+
+
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
@@ -414,11 +485,14 @@ def _settings(values: dict[str, Any]) -> Settings:
     try:
         return Settings(**values)
     except ValueError as error:
-        raise click.UsageError(str(error)) from None
+        raise click.UsageError(name_options(error, _spell)) from None
 
 
-def _check(app: str, routes: Servable, plan: Plan) -> None:
-    warnings = warnings_for(read_system(), plan)
+def _check(app: str, routes: Servable, plan: Plan, processes: Processes) -> None:
+    """Print what there is to know before serving. Ends in exit code 2 where serving would refuse."""
+    made = dataclasses.replace(plan.settings, factory=False)  # what is loaded is what the factory has made
+    refused, doubtful = faults(routes, made, processes, _spell)
+    warnings = doubtful + warnings_for(read_system(), plan)
     if not isinstance(routes, Routes):
         what = f"is {'an ASGI' if interface_of(routes, plan.settings.interface) == 'asgi' else 'a WSGI'} application"
     if isinstance(routes, Routes):
@@ -428,6 +502,10 @@ def _check(app: str, routes: Servable, plan: Plan) -> None:
         what = f"has {len(table)} route{'s' if len(table) != 1 else ''}"
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
+    for fault in refused:
+        click.echo(f"error: {fault}", err=True)
+    if refused:
+        click.get_current_context().exit(AppError.exit_code)
     click.echo(f"{app} {what} and can be served")
 
 

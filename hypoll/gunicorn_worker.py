@@ -30,6 +30,7 @@ from hypoll.deploy.gunicorn_config import (
     command_settings,
     counts_together,
     explicit_settings,
+    spelling,
     tls_context,
     translate,
     validate,
@@ -43,7 +44,7 @@ from hypoll.runner import Runner
 from hypoll.server.context import ServerContext
 from hypoll.server.server import Server, Status
 from hypoll.server.sockets import BindError
-from hypoll.settings import Settings
+from hypoll.settings import Settings, name_options
 from hypoll.telemetry import shared_counters
 from hypoll.telemetry.log_writer import LogWriterError
 from hypoll.telemetry.setup import validate_telemetry
@@ -111,7 +112,7 @@ class Worker(BaseWorker):
             validate_telemetry(settings)
             admin_listener.make(settings, cfg.env_orig)
         except (ValueError, TypeError, BindError, LogWriterError, ModuleNotFoundError) as error:
-            raise RuntimeError(str(error)) from None
+            raise RuntimeError(name_options(error, spelling(cfg))) from None
         if settings.metrics or settings.status:
             cls._count_together(cfg, log)
 

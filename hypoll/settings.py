@@ -57,6 +57,35 @@ def format_size(size: int) -> str:
     return str(size)
 
 
+class OptionError(ValueError):
+    """What an option can't be. Its text has the names that options have in Python, as `keep_alive`.
+
+    Args:
+        text: with each name of an option in angle brackets, as `<keep_alive> is -1: it must be at least 0`.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(_name(text, str))
+        self.text = text
+
+
+def name_options(error: BaseException, spell: Callable[[str], str]) -> str:
+    """What an error says, its options named as whoever typed them knows them.
+
+    Args:
+        error: of any kind; one whose `text` has names in angle brackets, as `OptionError`.
+        spell: makes a name of the one that an option has in Python.
+    """
+    return _name(getattr(error, "text", str(error)), spell)
+
+
+def _name(text: str, spell: Callable[[str], str]) -> str:
+    return _OPTION.sub(lambda match: spell(match[1]), text)
+
+
+_OPTION = re.compile(r"<([a-z_]+)>")
+
+
 @dataclass(frozen=True)
 class Option:
     """What the faces need to know of one setting.
@@ -287,7 +316,7 @@ class Settings:
                 try:
                     option.check(value)
                 except ValueError as error:
-                    raise ValueError(f"{option.name} is {value!r}: {error}") from None
+                    raise OptionError(f"<{option.name}> is {value!r}: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,9 +363,9 @@ def _check(option: Option, value: Any) -> None:
     if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(option.default, bool):
         raise TypeError(f"{option.name} is {value!r}: it must be {name}")
     if option.choices and value not in option.choices:
-        raise ValueError(f"{option.name} is {value!r}: it must be one of {', '.join(option.choices)}")
+        raise OptionError(f"<{option.name}> is {value!r}: it must be one of {', '.join(option.choices)}")
     if not isinstance(value, str) and not value >= option.least:  # NaN is refused so, too
-        raise ValueError(f"{option.name} is {value}: it must be at least {option.least:g}")
+        raise OptionError(f"<{option.name}> is {value}: it must be at least {option.least:g}")
 
 
 def _check_tuple(option: Option, value: Any) -> None:
@@ -348,12 +377,36 @@ def _check_tuple(option: Option, value: Any) -> None:
         if not isinstance(item, str):
             raise TypeError(f"{option.name} is {value!r}: each {kind} must be a str")
     if len(value) < option.least:
-        raise ValueError(f"{option.name} is empty: give at least one {kind}")
+        raise OptionError(f"<{option.name}> is empty: give at least one {kind}")
 
 
 def options(of: type[Settings | Processes] = Settings) -> list[Option]:
     """Every option of `Settings`, or of `Processes`, in the order a person reads them."""
     return [Option(field.name, field.default, **field.metadata) for field in dataclasses.fields(of)]
+
+
+GROUPS = {
+    "bind": "Listening",
+    "certfile": "TLS",
+    "keep_alive": "Times",
+    "max_head": "Limits",
+    "threads": "Threads and memory",
+    "wsgi_stream": "Applications",
+    "access_log": "Logs",
+    "metrics": "Metrics, health and status",
+    "forwarded_allow_ips": "Proxies",
+}
+"""What the options of a server are about, by the first of each group."""
+
+
+def groups() -> dict[str, list[Option]]:
+    """The options of a server by what they are about, in the order a person reads them."""
+    found: dict[str, list[Option]] = {}
+    title = ""
+    for option in options():
+        title = GROUPS.get(option.name, title)
+        found.setdefault(title, []).append(option)
+    return found
 
 
 def variable(name: str) -> str:

@@ -530,7 +530,9 @@ def test_help_tells_every_setting(directory):
     ended = hypoll_says(directory, "--help")
     assert ended.returncode == 0
     assert "MODULE:ATTRIBUTE" in ended.stdout
-    told = {text.split()[0]: " ".join(text.split()) for text in re.split(r"\n  (?=--)", ended.stdout)}
+    texts = re.split(r"\n  (?=-)", ended.stdout)
+    told = {text[text.index("--") :].split()[0]: " ".join(text.split()) for text in texts if "--" in text}
+    assert re.findall(r"(?m)^(\w.*):$", ended.stdout) == ["The command", "Processes", *groups()]
     for option in options():
         text = told["--" + option.name.replace("_", "-")]
         assert f"[env var: HYPOLL_{option.name.upper()}" in text
@@ -717,6 +719,8 @@ def test_modules_beside_the_application_are_found(directory):
         (["app:routes", "--max-body", "big"], "'big' is not a size: give bytes, or a number with KiB, MiB or GiB"),
         (["app:routes", "--max-head", "1"], "'1' is too small: it must be at least 64 bytes"),
         (["app:routes", "--app-dir", "missing"], "Directory 'missing' does not exist"),
+        (["app:routes", "--port", "9000"], "No such option '--port'. Give --bind 127.0.0.1:9000\n"),
+        (["app:routes", "--host=::1", "-p", "80"], "Give --bind [::1]:80\n"),
         (["app:routes", "--log-level", "loud"], "'loud' is not one of 'debug', 'info'"),
         (["app:routes", "more"], "unexpected extra argument"),
     ],
@@ -733,7 +737,7 @@ def test_a_wrong_option_is_told(arguments, words):
         (["app"], "'app' doesn't name an application"),
         (["app:routes", "--bakclog", "1"], "No such option '--bakclog'"),
         (["app:routes", "--header-timeout", "-1"], "-1.0 is not in the range x>=0"),
-        (["app:routes", "--keep-alive", "nan"], "keep_alive is nan: it must be at least 0"),
+        (["app:routes", "--keep-alive", "nan"], "--keep-alive is nan: it must be at least 0"),
     ],
 )
 def test_a_wrong_command_is_told_without_a_traceback(directory, arguments, words):
@@ -748,6 +752,23 @@ def test_a_wrong_command_is_told_how_it_is_used(directory):
     assert ended.returncode == 2
     assert ended.stderr.startswith("Usage: hypoll [OPTIONS] MODULE:ATTRIBUTE\n")
     assert "Traceback" not in ended.stderr
+
+
+def test_two_options_have_a_letter(monkeypatch):
+    assert parsed("-b", "unix:/a", "-b", "[::1]:1", "-w", "auto")["bind"] == ("unix:/a", "[::1]:1")
+    assert parsed("-w", "3")["workers"] == 3
+
+
+def test_an_option_is_named_as_it_was_set(directory):
+    said = hypoll_says(directory, "app:routes", HYPOLL_KEEP_ALIVE="nan").stderr
+    assert "Error: HYPOLL_KEEP_ALIVE is nan: it must be at least 0" in said
+    said = hypoll_says(directory, "app:routes", "--keyfile", "key.pem", HYPOLL_BIND="127.0.0.1:0").stderr
+    assert "Error: --keyfile is given, but no --certfile: TLS needs a certificate" in said
+
+
+def test_a_variable_that_is_none_of_hypoll_s_is_said(start):
+    process = start("app:routes", "--bind", "127.0.0.1:0", variables={"HYPOLL_BACKLGO": "1"})
+    assert process.line().endswith("WARNING HYPOLL_BACKLGO is no variable of hypoll's: is it HYPOLL_BACKLOG?")
 
 
 def test_a_wrong_variable_is_named(directory):

@@ -21,7 +21,7 @@ from gunicorn.glogging import Logger
 
 from hypoll.proxy.networks import UNIX
 from hypoll.server.transport import VERIFY, TLSError, context_of, make_context
-from hypoll.settings import Settings, from_environment, variable
+from hypoll.settings import OptionError, Settings, from_environment, variable
 
 DEFAULT_FIELD_SIZE = 8190
 """Gunicorn's limit for a field when its setting says that there is none."""
@@ -137,11 +137,25 @@ def translate(cfg: Any, given: Collection[str] | None = None) -> Settings:
     }
     found = Settings(**chosen)
     if found.drain_wait and found.drain_wait >= found.graceful_timeout:
-        raise ValueError(
-            f"drain_wait is {found.drain_wait:g}, and graceful_timeout, which it is a part of under gunicorn, "
+        raise OptionError(
+            f"<drain_wait> is {found.drain_wait:g}, and <graceful_timeout>, which it is a part of under gunicorn, "
             f"{cfg.graceful_timeout}: give that more"
         )
     return dataclasses.replace(found, graceful_timeout=found.graceful_timeout - found.drain_wait)
+
+
+def spelling(cfg: Any) -> Callable[[str], str]:
+    """How whoever has made a configuration names an option: as gunicorn's setting, or else as hypoll's variable."""
+    if command_settings(cfg) is not None:
+        return lambda name: "--" + name.replace("_", "-")
+    known = changed(cfg)
+
+    def spell(name: str) -> str:
+        setting = TRANSLATED[name][0] if name in TRANSLATED else GUNICORN_S_ALONE.get(name)
+        by_variable = setting is None or (setting not in known and os.environ.get(variable(name)))
+        return variable(name) if by_variable or setting is None else setting
+
+    return spell
 
 
 def counts_together(command: Settings | None = None) -> bool:
@@ -250,7 +264,7 @@ def tls_context(cfg: Any, settings: Settings | None = None) -> ssl.SSLContext | 
 
     def make() -> ssl.SSLContext:
         if not chosen.certfile:
-            raise TLSError("keyfile is given, but no certfile: TLS needs a certificate")
+            raise TLSError("<keyfile> is given, but no <certfile>: TLS needs a certificate")
         return make_context(
             chosen.certfile,
             chosen.keyfile or None,

@@ -21,7 +21,7 @@ from typing import Any, overload
 
 from hypoll.server.socket_io import SENDMSG_BUFFERS, Buffers, discard_sent
 from hypoll.server.sockets import BindError
-from hypoll.settings import CERT_REQS, Settings
+from hypoll.settings import CERT_REQS, OptionError, Settings
 
 READ_SIZE = 64 * 1024
 """Encrypted bytes asked for by one read, and given to TLS at once: its buffers never shrink."""
@@ -45,7 +45,14 @@ VERIFY = dict(zip(CERT_REQS, (ssl.CERT_NONE, ssl.CERT_OPTIONAL, ssl.CERT_REQUIRE
 
 
 class TLSError(BindError):
-    """TLS can't be offered; the message says why and what to do."""
+    """TLS can't be offered; the message says why and what to do.
+
+    text: names options as that of `hypoll.settings.OptionError` does.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(str(OptionError(text)))
+        self.text = text
 
 
 def context_of(settings: Settings) -> ssl.SSLContext | None:
@@ -53,12 +60,12 @@ def context_of(settings: Settings) -> ssl.SSLContext | None:
     if not settings.certfile:
         for name in ("keyfile", "ca_certs", "ciphers"):
             if getattr(settings, name):
-                raise TLSError(f"{name} is given, but no certfile: TLS needs a certificate")
+                raise TLSError(f"<{name}> is given, but no <certfile>: TLS needs a certificate")
         if settings.cert_reqs != "none":
-            raise TLSError("cert_reqs asks for clients' certificates, but there is no certfile: TLS needs one")
+            raise TLSError("<cert_reqs> asks for clients' certificates, but there is no <certfile>: TLS needs one")
         return None
     if settings.ca_certs and settings.cert_reqs == "none":
-        raise TLSError("ca_certs is given, but cert_reqs is none: no client is asked for a certificate")
+        raise TLSError("<ca_certs> is given, but <cert_reqs> is none: no client is asked for a certificate")
     return make_context(
         settings.certfile,
         settings.keyfile or None,
@@ -96,12 +103,12 @@ def make_context(
     if ca_certs is not None:
         _load_authorities(context, ca_certs)
     elif cert_reqs != ssl.CERT_NONE:
-        raise TLSError("cert_reqs asks for clients' certificates: name those they must lead to with ca_certs")
+        raise TLSError("<cert_reqs> asks for clients' certificates: name those they must lead to with <ca_certs>")
     if ciphers is not None:
         try:
             context.set_ciphers(ciphers)
         except ssl.SSLError:
-            raise TLSError(f"ciphers is {ciphers!r}: OpenSSL knows none of them, see `openssl ciphers`") from None
+            raise TLSError(f"<ciphers> is {ciphers!r}: OpenSSL knows none of them, see `openssl ciphers`") from None
     return context
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from hypoll.contracts import Application
 from hypoll.proxy.networks import Networks
-from hypoll.settings import Settings
+from hypoll.settings import OptionError, Settings
 from hypoll.telemetry import shared_counters
 from hypoll.telemetry.access_log import AccessLog, open_access_log
 from hypoll.telemetry.endpoints import Endpoint, Endpoints, ExchangeKinds, Nothing, ThreadEndpoint
@@ -108,11 +108,11 @@ def _endpoints(
         twin = ThreadEndpoint(page.begin_json, page.json, kinds)
         wanted += [(settings.status, page.html), (below + ".json", twin)]
     if settings.admin_bind and not wanted:
-        raise ValueError("admin_bind has nothing to answer: give metrics, health or status, too")
+        raise OptionError("<admin_bind> has nothing to answer: give <metrics>, <health> or <status>, too")
     found: dict[str, Endpoint] = {}
     for path, endpoint in wanted:
         if path in found:
-            raise ValueError(f"two of metrics, health and status answer {path}: give each a path of its own")
+            raise OptionError(f"two of <metrics>, <health> and <status> answer {path}: give each a path of its own")
         found[path] = endpoint
     return found, metrics
 

@@ -1167,7 +1167,7 @@ def test_what_can_not_be_used_is_told_in_a_sentence(paths, given, words):
     ("arguments", "code", "words"),
     [
         (["--certfile", "missing.pem"], 1, "can't read the certificate missing.pem: No such file or directory"),
-        (["--keyfile", "key.pem"], 2, "keyfile is given, but no certfile: TLS needs a certificate"),
+        (["--keyfile", "key.pem"], 2, "--keyfile is given, but no --certfile: TLS needs a certificate"),
     ],
 )
 def test_the_command_ends_with_a_sentence(tmp_path, arguments, code, words):

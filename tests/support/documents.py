@@ -20,8 +20,8 @@ import click
 from gunicorn.config import KNOWN_SETTINGS
 
 from hypoll import Request, Routes
-from hypoll.cli import main_command
-from hypoll.settings import Option, Processes, Settings, format_size, options, variable
+from hypoll.cli import SHORT, main_command
+from hypoll.settings import Option, Processes, format_size, groups, options, variable
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENTS = [
@@ -46,7 +46,7 @@ def option_tables() -> str:
     parts = [
         _table("The command", [_row([*one.opts], _default_of(one), str(one.help)) for one in own if one.envvar]),
         _table("Processes", [_row_of(option) for option in options(Processes)]),
-        _table("The server", [_row_of(option) for option in options(Settings)]),
+        *(_table(title, [_row_of(option) for option in members]) for title, members in groups().items()),
     ]
     return "\n".join(parts)
 
@@ -67,6 +67,7 @@ def _table(title: str, rows: list[str]) -> str:
 def _row_of(option: Option) -> str:
     flag = "--" + option.name.replace("_", "-")
     flags = [flag, f"--no-{flag[2:]}"] if option.default is True else [flag]
+    flags = [SHORT[option.name], *flags] if option.name in SHORT else flags
     choices = f" One of {', '.join(option.choices)}." if isinstance(option.default, str) and option.choices else ""
     return _row(flags, _default(option), option.help + choices)
 
