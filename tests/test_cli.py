@@ -25,7 +25,7 @@ from click.testing import CliRunner
 
 import hypoll
 from hypoll.cli import AppError, _arguments, load, main_command
-from hypoll.settings import Option, Settings, format_size, options
+from hypoll.settings import Option, Settings, format_size, groups, options
 from tests.support.client import Client, address_of, fetch
 from tests.support.gunicorn import wait_for_end
 
