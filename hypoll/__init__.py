@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # typing isn't loaded by the interpreter itself
     from hypoll.http import ClientDisconnect, Headers, HTTPError, MultiDict, Request, Response
     from hypoll.protocol.fields import ResponseHeaders
     from hypoll.protocol.files import File
+    from hypoll.protocol.multidict import RequestFields
+    from hypoll.protocol.state import State
     from hypoll.runner import run
     from hypoll.version import __version__
     from hypoll.web.auth import api_key, bearer
@@ -31,10 +33,12 @@ else:
         "Headers": "http",
         "MultiDict": "http",
         "Request": "http",
+        "RequestFields": "protocol.multidict",
         "Response": "http",
         "ResponseHeaders": "protocol.fields",
         "RouteError": "app",
         "Routes": "app",
+        "State": "protocol.state",
         "__version__": "version",
         "api_key": "web.auth",
         "bearer": "web.auth",
@@ -66,10 +70,12 @@ __all__ = [
     "Headers",
     "MultiDict",
     "Request",
+    "RequestFields",
     "Response",
     "ResponseHeaders",
     "RouteError",
     "Routes",
+    "State",
     "__version__",
     "api_key",
     "bearer",

@@ -13,6 +13,7 @@ from orjson import dumps
 
 from hypoll.contracts import Application, HandlerCall, RunOn
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response, json_response
+from hypoll.protocol.state import State
 from hypoll.web.compression import MIN_SIZE, TYPES, Compression
 from hypoll.web.cors import Cors, Origins
 from hypoll.web.finishing import finish_refusal, pass_and_finish
@@ -79,8 +80,11 @@ class Routes(Application):
             doesn't know. Of mounted routes the innermost default that knows a value wins.
         strict_json: make NaN and the infinities in JSON errors; they are null otherwise. `TestClient` does by itself.
 
+    Attributes:
+        state: for what the application opens when it starts, as attributes: `routes.state.db = ...`.
+
     Raises:
-        RouteError: For another value.
+        RouteError: For another value of `slashes`.
     """
 
     def __init__(
@@ -92,6 +96,7 @@ class Routes(Application):
     ) -> None:
         if slashes not in (None, "redirect"):
             raise RouteError(f"slashes is 'redirect' or None, not {slashes!r}")
+        self.state = State()
         self._table = Table()
         self._static = self._table.static
         self._names = Names()

@@ -661,3 +661,23 @@ def _mail(text: str, directory: Path) -> None:
     with TestClient(module(text, print=lambda *words: sent.put(words))["routes"]) as client:
         assert client.post("/orders").json() == {"ordered": True}
         assert sent.get(timeout=5) == ("to", "ada@example.org")
+
+
+@tries("docs/application.md", "import uuid")
+def _items(text: str, directory: Path) -> None:
+    shop = str(uuid.UUID(int=5))
+    with TestClient(module(text)["routes"]) as client:
+        answer = client.get("/items?q=x&page=2&tag=a&tag=b", headers={"X-Shop": shop})
+        assert answer.json() == {"q": "x", "page": 2, "tags": ["a", "b"], "shop": shop}
+        for query, detail in (("", "the request has no query parameter 'q'"), ("q=x&page=x", "'page' is no int: 'x'")):
+            refused = client.get(f"/items?{query}")
+            assert refused.status_code == 400
+            assert detail in refused.json()["detail"]
+
+
+@tries("docs/application.md", "import sqlite3")
+def _state(text: str, directory: Path) -> None:
+    with TestClient(module(text)["routes"]) as client:
+        assert client.get("/me").status_code == 401
+        seen = client.get("/me", headers={"Authorization": "Bearer s3cret"}).json()
+        assert seen == {"user": "ada", "sqlite": sqlite3.sqlite_version}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 from collections.abc import AsyncIterable, Callable, Iterable
 from datetime import datetime, timedelta
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -17,11 +16,14 @@ import orjson
 
 from hypoll.protocol import request_id as protocol_request_id
 from hypoll.protocol.cookies import format_cookie, format_deletion, is_same_cookie, parse_cookies
-from hypoll.protocol.fields import HeaderSource, ResponseHeaders, exact_int, exact_str
+from hypoll.protocol.errors import HTTPError as HTTPError
+from hypoll.protocol.errors import reason as reason
+from hypoll.protocol.fields import HeaderSource, ResponseHeaders
 from hypoll.protocol.header_section import EMPTY_SECTION, REQUEST_ID, TRACEPARENT, HeaderSection, value_of
-from hypoll.protocol.multidict import Headers, MultiDict
+from hypoll.protocol.multidict import Cookies, Headers, QueryFields
 from hypoll.protocol.peer import NO_ORIGIN, NOBODY, Client, Origin, Peer
 from hypoll.protocol.request_id import client_id, trace_id
+from hypoll.protocol.state import State
 
 JSON = "application/json"
 
@@ -33,44 +35,8 @@ MAX_QUERY_FIELDS = 1000
 """The most fields `Request.query` takes from a query string."""
 
 
-class HTTPError(Exception):
-    """Refuses a request: raise it in a handler, and the client gets `status` as a problem document (RFC 9457).
-
-    Args:
-        status: the status code, 400 to 599.
-        detail: what was wrong with this request, for the client to read.
-        headers: further fields of the answer, in any form that `Response` takes.
-
-    Raises:
-        ValueError: For a status that is no error, and a field that can't be sent.
-        TypeError: For a detail, a field's name or value that is no str.
-    """
-
-    def __init__(self, status: int, detail: str = "", headers: HeaderSource | None = None) -> None:
-        if not isinstance(status, int) or not 400 <= (status := exact_int(status)) <= 599:
-            raise ValueError(f"HTTPError takes a status from 400 to 599, not {status!r}")
-        if not isinstance(detail, str):
-            raise TypeError(f"HTTPError takes its detail as str, not {type(detail).__name__}")
-        detail = exact_str(detail)
-        super().__init__(status, detail)
-        self.status = status
-        self.detail = detail
-        self.headers = None if headers is None else ResponseHeaders(headers)
-
-    def __str__(self) -> str:
-        return f"{self.status} {reason(self.status)}" + (f": {self.detail}" if self.detail else "")
-
-
 class ClientDisconnect(Exception):  # noqa: N818 - the name ASGI frameworks gave it
     """The client has gone before its request was whole. Raised to a handler that iterates over `request.stream`."""
-
-
-def reason(status: int) -> str:
-    """The reason phrase of a status code; empty when it has no registered one."""
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
 
 
 class BodyStore(Protocol):
@@ -107,7 +73,7 @@ class BodyUsageCount(Protocol):
 class Request:
     """A request as a handler sees it. Everything but `method` and `body` is built when first asked for.
 
-    Attributes of your own may be set: they last as long as the request.
+    Attributes of your own may be set: they last as long as the request. `state` has room for them, with types.
 
     Args:
         method: the method, upper case.
@@ -143,8 +109,9 @@ class Request:
     returned: float = 0.0
     _params: dict[str, Any] | None = None
     _headers: Headers | None = None
-    _query: MultiDict | None = None
-    _cookies: dict[str, str] | None = None
+    _query: QueryFields | None = None
+    _cookies: Cookies | None = None
+    _state: State | None = None
     _id: bytes | None = None
     route: str | None = None
     script_name: str = ""
@@ -193,8 +160,12 @@ class Request:
         return self.target.partition(b"?")[2].decode("latin-1")
 
     @property
-    def query(self) -> MultiDict:
-        """The query's fields, decoded as forms are. Raises `HTTPError` 400 when there are more than 1,000."""
+    def query(self) -> QueryFields:
+        """The query's fields, decoded as forms are. Raises `HTTPError` 400 when there are more than 1,000.
+
+        `query["page"]` is a 400 to the client where it has none; `query.get("page", 1, type=int)` is one where that
+        isn't an int.
+        """
         if self._query is None:
             try:
                 pairs = _split_query(self.query_string) or parse_qsl(
@@ -202,22 +173,29 @@ class Request:
                 )
             except ValueError as error:
                 raise HTTPError(400, f"the query has more than {MAX_QUERY_FIELDS} fields") from error
-            self._query = MultiDict(pairs)
+            self._query = QueryFields(pairs)
         return self._query
 
     @property
     def headers(self) -> Headers:
-        """The header fields. Trailer fields are not among them."""
+        """The header fields, to be asked as `query` is. Trailer fields are not among them."""
         if self._headers is None:
             self._headers = Headers(list(self.header_section.fields))
         return self._headers
 
     @property
-    def cookies(self) -> dict[str, str]:
-        """The cookies by name (RFC 6265, 4.2), values without their quotes; of a repeated name the first."""
+    def cookies(self) -> Cookies:
+        """The cookies by name (RFC 6265, 4.2), to be asked as `query` is; of a repeated name the first, unquoted."""
         if self._cookies is None:
-            self._cookies = parse_cookies(self.headers.get("cookie", ""))
+            self._cookies = Cookies(parse_cookies(self.headers.get("cookie", "")))
         return self._cookies
+
+    @property
+    def state(self) -> State:
+        """Whatever the application notes of this request, as attributes: a `before` hook for the handler, say."""
+        if self._state is None:
+            self._state = State()
+        return self._state
 
     @property
     def stream(self) -> Any:
