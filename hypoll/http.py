@@ -49,6 +49,7 @@ from hypoll.protocol.validation import (
     parse_header_section,
     parse_request_line,
     peek_request_line,
+    wants_websocket,
 )
 from hypoll.protocol.vocabulary import CONNECTION, HOST, LENGTH, UNUSUAL, Vocabulary
 from hypoll.settings import Settings
@@ -329,6 +330,14 @@ class RequestParser:
         except OSError:
             raise self._refuse(no_room()) from None
 
+    def release(self) -> bytes:
+        """Parse nothing more: what was received and no request has used is another protocol's."""
+        rest = self.pending[self._at :]
+        self.state = State.DONE
+        self._clear_pending()
+        self._section = self._execute = None
+        return rest
+
     @property
     def left(self) -> int | None:
         """Bytes of the incoming body still to come; None: only its end will show."""
@@ -480,6 +489,8 @@ class RequestParser:
             return None
         if upgrade:
             self._execute = None  # it takes no other message
+            if wants_websocket(request):
+                request.upgrade, request.plain = "websocket", False
         if self.state == State.HEAD:
             self.state = State.START
         return request

@@ -86,6 +86,7 @@ class Request:
         size: bytes on the wire, head and body; 0: it isn't whole yet.
         expects_continue: whether the client waits for 100 (Continue) before it sends the content (RFC 9110, 10.1.1).
         authority: host and port of an absolute-form target, else None.
+        upgrade: the protocol that the client asks to go on with, where hypoll speaks it: "websocket".
         route: the path of its route as it was declared, where that is known already.
         principal: whom it is from, as a hook of `hypoll.bearer` or `hypoll.api_key` has found out; None: nobody asked.
         script_name: the path that the application is mounted at, percent-encoded, under another WSGI server.
@@ -100,6 +101,7 @@ class Request:
     keep_alive: bool = True
     expects_continue: bool = False
     authority: str | None = None
+    upgrade: str = ""
     spooled: BodyStore | None = None
     body_usage: BodyUsageCount | None = None
     minor: int = 1

@@ -171,6 +171,8 @@ def _encode_general(out: list[bytes], response: Response, request: Request, clos
     if not isinstance(status, int) or not 200 <= (status := exact_int(status)) <= 599:
         raise ValueError(f"{status!r} is not the status of a final response, which is an int from 200 to 599")
     fields, declared, asked = inspect_fields(response.fields)
+    if status == 426:
+        fields.append(("Connection", "Upgrade"))  # with each Upgrade field (RFC 9110, 7.8)
     body, content_type = content_of(response)
     if isinstance(body, Slice):
         declared = body.count

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from hypoll.protocol.header_section import HeaderSection, fields_of
-from hypoll.protocol.messages import HTTPError
+from hypoll.protocol.messages import HTTPError, Request
 
 METHODS = {
     name.encode(): name
@@ -161,6 +161,17 @@ def parse_header_section(block: bytes, max_headers: int, max_field: int = 0) -> 
 def parse_fields(block: bytes) -> tuple[tuple[str, str], ...]:
     """(lower-case name, value) of each field line; llhttp has seen to it that each has a colon and no folding."""
     return fields_of(block[:-4].decode("latin-1").split("\r\n")) if len(block) > 4 else ()
+
+
+def wants_websocket(request: Request) -> bool:
+    """Whether a request asks to go on with the WebSocket protocol (RFC 6455, 4.2.1; RFC 9110, 7.8).
+
+    A server may take no notice of that, and has to in a request of HTTP/1.0.
+    """
+    fields = request.header_section.fields
+    connection = [option for name, value in fields if name == "connection" for option in _options(value)]
+    protocols = [option for name, value in fields if name == "upgrade" for option in _options(value)]
+    return request.method == "GET" and request.minor == 1 and "upgrade" in connection and "websocket" in protocols
 
 
 def _validate_host(section: HeaderSection, value: str) -> None:
