@@ -194,6 +194,7 @@ class ConnectionState(Enum):
         SKIPPING: the rest of a body comes whose handler has answered without reading it.
         WAITING: a handler is at work on a thread or in a task, for as long as it likes.
         LINGERING: what the peer still sends is read away, so that it can read the answer.
+        UPGRADED: another protocol than HTTP is spoken: see `Upgrade`.
     """
 
     HANDSHAKE = 0, True, False, "header_timeout"
@@ -207,6 +208,7 @@ class ConnectionState(Enum):
     FINISHING = 8, False, True, "write_timeout"
     LINGERING = 9, False, False
     CLOSED = 10, False, False
+    UPGRADED = 11, False, True
 
     def __init__(
         self, number: int, takes_input: bool, busy: bool, setting: str | None = None, refusal: HTTPError | None = None
@@ -215,6 +217,34 @@ class ConnectionState(Enum):
         self.busy = busy
         self.setting = setting
         self.refusal = refusal
+
+
+class Upgrade:
+    """What a connection is handed to by an answer 101: all that comes from there on is its.
+
+    It has the connection's socket, writer and deadline until it gives it back, or the connection is closed. All of this
+    is called on the loop's thread.
+    """
+
+    __slots__ = ()
+
+    def begin(self, data: bytes) -> None:
+        """Take the connection. data: what came behind the request's head."""
+
+    def on_events(self, events: int) -> None:
+        """Take an edge; 0: it is its turn, which it has asked for by `Connection.reschedule`."""
+
+    def on_deadline(self) -> None:
+        """The connection's deadline has passed."""
+
+    def extend_deadline(self, seconds: float) -> None:
+        """Let the peer have so many seconds more, in which the server didn't run. The deadline itself has them."""
+
+    def on_drain(self) -> None:
+        """The server begins to go away."""
+
+    def on_close(self) -> None:
+        """The connection is closed."""
 
 
 STATE_OF_PARSER = {
@@ -254,6 +284,8 @@ class Timeout(StrEnum):
     BODY = "body"
     WRITE = "write"
     LINGER = "linger"
+    WEBSOCKET = "websocket"
+    """A WebSocket's peer has answered neither a ping nor a close frame."""
 
 
 class Gauges(NamedTuple):

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable
 from contextvars import Context
 
 from hypoll.concurrency.forks import keep_out
-from hypoll.contracts import STATE_OF_PARSER, Answer, CloseReason, ConnectionState, HandlerCall
+from hypoll.contracts import STATE_OF_PARSER, Answer, CloseReason, ConnectionState, HandlerCall, Upgrade
 from hypoll.http import RequestParser, State
 from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, has_forked
 from hypoll.protocol.current_request import calls_application
@@ -112,6 +112,8 @@ class Connection:
     """The request whose handler works elsewhere, until its answer is sent."""
     instrument: Instrument | None = None
     """What records it, where somebody observes."""
+    upgrade: Upgrade | None = None
+    """What it was handed to by an answer 101."""
     tls: TLSSocket | None = None
     """Its socket, where that speaks TLS."""
 
@@ -241,6 +243,9 @@ class Connection:
         if self.paused_at is not None:
             self.refuse(no_room())
             return
+        if self.upgrade is not None:
+            self.upgrade.on_deadline()
+            return
         writer = self.writer
         if (
             self.exchange is not None
@@ -264,6 +269,8 @@ class Connection:
             self.paused_at += seconds
         if self.exchange is not None:
             self.exchange.extend_deadline(seconds)
+        elif self.upgrade is not None:
+            self.upgrade.extend_deadline(seconds)
 
     def refuse(self, error: HTTPError, owed: Iterable[bytes] = ()) -> None:
         """Say why, and close: the one function that writes refusals. `owed`: the answers before it, encoded."""
@@ -319,6 +326,8 @@ class Connection:
             self.deadline = min(self.deadline, now + NEW_GRACE)
         elif self.state is ConnectionState.LINGERING:
             self.deadline = min(self.deadline, now + LINGER_IN_DRAIN)
+        elif self.upgrade is not None:
+            self.upgrade.on_drain()
         elif self.exchange is not None and self.exchange.on_drain():
             pass
         elif end_stream(self):
@@ -356,13 +365,19 @@ class Connection:
         if exchange is not None:
             exchange.abandon()
         self.writer.clear()
+        upgrade, self.upgrade = self.upgrade, None
+        if upgrade is not None:
+            upgrade.on_close()
         server.on_close(self)
 
     # the way in
 
-    def _on_edge(self, events: int) -> None:
+    def _on_edge(self, events: int) -> None:  # noqa: C901 - who gets an edge, as one page
         if self.state is ConnectionState.HANDSHAKE:
             continue_handshake(self, events)
+            return
+        if self.upgrade is not None:
+            self.upgrade.on_events(events)
             return
         if events & _GONE and self.state is not ConnectionState.LINGERING:
             # Both directions are gone: nobody will read an answer. (A lingering connection has shut down its own, and

@@ -81,6 +81,7 @@ class ServerContext:
         }
         self.state_seconds[ConnectionState.NEW] = self.state_seconds[ConnectionState.IDLE] = self.keep_alive
         self.state_seconds |= {ConnectionState.LINGERING: LINGER_SILENCE, ConnectionState.WAITING: NEVER}
+        self.state_seconds[ConnectionState.UPGRADED] = NEVER  # it has deadlines of its own
         self.vocabulary = Vocabulary(settings)
         self.connections: set[Any] = set()  # of `Connection`, which knows this and not the other way round
         self.on_close: Callable[[Any], object] = lambda connection: None

@@ -31,6 +31,7 @@ from hypoll.protocol.files import File, OpenFile, Slice
 from hypoll.protocol.messages import FAILURES, ClientDisconnect, HTTPError, Request, Response, StreamedRequest, problem
 from hypoll.protocol.refusals import busy, too_slow
 from hypoll.protocol.serializer import CONTENTLESS, framer_of
+from hypoll.server.body_memory import WaitingOutput
 from hypoll.server.request_body import RequestBody, TaskRequestBody, ThreadRequestBody
 from hypoll.server.response_body import TaskSource, log_cut
 from hypoll.server.spool import SpoolSpace
@@ -58,6 +59,7 @@ class ExchangeContext(Protocol):
     thread_pool: ThreadPool
     asyncio_bridge: AsyncioBridge | None
     spool_space: SpoolSpace
+    waiting_output: WaitingOutput
     settings: Settings
     application: Application
 

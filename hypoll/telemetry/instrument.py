@@ -30,6 +30,7 @@ TIMEOUTS = {
     ConnectionState.SENDING: Timeout.WRITE,
     ConnectionState.FINISHING: Timeout.WRITE,
     ConnectionState.LINGERING: Timeout.LINGER,
+    ConnectionState.UPGRADED: Timeout.WEBSOCKET,
 }
 
 _END = b"\r\n\r\n"

@@ -1292,7 +1292,9 @@ def in_phase(wire: Wire, app: App, phase: ConnectionState) -> None:
     wire.await_phase(phase)
 
 
-OPEN = [phase for phase in ConnectionState if phase not in (ConnectionState.HANDSHAKE, ConnectionState.CLOSED)]
+NOT_HTTP = (ConnectionState.HANDSHAKE, ConnectionState.UPGRADED, ConnectionState.CLOSED)
+
+OPEN = [phase for phase in ConnectionState if phase not in NOT_HTTP]
 
 
 @pytest.mark.parametrize("phase", OPEN)
