@@ -1,0 +1,123 @@
+"""Each case of the corpus, however it is cut; and the same by another library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Opcode
+from websockets.protocol import OPEN, SERVER
+from websockets.protocol import Protocol as Other
+
+from hypoll.websocket.deflate import Deflate
+from hypoll.websocket.frames import Close
+from hypoll.websocket.protocol import Protocol
+from tests.conformance.websocket.cases import CASES, MAX_MESSAGE, Case
+from tests.support.frames import PONG, frames_in
+
+DEFLATE = Deflate(12, 15, "")
+
+ALL_SPLITS = 200
+"""Bytes of a case up to which it is split at every offset."""
+
+OTHERWISE = {
+    "control-length-of-64-bits": "1009: it is too large, too",
+    "control-ping-length-of-8-bytes": "the other takes the long form of a short length",
+    "deflated-bomb-behind-a-final-block": "the other takes what is behind a final block for nothing",
+    "deflated-malformed": "1002",
+    "utf-8-in-an-unfinished-frame": "text is judged when its frame is whole",
+    "utf-8-in-a-later-fragment": "1007 only at the end",
+    "utf-8-in-the-first-fragment": "the same",
+}
+"""Cases that the other library answers otherwise."""
+
+
+def outcome(case: Case, pieces: Iterable[bytes], max_queue: int = 1000) -> tuple[object, ...]:
+    protocol = Protocol(MAX_MESSAGE, max_queue, DEFLATE if case.deflate else None)
+    messages: list[str | bytes] = []
+    replies: list[bytes] = []
+    for piece in pieces:
+        protocol.feed(piece)
+        while True:
+            messages += protocol.messages
+            replies += protocol.replies
+            taken = bool(protocol.messages)
+            protocol.messages.clear()
+            protocol.replies.clear()
+            if not taken:
+                break
+            protocol.feed(b"")
+    pongs = frames_in(b"".join(replies))
+    assert all(pong.first == PONG for pong in pongs)
+    ended = protocol.ended
+    return tuple(messages), tuple(pong.payload for pong in pongs), ended and ended.code, protocol.failed
+
+
+def expected(case: Case) -> tuple[object, ...]:
+    return case.messages, case.pongs, case.code, case.fault
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_case_in_one_piece(case):
+    assert outcome(case, [case.raw]) == expected(case)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_case_byte_by_byte(case):
+    raw = case.raw
+    size = 1 if len(raw) < 2000 else 997
+    assert outcome(case, [raw[at : at + size] for at in range(0, len(raw), size)]) == expected(case)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_case_split_anywhere(case):
+    raw = case.raw
+    offsets = range(1, len(raw)) if len(raw) <= ALL_SPLITS else [*range(1, 20), len(raw) // 2, len(raw) - 1]
+    for offset in offsets:
+        assert outcome(case, [raw[:offset], raw[offset:]]) == expected(case), offset
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_a_case_behind_many_messages_in_one_write(case):
+    before = b"".join(CASES[0].raw for _ in range(100))
+    messages, *rest = outcome(case, [before + case.raw], max_queue=3)
+    assert messages == CASES[0].messages * 100 + case.messages
+    assert tuple(rest) == expected(case)[1:]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name not in OTHERWISE], ids=lambda case: case.name)
+def test_websockets_takes_it_the_same_way(case):
+    """The library `websockets`, whose frames are its own code's, says the same of a case."""
+    other = Other(SERVER, state=OPEN, max_size=MAX_MESSAGE)
+    if case.deflate:
+        other.extensions = [PerMessageDeflate(True, True, 15, 15)]
+    other.receive_data(case.raw)
+    messages: list[str | bytes] = []
+    parts: list[bytes] = []
+    text = False
+    for event in other.events_received():
+        opcode, data, fin = event.opcode, bytes(event.data), event.fin  # type: ignore[union-attr]
+        if opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+            text = opcode is Opcode.TEXT or (text and opcode is Opcode.CONT)
+            parts.append(data)
+            if fin:
+                whole = b"".join(parts)
+                try:
+                    messages.append(whole.decode() if text else whole)
+                except UnicodeDecodeError:
+                    other.fail(1007)
+                parts = []
+    sent = frames_in(b"".join(other.data_to_send()))
+    received = other.close_rcvd
+    failed = other.close_sent if received is None else None
+    code = received.code if received is not None else failed and failed.code
+    assert (tuple(messages), code) == (case.messages, case.code)
+    assert tuple(one.payload for one in sent if one.first == PONG) == case.pongs
+
+
+def test_the_reason_of_a_close_is_what_was_sent():
+    protocol = Protocol(MAX_MESSAGE)
+    (case,) = [case for case in CASES if case.name == "close-normal"]
+    protocol.feed(case.raw)
+    assert protocol.ended == Close(1000, "bye")
