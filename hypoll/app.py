@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeVar, Unpack
+from typing import Any, Literal, NamedTuple, TypeVar, Unpack, cast
 
 from orjson import dumps
 
@@ -188,6 +188,47 @@ class Routes(Application):
     def options(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[H], H]:
         """`route` for OPTIONS, where the Allow field alone is not the answer."""
         return self.route(path, ("OPTIONS",), **options)
+
+    def websocket(
+        self,
+        path: str,
+        *,
+        threaded: bool = False,
+        subprotocols: Sequence[str] = (),
+        origins: Sequence[str] | None = None,
+    ) -> Callable[[H], H]:
+        """Declare the decorated `handler(socket)` as what speaks to the WebSockets that clients open at `path`.
+
+        Args:
+            path: as of `route`; the handler gets its parameters behind the socket.
+            threaded: run a `def` on a thread, with a socket that blocks; see `hypoll.websocket.socket.ThreadSocket`.
+                Else it is an `async def`, which gets a `hypoll.websocket.socket.Socket`.
+            subprotocols: those that it speaks, its favourite first.
+            origins: the origins whose pages may open it, as `https://example.org`; "*": any. None: those of the host
+                that it is opened at, by the word of trusted proxies. Who names no origin is no page.
+
+        Raises:
+            RouteError: As `route` does.
+        """
+        parse_path(path)
+        if isinstance(subprotocols, str) or isinstance(origins, str):
+            raise RouteError(f"{path}: subprotocols and origins take lists, not a string")
+
+        def declare(handler: H) -> H:
+            from hypoll.websocket.route import SocketRoute  # only here: it brings the server's side along
+
+            run_on = find_run_on(f"WebSocket {path}", handler, threaded)
+            if run_on is RunOn.LOOP:
+                raise RouteError(f"WebSocket {path}: its handler must be an async def, or have threaded=True")
+            check_handler(path, handler, "socket")
+            socket = SocketRoute(handler, threaded=threaded, subprotocols=subprotocols, origins=origins)
+            encoder = JSONEncoder((self._hooks,), handler)
+            call = socket.handler_call(encoder)
+            plain = Route(path, ("GET",), handler, (self._hooks,), run_on, handler_call=call, direct=call)
+            self._add(dataclasses.replace(plain, encoder=encoder, socket=socket))
+            return handler
+
+        return declare
 
     def static(
         self,
@@ -653,12 +694,15 @@ class Routes(Application):
 
     def _add_mounted(self, prefix: str, mount_name: str | None, route: Route) -> None:
         path, name = prefix + route.path, route.url_name
-        check_handler(path, route.handler)
+        check_handler(path, route.handler, "request" if route.socket is None else "socket")
         if name is not None and mount_name is not None:
             name = f"{mount_name}.{name}"
         scopes, encoder = (self._hooks, *route.scopes), route.encoder.below(self._hooks)
-        call, direct = _deferred(route.handler, route.run_on, route.stream, encoder)
         mounted = dataclasses.replace(route, path=path, scopes=scopes, url_name=name, encoder=encoder)
+        if route.socket is None:
+            call, direct = _deferred(route.handler, route.run_on, route.stream, encoder)
+        else:
+            call = direct = cast("HandlerCall", route.socket.handler_call(encoder))
         self._add(dataclasses.replace(mounted, handler_call=call, direct=direct))
 
     def _check_wsgi(self) -> None:
@@ -753,9 +797,13 @@ class Routes(Application):
         stream = route is not None and route.stream
         passing = partial(self._pass, scopes, route, missing)
         if run_on is RunOn.TASK or any(scope.waits for scope in scopes):
+            if route is not None and route.socket is not None:
+                return cast("HandlerCall", route.socket.handler_call(route.encoder, scopes))
             name = "hypoll" if route is None or route.handler_call is None else route.handler_call.name
             return HandlerCall(RunOn.TASK, passing, _as_it_is, self._answer_error, stream, run_on, name=name)
         if run_on is RunOn.THREAD:
+            if route is not None and route.socket is not None:
+                return cast("HandlerCall", route.socket.handler_call(route.encoder, scopes))
             call = partial(_call_at_once, passing)
             return HandlerCall(run_on, call, _as_it_is, self._answer_error, stream)
         return at_once(passing(request))

@@ -239,6 +239,17 @@ class Settings:
         choices=("auto", "on", "off"),
     )
     early_hints: bool = _option(False, "Let an ASGI application send interim responses of status 103 (RFC 8297).")
+    ws_max_message: int = _option(
+        16 * MIB, "The largest message of a WebSocket, inflated: it is closed with 1009.", unit="bytes", least=125
+    )
+    ws_max_queue: int = _option(
+        32, "Messages of a WebSocket that may wait for the application; while one does, nothing is read.", least=1
+    )
+    ws_ping_interval: float = _option(20.0, "How often a WebSocket's peer is sent a ping. 0: never.", unit="s")
+    ws_ping_timeout: float = _option(
+        20.0, "How long a WebSocket's peer may be silent after a ping: it is closed. 0: for ever.", unit="s"
+    )
+    ws_compression: bool = _option(True, "Deflate messages for WebSocket clients that offer it (RFC 7692).")
     slow_callback: float = _option(
         0.1, "Log a handler that holds the loop for longer, with its stack. 0: don't look.", unit="s"
     )

@@ -39,7 +39,10 @@ from hypoll.telemetry.error_log import JsonFormatter, TextFormatter
 from hypoll.testing import TestClient
 from tests.support import documents
 from tests.support.documents import DOCUMENTS, OPTIONS, ROOT, count_names, missing_names, with_tables
+from tests.support.frames import TEXT
 from tests.support.gunicorn import Master
+from tests.support.server import running
+from tests.support.websocket import opened
 
 APP = """
 from hypoll import Routes
@@ -681,3 +684,23 @@ def _state(text: str, directory: Path) -> None:
         assert client.get("/me").status_code == 401
         seen = client.get("/me", headers={"Authorization": "Bearer s3cret"}).json()
         assert seen == {"user": "ada", "sqlite": sqlite3.sqlite_version}
+
+
+# docs/websockets.md
+
+
+@tries("docs/websockets.md", "from hypoll import Routes")
+def _chat(text: str, directory: Path) -> None:
+    with running(module(text)["routes"]) as it:
+        socket = opened(it, "/chat/lobby", Sec_WebSocket_Protocol="chat.v1")
+        assert socket.fields["sec-websocket-protocol"] == "chat.v1"
+        socket.send(TEXT, b"hello")
+        assert socket.frame() == (TEXT, b"hello")
+
+
+@tries("docs/websockets.md", '@routes.websocket("/numbers", threaded=True)')
+def _numbers(text: str, directory: Path) -> None:
+    with running(module(text, routes=Routes())["routes"]) as it:
+        socket = opened(it, "/numbers")
+        socket.send(TEXT, b"21")
+        assert socket.frame() == (TEXT, b'{"twice":42}')

@@ -86,7 +86,7 @@ async def pass_hooks(
     """The way through the hooks, the same for every kind: where none of them is async it never waits."""
     encoder = scopes[0].encoder if route is None else route.encoder
     try:
-        response = await _run_before(scopes, request, encoder)
+        response = await run_before(scopes, request, encoder)
         if response is None:
             if route is None:
                 raise missing or HTTPError(404)
@@ -97,7 +97,7 @@ async def pass_hooks(
                 response = own_response(await _resolve(call()), encoder)
     except FAILURES as error:
         _let_end(error, in_thread)
-        response = await _recover(scopes, request, error, in_thread, encoder)
+        response = await recover(scopes, request, error, in_thread, encoder)
     return await run_after(scopes, request, response, in_thread, encoder)
 
 
@@ -122,7 +122,8 @@ async def _resolve(result: Any) -> Any:
     return await result if isinstance(result, CoroutineType) else result
 
 
-async def _run_before(scopes: Scopes, request: Request, encoder: JSONEncoder) -> Response | None:
+async def run_before(scopes: Scopes, request: Request, encoder: JSONEncoder) -> Response | None:
+    """The answer that a hook gives in place of the handler; None: none does."""
     for scope in scopes:
         for hook in scope.before:
             result = await _resolve(hook(request))
@@ -149,7 +150,7 @@ async def run_after(
     return response
 
 
-async def _recover(
+async def recover(
     scopes: Scopes, request: Request, error: BaseException, in_thread: InThread | None, encoder: JSONEncoder
 ) -> Response:
     """Answer an exception by the innermost hook for its nearest class, or as `failure` does."""

@@ -84,6 +84,7 @@ class Route:
         handler_call: how a handler that doesn't run on the loop is called; None: it does.
         direct: the same, for a request without parameters.
         encoder: what encodes the JSON that the handler gives.
+        socket: what calls the handler of a WebSocket, a `hypoll.websocket.route.SocketRoute`; None: it is none.
     """
 
     path: str
@@ -98,6 +99,7 @@ class Route:
     handler_call: HandlerCall | None = dataclasses.field(default=None, repr=False, compare=False)
     direct: HandlerCall | None = dataclasses.field(default=None, repr=False, compare=False)
     encoder: JSONEncoder = dataclasses.field(default=PLAIN, repr=False, compare=False)
+    socket: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
@@ -195,10 +197,12 @@ def find_run_on(where: str, function: Handler, threaded: bool = False) -> RunOn:
     return RunOn.THREAD if threaded else RunOn.LOOP
 
 
-def check_handler(path: str, handler: Handler) -> None:
-    """See that the handler can be called with the request and the path's parameters. Raises `RouteError`."""
+def check_handler(path: str, handler: Handler, first: str = "request") -> None:
+    """See that the handler can be called with the request, or the `first` argument of another name, and the path's
+    parameters. Raises `RouteError`.
+    """
     names = [segment.name for segment in parse_path(path) if isinstance(segment, Parameter)]
-    _check_arguments(f"the handler {name_of(handler)} of {path!r}", handler, ["request"], names)
+    _check_arguments(f"the handler {name_of(handler)} of {path!r}", handler, [first], names)
 
 
 def check_hook(run_on: str, hook: Handler, *arguments: str) -> bool:
