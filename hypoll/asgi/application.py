@@ -11,6 +11,7 @@ from hypoll.asgi.recognition import ASGIApplication, single_callable
 from hypoll.asgi.route_pattern import pattern_of
 from hypoll.asgi.scope import Scopes
 from hypoll.asgi.tls import Certificates
+from hypoll.asgi.websocket import SocketCycle, socket_scope
 from hypoll.contracts import Application, HandlerCall, RunOn, RunToCompletion
 from hypoll.protocol.messages import Request
 from hypoll.web.results import failure, to_response
@@ -36,6 +37,9 @@ class ASGI(Application):
         self._deferred = HandlerCall(
             RunOn.TASK, self._call, to_response, failure, name=name, exchange=Cycle, plain_exchange=PlainCycle
         )
+        self._socket_call = HandlerCall(
+            RunOn.TASK, self._call_socket, to_response, failure, name=name, exchange=SocketCycle
+        )
 
     @property
     def uses_asyncio(self) -> bool:
@@ -54,7 +58,7 @@ class ASGI(Application):
 
     def answer(self, request: Request) -> HandlerCall:
         """Answer a request in a task of its own."""
-        return self._deferred
+        return self._socket_call if request.upgrade else self._deferred
 
     def wants_stream(self, request: Request) -> bool:
         """Whether the body is taken as it comes: always."""
@@ -72,6 +76,13 @@ class ASGI(Application):
     def shutdown(self, complete: RunToCompletion) -> None:
         """End the lifespan."""
         complete(self.lifespan.shutdown())
+
+    def _call_socket(self, request: Request, cycle: SocketCycle) -> Awaitable[None]:
+        connection, handshake = cycle.connection, cycle.handshake
+        assert handshake is not None
+        sock = None if connection is None else connection.tls
+        scope = self._scopes.of(request, None if sock is None else self._certificates.of(sock))
+        return self.application(socket_scope(scope, handshake.subprotocols), cycle.receive_event, cycle.send_event)
 
     def _call(self, request: Request, cycle: Cycle) -> Awaitable[None]:
         connection = cycle.connection
