@@ -66,6 +66,7 @@ class Protocol:
         replies: frames to be sent: pongs. To be taken out.
         ended: why nothing more is read; None: more is.
         failed: whether that is a fault of the peer's, which it is to be told; else it is what its close frame said.
+        waits: whether some of what was fed waits for messages to be taken.
         discarding: whether messages are read and dropped: the closing handshake has begun.
         pongs: how many came.
         received: messages that were whole.
@@ -74,7 +75,7 @@ class Protocol:
     __slots__ = (
         "_at", "_decoder", "_deflate", "_final", "_inflater", "_key", "_left", "_mask", "_max_message", "_max_queue",
         "_message", "_opcode", "_pending", "_size", "_waiting", "discarding", "ended", "failed", "messages", "pongs",
-        "received", "replies",
+        "received", "replies", "waits",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +92,7 @@ class Protocol:
         self.pongs = 0
         self.received = 0
         self.discarding = False
+        self.waits = False
         self._waiting = 0
         self._pending = b""
         self._at = 0
@@ -106,11 +108,6 @@ class Protocol:
         self._key = b""
 
     @property
-    def has_pending(self) -> bool:
-        """Whether some of what was fed waits for messages to be taken."""
-        return bool(self._pending)
-
-    @property
     def left(self) -> int:
         """Bytes that are missing of the frame that is being received, as far as its header is known."""
         return self._left
@@ -124,10 +121,12 @@ class Protocol:
             return
         if not self.messages:
             self._waiting = 0
+        self.waits = False
         at, end = 0, len(data)
         try:
             while at < end:
                 if (self._waiting > MOST_WAITING or len(self.messages) >= self._max_queue) and not self.discarding:
+                    self.waits = True
                     break
                 stop = self._take(data, at, end)
                 if stop < 0:

@@ -198,7 +198,7 @@ class Session(Upgrade):
         protocol = self.protocol
         if self._is_paused(connection):
             return
-        if protocol.has_pending:
+        if protocol.waits:
             self._feed(connection, b"")
         elif connection.readable:
             size = READ_SIZE if protocol.left <= READ_SIZE else BODY_READ_SIZE
@@ -211,7 +211,7 @@ class Session(Upgrade):
                 connection.close()  # without a close frame
                 return
             self._feed(connection, data)
-        if self.connection is not None and (connection.readable or protocol.has_pending):
+        if self.connection is not None and (connection.readable or protocol.waits):
             self.want_more()
 
     def _feed(self, connection: Connection, data: bytes) -> None:
@@ -231,7 +231,7 @@ class Session(Upgrade):
     def want_more(self) -> None:
         """Read on in a turn to come, unless that would be too early then."""
         connection = self.connection
-        if connection is not None and (connection.readable or self.protocol.has_pending):
+        if connection is not None and (connection.readable or self.protocol.waits):
             connection.reschedule()
 
     def take(self) -> Message | None:

@@ -393,6 +393,14 @@ def test_a_handshake_by_byte(it):
     assert client.take(3) == b"\x81\x01a"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_byte_by_byte(it, kind):
+    socket = opened(it, f"/{kind}/echo/a")
+    for byte in frame(TEXT, b"a" * 130) + frame(PING, b"p") + frame(0x01, b"b") + frame(0x80, b"c"):
+        socket.client.send(bytes([byte]))
+    assert sorted(socket.frame() for _ in range(3)) == [(TEXT, b"a" * 130), (TEXT, b"bc"), (PONG, b"p")]
+
+
 def test_a_handshake_behind_another_request(it):
     client = it.connect()
     client.send(b"GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n" + handshake("/async/echo/a") + frame(TEXT, b"a"))
