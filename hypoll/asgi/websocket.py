@@ -17,7 +17,8 @@ from hypoll.asgi.cycle import Cycle
 from hypoll.asgi.errors import DisconnectedError, is_disconnect
 from hypoll.asgi.start import Message
 from hypoll.concurrency.forks import keep_out
-from hypoll.protocol.messages import FAILURES, HTTPError, exact_bytes, problem
+from hypoll.protocol.fields import exact_bytes
+from hypoll.protocol.messages import FAILURES, HTTPError, problem
 from hypoll.web.results import ends_task, failure
 from hypoll.websocket import tasks
 from hypoll.websocket.errors import SocketClosed
