@@ -13,6 +13,7 @@ from orjson import dumps
 
 from hypoll.contracts import Application, HandlerCall, RunOn
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response, json_response
+from hypoll.protocol.refusals import body_too_large
 from hypoll.protocol.state import State
 from hypoll.web.compression import MIN_SIZE, TYPES, Compression
 from hypoll.web.cors import Cors, Origins
@@ -130,6 +131,7 @@ class Routes(Application):
         threaded: bool = False,
         stream: bool = False,
         name: str | None = None,
+        max_body: int | None = None,
     ) -> Callable[[H], H]:
         """Declare the decorated function as the handler of `path` for `methods`.
 
@@ -142,6 +144,8 @@ class Routes(Application):
             stream: begin when the head of the request is whole; the body is `request.stream`. For the threaded and
                 async.
             name: what `url_for` makes URLs of it by.
+            max_body: bytes that a body may have, fewer or more than `--max-body`. A larger one is 413, by its head if
+                that has its length.
 
         Raises:
             RouteError: When the path is malformed, collides with another route, or the handler doesn't take its
@@ -156,7 +160,7 @@ class Routes(Application):
             raise RouteError(f"{path}: methods takes a list of names, as in methods=['GET'], not {methods!r}") from None
 
         def declare(handler: H) -> H:
-            self._declare(path, names, handler, threaded=threaded, stream=stream, name=name)
+            self._declare(path, names, handler, threaded=threaded, stream=stream, name=name, max_body=max_body)
             return handler
 
         return declare
@@ -502,6 +506,9 @@ class Routes(Application):
         Raises:
             RuntimeError: For an async handler while an event loop is running on this thread.
         """
+        limit = self.max_body_of(request) if request.body else None
+        if limit is not None and len(request.body) > limit:
+            return self._answer_error(request, body_too_large(limit))
         answer = self.answer(request)
         if isinstance(answer, HandlerCall):
             answer = _make(request, answer)
@@ -545,6 +552,18 @@ class Routes(Application):
     def uses_threads(self) -> bool:
         """Whether a handler is threaded."""
         return any(route.run_on is RunOn.THREAD for route in self.table())
+
+    @property
+    def least_max_body(self) -> int | None:
+        """The smallest of the routes' own limits on bodies; None: none has one."""
+        return min((route.max_body for route in self.table() if route.max_body is not None), default=None)
+
+    def max_body_of(self, request: Request) -> int | None:
+        """Bytes that the body of a request may have by its route; None: that says nothing."""
+        try:
+            return self._find(request).max_body
+        except HTTPError:
+            return None
 
     def wants_stream(self, request: Request) -> bool:
         """Whether a request, whose head alone is known, goes to a handler that takes the body as it comes."""
@@ -662,6 +681,7 @@ class Routes(Application):
         threaded: bool = False,
         stream: bool = False,
         name: str | None = None,
+        max_body: int | None = None,
     ) -> None:
         where = f"{'/'.join(methods)} {path}"
         if not methods:
@@ -672,13 +692,23 @@ class Routes(Application):
         run_on = find_run_on(where, handler, threaded)
         if stream and run_on is RunOn.LOOP:
             raise RouteError(f"{where}: stream=True needs a handler that may wait: threaded=True, or async def")
+        if max_body is not None and (isinstance(max_body, bool) or not isinstance(max_body, int) or max_body < 0):
+            raise RouteError(f"{where}: max_body is a number of bytes, as 10 * 1024 * 1024, not {max_body!r}")
         check_handler(path, handler)
-        redirects = handler.has_pages if isinstance(handler, Static) else None
-        files = handler if isinstance(handler, Static) and handler.fallback is not None else None
+        files = handler if isinstance(handler, Static) else None
         encoder = JSONEncoder((self._hooks,), handler)
-        calls = _deferred(handler, run_on, stream, encoder)
-        scopes = (self._hooks,)
-        self._add(Route(path, methods, handler, scopes, run_on, stream, name, redirects, files, *calls, encoder))
+        handler_call, direct = _deferred(handler, run_on, stream, encoder)
+        route = Route(
+            *(path, methods, handler, (self._hooks,), run_on, stream),
+            url_name=name,
+            redirects=None if files is None else files.has_pages,
+            files=None if files is None or files.fallback is None else files,
+            max_body=max_body,
+            handler_call=handler_call,
+            direct=direct,
+            encoder=encoder,
+        )
+        self._add(route)
 
     def _add(self, route: Route) -> None:
         self._names.check(route)

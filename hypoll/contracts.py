@@ -141,6 +141,15 @@ class Application:
         """Give what becomes of an answer that the server makes by itself: a refusal, or a failure."""
         return response
 
+    @property
+    def least_max_body(self) -> int | None:
+        """The smallest of the limits that `max_body_of` gives; None: it gives none."""
+        return None
+
+    def max_body_of(self, request: Request) -> int | None:
+        """Bytes that the body of a request, whose head alone is known, may have; None: as the settings say."""
+        return None
+
     def wants_stream(self, request: Request) -> bool:
         """Whether its handler takes the body as it comes."""
         return False

@@ -472,7 +472,7 @@ class RequestParser:
         """The head is whole: give its request when that needs no body."""
         try:
             request = self._request(head)
-            self._check_length(request)
+            limit = self._max_body_of(request)
         except (HTTPError, PeerError) as error:
             raise self._refuse(error, self._partial_request(head, whole=True)) from None
         section = request.header_section
@@ -482,7 +482,7 @@ class RequestParser:
                 # upgrades to none, so the body is HTTP's: a new parser gets just the field that frames it.
                 self._execute = self._feeder()
                 self._execute(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
-            self._receive(request, Chunks(self._settings.max_body, self._settings.max_head))
+            self._receive(request, Chunks(limit, self._settings.max_head))
             return None
         if section.length:
             self._receive(request, None)
@@ -521,10 +521,15 @@ class RequestParser:
             self.state = State.DONE
         return request
 
-    def _check_length(self, request: Request) -> None:
-        """Raise `HTTPError` 413 for a body that is too large by its length."""
-        if (request.header_section.length or 0) > self._settings.max_body:
-            raise body_too_large(self._settings.max_body)
+    def _max_body_of(self, request: Request) -> int:
+        """Bytes that its body may have. Raises `HTTPError` 413 for one that is too large by its length."""
+        section, limit, find = request.header_section, self._settings.max_body, self._vocabulary.max_body_of
+        if find is not None and (section.length or section.chunked):
+            own = find(request)
+            limit = limit if own is None else own
+        if (section.length or 0) > limit:
+            raise body_too_large(limit)
+        return limit
 
     # the body
 

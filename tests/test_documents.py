@@ -455,6 +455,14 @@ def _cors(text: str, directory: Path) -> None:
         assert answer.headers["Access-Control-Expose-Headers"] == "X-Total"
 
 
+@tries("docs/routing.md", '@routes.put("/photos/{id:int}", threaded=True, max_body=20 * 1024 * 1024)')
+def _photos(text: str, directory: Path) -> None:
+    module(text, routes=(routes := Routes()))
+    with TestClient(routes, max_body=10) as client:
+        assert client.put("/photos/7", data=b"x" * 1000).json() == {"id": 7, "size": 1000}
+        assert client.put("/photos/7", data=b"x" * (20 * 1024 * 1024 + 1)).status_code == 413
+
+
 @tries("docs/cross-cutting.md", "routes.compress(min_size=1000)")
 def _compress(text: str, directory: Path) -> None:
     module(text, routes=(routes := Routes()))

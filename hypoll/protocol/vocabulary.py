@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import httptools
 
 from hypoll.protocol.bounded import Bounded
 from hypoll.protocol.header_section import INDEXED_FIELDS
-from hypoll.protocol.messages import HTTPError
+from hypoll.protocol.messages import HTTPError, Request
 from hypoll.protocol.validation import check_host
 
 HOST, LENGTH, CONNECTION, UNUSUAL = 1, 2, 3, 4
@@ -75,7 +76,8 @@ class Vocabulary:
         names: the meaning of field names, by their bytes.
         hosts: values of Host; empty: it is to be checked with care.
         short_head: bytes of a head without the empty line that pass every limit.
-        most_fields, largest_body: limits.
+        most_fields, largest_body: limits; a larger body is to be checked with care.
+        max_body_of: gives the limit of a request's own, None if it has none; None: no request has one.
         validate: httptools' check of bytes that begin with a request and have no part of another. It has no callbacks.
     """
 
@@ -83,8 +85,10 @@ class Vocabulary:
         "_longest_field",
         "_longest_head",
         "_longest_line",
+        "_max_body",
         "hosts",
         "largest_body",
+        "max_body_of",
         "most_fields",
         "names",
         "short_head",
@@ -99,8 +103,14 @@ class Vocabulary:
         self._longest_field = limits.max_field or limits.max_head
         self.short_head = min(limits.max_head - 4, self._longest_line, self._longest_field)
         self.most_fields = limits.max_headers
-        self.largest_body = limits.max_body
+        self.largest_body = self._max_body = limits.max_body
+        self.max_body_of: Callable[[Request], int | None] | None = None
         self.renew_parser()
+
+    def limit_bodies(self, least: int | None, max_body_of: Callable[[Request], int | None]) -> None:
+        """Have requests' own limits on their bodies, of which `least` is the smallest; None: there are none."""
+        self.max_body_of = None if least is None else max_body_of
+        self.largest_body = self._max_body if least is None else min(least, self._max_body)
 
     def within_limits(self, head: bytes) -> bool:
         """Whether a head, without the empty line, passes the limits of its parts. One up to `short_head` does."""

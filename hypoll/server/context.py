@@ -83,6 +83,7 @@ class ServerContext:
         self.state_seconds |= {ConnectionState.LINGERING: LINGER_SILENCE, ConnectionState.WAITING: NEVER}
         self.state_seconds[ConnectionState.UPGRADED] = NEVER  # it has deadlines of its own
         self.vocabulary = Vocabulary(settings)
+        self.on_startup()
         self.connections: set[Any] = set()  # of `Connection`, which knows this and not the other way round
         self.on_close: Callable[[Any], object] = lambda connection: None
         self.lingering: dict[Any, None] = {}
@@ -108,6 +109,11 @@ class ServerContext:
         self.thread_pool.close()
         if "for_endpoints" in vars(self):
             self.for_endpoints.thread_pool.close()
+
+    def on_startup(self) -> None:
+        """The application has started: what it is asked for each request may have changed."""
+        self.request_context = copy_context()
+        self.vocabulary.limit_bodies(self.application.least_max_body, self.application.max_body_of)
 
     def wrap(self, wrapper: Callable[[RequestHandler], RequestHandler]) -> None:
         """Wrap what answers requests: `answer = wrapper(answer)`."""

@@ -9,7 +9,6 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from contextvars import copy_context
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +178,7 @@ class Server:
         except BaseException:
             self._close_listeners()
             raise
-        self.context.request_context = copy_context()
+        self.context.on_startup()
         refresh_date()
         self.status = Status.SERVING
         self.loop.on_tick(self._tick)

@@ -67,11 +67,17 @@ class Endpoints(Application):
         self.wants_stream = application.wants_stream  # type: ignore[method-assign]
         self.wants_spool = application.wants_spool  # type: ignore[method-assign]
         self.amend_refusal = application.amend_refusal  # type: ignore[method-assign]
+        self.max_body_of = application.max_body_of  # type: ignore[method-assign]
 
     @property
     def uses_asyncio(self) -> bool:
         """The application's."""
         return self.application.uses_asyncio
+
+    @property
+    def least_max_body(self) -> int | None:
+        """The application's."""
+        return self.application.least_max_body
 
     @property
     def uses_threads(self) -> bool:

@@ -33,6 +33,7 @@ class RouteOptions(TypedDict, total=False):
     threaded: bool
     stream: bool
     name: str | None
+    max_body: int | None
 
 
 class RouteError(ValueError):
@@ -81,6 +82,7 @@ class Route:
         url_name: what `Routes.url_for` knows it by; None: it doesn't.
         redirects: whether its path without, or with, the slash at its end leads to it; None: as its scopes say.
         files: where its paths are looked for that are no pages of others; None: it has every path that matches.
+        max_body: bytes that the body of its requests may have; None: as the settings say.
         handler_call: how a handler that doesn't run on the loop is called; None: it does.
         direct: the same, for a request without parameters.
         encoder: what encodes the JSON that the handler gives.
@@ -96,6 +98,7 @@ class Route:
     url_name: str | None = None
     redirects: bool | None = None
     files: Files | None = None
+    max_body: int | None = None
     handler_call: HandlerCall | None = dataclasses.field(default=None, repr=False, compare=False)
     direct: HandlerCall | None = dataclasses.field(default=None, repr=False, compare=False)
     encoder: JSONEncoder = dataclasses.field(default=PLAIN, repr=False, compare=False)

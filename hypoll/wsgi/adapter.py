@@ -30,6 +30,7 @@ from hypoll.protocol.messages import (
     reason,
 )
 from hypoll.protocol.peer import UNKNOWN_CLIENT, Client, Peer
+from hypoll.protocol.refusals import body_too_large
 from hypoll.protocol.serializer import BODILESS, CONTENTLESS, check_piece, content_of, inspect_fields
 from hypoll.proxy.networks import parse_address
 from hypoll.server.request_body import joined
@@ -99,10 +100,11 @@ def _response(routes: Application, request: Request, environ: Environ) -> Respon
     """The response, a file's chosen. Whatever the handler raises is its answer."""
     try:
         if not routes.wants_stream(request) and routes.early_refusal(request) is None:
-            request.body = joined(_limited(_pieces(environ)))
+            limit = routes.max_body_of(request)
+            request.body = joined(_limited(environ, MAX_BODY if limit is None else limit))
         answer = routes.answer(request)
         if isinstance(answer, HandlerCall):
-            answer = _make(answer, request, environ)
+            answer = _make(answer, request, environ, routes.max_body_of(request))
     except FAILURES as error:
         answer = routes.amend_refusal(request, failure(request, error))
     response = json_response(answer) if isinstance(answer, bytes) else answer
@@ -114,11 +116,11 @@ def _response(routes: Application, request: Request, environ: Environ) -> Respon
     return chosen
 
 
-def _make(handler_call: HandlerCall, request: Request, environ: Environ) -> Response | bytes:
-    """The answer of a threaded handler, made here."""
+def _make(handler_call: HandlerCall, request: Request, environ: Environ, limit: int | None) -> Response | bytes:
+    """The answer of a threaded handler, made here. limit: bytes of the body that it may have."""
     if handler_call.stream:
         request.__class__ = StreamedRequest
-        request.__dict__["stream"] = Stream(_pieces(environ))
+        request.__dict__["stream"] = Stream(_pieces(environ) if limit is None else _limited(environ, limit))
     try:
         return handler_call.to_answer(handler_call.call(request, None))
     except FAILURES as error:
@@ -268,12 +270,17 @@ def _pieces(environ: Environ) -> Iterator[bytes]:
         raise ClientDisconnect("the connection ended before the request did")
 
 
-def _limited(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _limited(environ: Environ, limit: int) -> Iterator[bytes]:
+    """`_pieces` of at most `limit` bytes. Raises `HTTPError` 413, before anything is read if the length is known."""
+    declared = environ.get("CONTENT_LENGTH") or ""
+    size = int(declared) if declared.isascii() and declared.isdecimal() else 0
+    if size > limit:
+        raise body_too_large(limit)
     size = 0
-    for piece in pieces:
+    for piece in _pieces(environ):
         size += len(piece)
-        if size > MAX_BODY:
-            raise HTTPError(413, f"the body is larger than {MAX_BODY} bytes")
+        if size > limit:
+            raise body_too_large(limit)
         yield piece
 
 
