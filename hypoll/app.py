@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from copy import copy
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar, Unpack, cast
 
@@ -41,6 +42,7 @@ from hypoll.web.routing import (
     Table,
     check_handler,
     check_hook,
+    check_options,
     find_run_on,
     parse_path,
 )
@@ -132,6 +134,7 @@ class Routes(Application):
         stream: bool = False,
         name: str | None = None,
         max_body: int | None = None,
+        timeout: float | None = None,
     ) -> Callable[[H], H]:
         """Declare the decorated function as the handler of `path` for `methods`.
 
@@ -146,6 +149,8 @@ class Routes(Application):
             name: what `url_for` makes URLs of it by.
             max_body: bytes that a body may have, fewer or more than `--max-body`. A larger one is 413, by its head if
                 that has its length.
+            timeout: seconds until the handler has answered, of a stream until its head; then the answer is 504. An
+                async handler is cancelled; a thread goes on, and what it gives is dropped.
 
         Raises:
             RouteError: When the path is malformed, collides with another route, or the handler doesn't take its
@@ -160,7 +165,8 @@ class Routes(Application):
             raise RouteError(f"{path}: methods takes a list of names, as in methods=['GET'], not {methods!r}") from None
 
         def declare(handler: H) -> H:
-            self._declare(path, names, handler, threaded=threaded, stream=stream, name=name, max_body=max_body)
+            options = RouteOptions(threaded=threaded, stream=stream, name=name, max_body=max_body, timeout=timeout)
+            self._declare(path, names, handler, options)
             return handler
 
         return declare
@@ -265,7 +271,7 @@ class Routes(Application):
         handler = Static(
             directory, cache_control=cache_control, precompressed=precompressed, index=index, fallback=fallback
         )
-        self._declare(prefix.rstrip("/") + "/{path:path}", ("GET",), handler, name=name)
+        self._declare(prefix.rstrip("/") + "/{path:path}", ("GET",), handler, RouteOptions(name=name))
 
     def mount(self, prefix: str, other: Routes, *, name: str | None = None) -> None:
         """Serve all of `other`, and what it declares later, below `prefix`. Its hooks apply there, and only there.
@@ -672,38 +678,30 @@ class Routes(Application):
             path, routes = routes._parents[0].prefix + path, routes._parents[0].routes
         return make_url(name, path, params, query)
 
-    def _declare(
-        self,
-        path: str,
-        methods: tuple[str, ...],
-        handler: Handler,
-        *,
-        threaded: bool = False,
-        stream: bool = False,
-        name: str | None = None,
-        max_body: int | None = None,
-    ) -> None:
+    def _declare(self, path: str, methods: tuple[str, ...], handler: Handler, options: RouteOptions) -> None:
         where = f"{'/'.join(methods)} {path}"
         if not methods:
             raise RouteError(f"the route {path!r} has no method: name one, as in methods=['GET']")
         for method in methods:
             if method not in METHODS:
                 raise RouteError(f"{where}: the method must be one of {', '.join(METHODS)}")
-        run_on = find_run_on(where, handler, threaded)
-        if stream and run_on is RunOn.LOOP:
-            raise RouteError(f"{where}: stream=True needs a handler that may wait: threaded=True, or async def")
-        if max_body is not None and (isinstance(max_body, bool) or not isinstance(max_body, int) or max_body < 0):
-            raise RouteError(f"{where}: max_body is a number of bytes, as 10 * 1024 * 1024, not {max_body!r}")
+        run_on = find_run_on(where, handler, options.get("threaded", False))
+        check_options(where, run_on, options)
         check_handler(path, handler)
+        stream, timeout = options.get("stream", False), options.get("timeout")
+        if timeout is not None and run_on is RunOn.TASK:
+            from hypoll.server.handler_timeout import limit_task  # only declaring routes loads no server
+
+            handler = limit_task(handler, timeout)
         files = handler if isinstance(handler, Static) else None
         encoder = JSONEncoder((self._hooks,), handler)
-        handler_call, direct = _deferred(handler, run_on, stream, encoder)
+        handler_call, direct = _deferred(handler, run_on, stream, encoder, timeout)
         route = Route(
             *(path, methods, handler, (self._hooks,), run_on, stream),
-            url_name=name,
+            url_name=options.get("name"),
             redirects=None if files is None else files.has_pages,
             files=None if files is None or files.fallback is None else files,
-            max_body=max_body,
+            max_body=options.get("max_body"),
             handler_call=handler_call,
             direct=direct,
             encoder=encoder,
@@ -730,7 +728,7 @@ class Routes(Application):
         scopes, encoder = (self._hooks, *route.scopes), route.encoder.below(self._hooks)
         mounted = dataclasses.replace(route, path=path, scopes=scopes, url_name=name, encoder=encoder)
         if route.socket is None:
-            call, direct = _deferred(route.handler, route.run_on, route.stream, encoder)
+            call, direct = _below(route.handler_call, encoder), _below(route.direct, encoder)
         else:
             call = direct = cast("HandlerCall", route.socket.handler_call(encoder))
         self._add(dataclasses.replace(mounted, handler_call=call, direct=direct))
@@ -826,17 +824,22 @@ class Routes(Application):
         run_on = RunOn.LOOP if route is None else route.run_on
         stream = route is not None and route.stream
         passing = partial(self._pass, scopes, route, missing)
+        own = None if route is None else route.handler_call
+        made: HandlerCall
         if run_on is RunOn.TASK or any(scope.waits for scope in scopes):
             if route is not None and route.socket is not None:
                 return cast("HandlerCall", route.socket.handler_call(route.encoder, scopes))
-            name = "hypoll" if route is None or route.handler_call is None else route.handler_call.name
-            return HandlerCall(RunOn.TASK, passing, _as_it_is, self._answer_error, stream, run_on, name=name)
-        if run_on is RunOn.THREAD:
+            name = "hypoll" if own is None else own.name
+            made = HandlerCall(RunOn.TASK, passing, _as_it_is, self._answer_error, stream, run_on, name=name)
+        elif run_on is RunOn.THREAD:
             if route is not None and route.socket is not None:
                 return cast("HandlerCall", route.socket.handler_call(route.encoder, scopes))
-            call = partial(_call_at_once, passing)
-            return HandlerCall(run_on, call, _as_it_is, self._answer_error, stream)
-        return at_once(passing(request))
+            made = HandlerCall(run_on, partial(_call_at_once, passing), _as_it_is, self._answer_error, stream)
+        else:
+            return at_once(passing(request))
+        if own is not None and own.exchange is not None:
+            made.exchange, made.plain_exchange = own.exchange, own.plain_exchange
+        return made
 
     def _answer_error(self, request: Request, error: BaseException) -> Response:
         return self.amend_refusal(request, failure(request, error))
@@ -855,12 +858,12 @@ class _Parent(NamedTuple):
 
 
 def _as_it_is(response: Response) -> Response:
-    """Stand for `to_answer` where hooks have made a response already."""
+    """Stand for `to_response` where hooks have made a response already."""
     return response
 
 
 def _deferred(
-    handler: Handler, run_on: RunOn, stream: bool, encoder: JSONEncoder
+    handler: Handler, run_on: RunOn, stream: bool, encoder: JSONEncoder, timeout: float | None
 ) -> tuple[HandlerCall | None, HandlerCall | None]:
     """How a handler of this kind is called, if not on the loop; with parameters, and without."""
     if run_on is RunOn.LOOP:
@@ -871,7 +874,23 @@ def _deferred(
 
     name, answer_of = name_of(handler), partial(to_answer, encoder)
     handler_call = HandlerCall(run_on, call, answer_of, failure, stream, name=name)
-    return handler_call, HandlerCall(run_on, call, answer_of, failure, stream, direct=handler, name=name)
+    direct = HandlerCall(run_on, call, answer_of, failure, stream, direct=handler, name=name)
+    if timeout is not None and run_on is RunOn.THREAD:
+        from hypoll.server.handler_timeout import PlainTimedExchange, TimedExchange
+
+        for each in (handler_call, direct):
+            each.exchange = partial(TimedExchange, timeout)
+            each.plain_exchange = partial(PlainTimedExchange, timeout)
+    return handler_call, direct
+
+
+def _below(handler_call: HandlerCall | None, encoder: JSONEncoder) -> HandlerCall | None:
+    """The same call where its route is mounted, and what it gives is encoded as those above say."""
+    if handler_call is None:
+        return None
+    mounted = copy(handler_call)
+    mounted.to_answer = partial(to_answer, encoder)
+    return mounted
 
 
 def _make(request: Request, handler_call: HandlerCall) -> Response | bytes:

@@ -306,6 +306,7 @@ class Gauges(NamedTuple):
         threads: those that are busy.
         streams: those that have left the pool, since they wait for a client or stream for long.
         spool_memory, spool_disk: bytes that wait in the spools.
+        overdue: threads at work for requests that were answered without them.
     """
 
     connections: Mapping[str, int]
@@ -314,3 +315,4 @@ class Gauges(NamedTuple):
     streams: int = 0
     spool_memory: int = 0
     spool_disk: int = 0
+    overdue: int = 0

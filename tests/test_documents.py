@@ -455,7 +455,7 @@ def _cors(text: str, directory: Path) -> None:
         assert answer.headers["Access-Control-Expose-Headers"] == "X-Total"
 
 
-@tries("docs/routing.md", '@routes.put("/photos/{id:int}", threaded=True, max_body=20 * 1024 * 1024)')
+@tries("docs/routing.md", '@routes.put("/photos/{id:int}", threaded=True, max_body=20 * 1024 * 1024, timeout=10)')
 def _photos(text: str, directory: Path) -> None:
     module(text, routes=(routes := Routes()))
     with TestClient(routes, max_body=10) as client:

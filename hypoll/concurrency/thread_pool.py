@@ -121,6 +121,8 @@ class ThreadPool:
         """Jobs whose `finish` has not been called, cancelled ones that run included."""
         self.leases = 0
         """Those of them that are leases, which belong to tasks."""
+        self.overdue = 0
+        """Threads at work for requests that were answered without them."""
         self.on_wait: Callable[[float], object] | None = None
         """Called with the seconds that a job waited for a thread."""
         self._jobs: deque[Job] = deque()
@@ -188,7 +190,7 @@ class ThreadPool:
         self._jobs.clear()
         self._finished.clear()
         self._lock = threading.Lock()
-        self._started = self.unfinished = self.leases = self.detached = 0
+        self._started = self.unfinished = self.leases = self.detached = self.overdue = 0
         self.room = self._room
         self._streams.clear()
         self._abandoning.clear()

@@ -33,3 +33,8 @@ def no_room() -> HTTPError:
 def body_too_large(limit: int) -> HTTPError:
     """The refusal of a body of more bytes than are allowed."""
     return HTTPError(413, f"the body is larger than {limit} bytes")
+
+
+def handler_too_slow(seconds: float) -> HTTPError:
+    """The refusal of a request whose handler has taken longer than it may."""
+    return HTTPError(504, f"the answer took longer than {seconds:g} seconds")

@@ -463,7 +463,7 @@ class Server:
             pool, spool = self.thread_pool, self.context.spool_space
             self.observers.on_tick(
                 self.loop.lag,
-                Gauges(states, pool.waiting, pool.busy, pool.detached, spool.memory, spool.disk),
+                Gauges(states, pool.waiting, pool.busy, pool.detached, spool.memory, spool.disk, pool.overdue),
             )
 
     def _on_pause(self, seconds: float) -> None:

@@ -38,6 +38,7 @@ GAUGES = {
     names.QUEUE: ("Calls that wait for a thread.", ()),
     names.THREADS: ("Threads that are busy.", ()),
     names.STREAMS: ("Threads beside the pool, for slow clients and long streams.", ()),
+    names.OVERDUE: ("Threads at work for requests that were answered without them, after their timeout.", ()),
     names.SPOOL_MEMORY: ("Bytes that wait in memory.", ()),
     names.SPOOL_DISK: ("Bytes that wait in files.", ()),
 }

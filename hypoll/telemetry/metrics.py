@@ -64,6 +64,7 @@ CONNECTIONS = "hypoll_connections"
 QUEUE = "hypoll_pool_queue"
 THREADS = "hypoll_pool_threads"
 STREAMS = "hypoll_stream_threads"
+OVERDUE = "hypoll_overdue_threads"
 SPOOL_MEMORY = "hypoll_spool_memory_bytes"
 SPOOL_DISK = "hypoll_spool_disk_bytes"
 
@@ -309,6 +310,7 @@ class Metrics(Observer):
             (QUEUE,): gauges.queue,
             (THREADS,): gauges.threads,
             (STREAMS,): gauges.streams,
+            (OVERDUE,): gauges.overdue,
             (SPOOL_MEMORY,): gauges.spool_memory,
             (SPOOL_DISK,): gauges.spool_disk,
         }

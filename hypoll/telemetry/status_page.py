@@ -110,6 +110,7 @@ def describe(snapshot: Snapshot, now: float) -> dict[str, Any]:
             "queue": _number(gauges[names.QUEUE]),
             "threads": _number(gauges[names.THREADS]),
             "streams": _number(gauges[names.STREAMS]),
+            "overdue": _number(gauges[names.OVERDUE]),
             "wait": _spread(histograms[names.WAIT][()]),
         },
         "lag": _spread(histograms[names.LAG][()]),
