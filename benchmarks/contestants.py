@@ -23,9 +23,13 @@ WORKER = "hypoll.gunicorn_worker.Worker"
 
 
 def hypoll(app: str, *options: str, module: str = "hypoll") -> tuple[str, ...]:
-    """The command that serves an application, of `benchmarks.app` unless it names its module, on a free port."""
+    """The command that serves an application, of `benchmarks.app` unless it names its module, on a free port.
+
+    It logs no requests unless that is asked for, as the peers don't.
+    """
     where = app if ":" in app else f"benchmarks.app:{app}"
-    return (PYTHON, "-m", module, where, "--bind", "127.0.0.1:0", *options)
+    quiet = () if "--access-log" in options else ("--access-log", "off")
+    return (PYTHON, "-m", module, where, "--bind", "127.0.0.1:0", *quiet, *options)
 
 
 def gunicorn(app: str, *options: str) -> tuple[str, ...]:
