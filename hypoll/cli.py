@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import itertools
 import logging
 import os
 import signal
@@ -23,6 +22,7 @@ from hypoll.concurrency import monkey_patching
 from hypoll.concurrency.process_end import ProcessEnd
 from hypoll.deploy import watched
 from hypoll.deploy.cpus import cpu_count
+from hypoll.deploy.foreign_options import replacement_of
 from hypoll.deploy.imports import find_from
 from hypoll.deploy.preflight import Plan, read_system, warnings_for
 from hypoll.deploy.rehearsal import faults, unknown_variables
@@ -53,9 +53,6 @@ RELOAD_PATIENCE = 5.0
 
 SHORT = {"bind": "-b", "workers": "-w"}
 """Options that have a letter: as gunicorn's."""
-
-OF_OTHERS = ("--host", "--port", "-p")
-"""Options of other servers' for what is `--bind` here."""
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 
@@ -278,9 +275,10 @@ class _Command(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            if error.option_name not in OF_OTHERS:
+            replacement = replacement_of(error.option_name, given)
+            if replacement is None:
                 raise
-            raise click.UsageError(f"No such option {error.option_name!r}. Give {_bind_for(given)}", ctx) from None
+            raise click.UsageError(f"No such option {error.option_name!r}. Give {replacement}", ctx) from None
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options by what they are about."""
@@ -305,18 +303,6 @@ class _Command(click.Command):
                 code = error.code
                 departure.begin_exit(code if isinstance(code, int) else int(code is not None))
             raise
-
-
-def _bind_for(arguments: Sequence[str]) -> str:
-    """The `--bind` that arguments with another server's `--host` or `--port` mean."""
-    host, port = "127.0.0.1", "8000"
-    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    for name, value in itertools.pairwise(words):
-        if name == "--host":
-            host = value
-        elif name in OF_OTHERS:
-            port = value
-    return f"--bind {f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) -> None:

@@ -721,6 +721,8 @@ def test_modules_beside_the_application_are_found(directory):
         (["app:routes", "--app-dir", "missing"], "Directory 'missing' does not exist"),
         (["app:routes", "--port", "9000"], "No such option '--port'. Give --bind 127.0.0.1:9000\n"),
         (["app:routes", "--host=::1", "-p", "80"], "Give --bind [::1]:80\n"),
+        (["app:routes", "--root-path", "/x"], "No such option '--root-path'. Give --script-name PATH\n"),
+        (["app:routes", "--no-access-log"], "No such option '--no-access-log'. Give --access-log off\n"),
         (["app:routes", "--log-level", "loud"], "'loud' is not one of 'debug', 'info'"),
         (["app:routes", "more"], "unexpected extra argument"),
     ],
