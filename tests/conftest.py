@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hypoll.loop import Loop
 from hypoll.telemetry import error_log
 from tests.support.clock import PATIENCE, Clock, Turner
+from tests.support.gunicorn import Launch, Master
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +46,20 @@ def loop(clock: Clock) -> Iterator[Loop]:
 @pytest.fixture
 def turner(loop: Loop, clock: Clock) -> Turner:
     return Turner(loop, clock)
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    """Starts masters in the directory of the test; they are ended after it."""
+    with contextlib.ExitStack() as stack:
+
+        def launch(command: Sequence[str], *, app: str, config: str | None = None, **popen: Any) -> Master:
+            (tmp_path / "app.py").write_text(app)
+            if config is not None:
+                (tmp_path / "gunicorn.conf.py").write_text(config)
+            return stack.enter_context(Master(tmp_path, command, **popen))
+
+        yield launch
 
 
 @pytest.fixture

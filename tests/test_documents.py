@@ -129,13 +129,10 @@ def serve(words: list[str], directory: Path) -> None:
     certificate.cert_chain_pems[0].write_to_path(directory / "cert.pem")
     certificate.private_key_pem.write_to_path(directory / "key.pem")
     more = ["--no-control-socket"] if words[0] == "gunicorn" else []
-    master = Master(directory, ["-m", *words, "--bind", "127.0.0.1:0", *more])
-    try:
+    with Master(directory, ["-m", *words, "--bind", "127.0.0.1:0", *more]) as master:
         scheme = "https" if "--certfile" in words else "http"
         url = f"{scheme}://127.0.0.1:{master.port}/"
         assert requests.get(url, verify=str(directory / "ca.pem"), timeout=10).text == "served"
-    finally:
-        master.end()
 
 
 def check_command(arguments: list[str], directory: Path) -> None:
@@ -582,14 +579,11 @@ def _line(text: str, directory: Path) -> None:
     (directory / "app.py").write_text(APP.replace('"/"', '"/users/{id:int}"').replace("(request)", "(request, id)"))
     log = directory / "log"
     command = ["-m", "hypoll", "app:routes", "--bind", "127.0.0.1:0", "--access-log", "text", "--access-log-file"]
-    master = Master(directory, [*command, str(log)])
-    try:
+    with Master(directory, [*command, str(log)]) as master:
         headers = {"User-Agent": "curl/8.5"}
         requests.get(f"http://127.0.0.1:{master.port}/users/7?a=b", headers=headers, timeout=10)
         master.popen.terminate()
         master.wait()
-    finally:
-        master.end()
     shape = [(r"\[[^]]+\]", "[T]"), (r"\d+\.\d+\.\d+\.\d+", "A"), (r"\b[0-9a-f]{16}\b", "I"), (r"0\.\d{6}", "S")]
     shape.append((r" 200 \d+ ", " 200 N "))
     shapes = []
@@ -624,11 +618,8 @@ def _routes_as_wsgi(text: str, directory: Path) -> None:
     (line,) = (example.text for example in examples() if example[:2] == ("docs/wsgi.md", "gunicorn app:application"))
     (directory / "app.py").write_text(APP + code)
     (words,) = commands(line)
-    master = Master(directory, ["-m", *words, "--bind", "127.0.0.1:0", "--no-control-socket"])
-    try:
+    with Master(directory, ["-m", *words, "--bind", "127.0.0.1:0", "--no-control-socket"]) as master:
         assert master.get("/") == (200, b"served")
-    finally:
-        master.end()
 
 
 # docs/application.md

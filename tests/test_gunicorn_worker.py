@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.client import Client, fetch, request
-from tests.support.gunicorn import GUNICORN, Load, Master, gone, until
+from tests.support.gunicorn import GUNICORN, Launch, Load, Master, gone, until
 
 APP = """
 import os, time
@@ -74,22 +74,16 @@ Start = Callable[..., Master]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts masters: start(*arguments, app=source, config=source). They are ended after the test."""
-    masters: list[Master] = []
+def start(launch: Launch) -> Start:
+    """Starts masters: start(*arguments, app=source, config=source)."""
 
-    def begin(
+    def start(
         *arguments: str, app: str = APP, config: str = "", bind: str | None = "127.0.0.1:0", **how: Any
     ) -> Master:
-        (tmp_path / "app.py").write_text(app)
-        (tmp_path / "gunicorn.conf.py").write_text(config)
         address = () if bind is None else ("-b", bind)
-        masters.append(Master(tmp_path, (*GUNICORN, *address, *arguments), **how))
-        return masters[-1]
+        return launch((*GUNICORN, *address, *arguments), app=app, config=config, **how)
 
-    yield begin
-    for master in masters:
-        master.end()
+    return start
 
 
 def connect(master: Master) -> Client:

@@ -58,11 +58,8 @@ def ask_all(port: int, asked: dict[str, Ask]) -> dict[str, Outcome | str]:
 
 @contextmanager
 def served(command: str, *arguments: str) -> Iterator[Master]:
-    master = Master(ROOT, ("-m", command, *arguments))
-    try:
+    with Master(ROOT, ("-m", command, *arguments)) as master:
         yield master
-    finally:
-        master.end()
 
 
 @pytest.fixture(scope="module", params=FRAMEWORKS)

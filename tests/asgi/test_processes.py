@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from tests.support.gunicorn import GUNICORN, HYPOLL, Load, Master
+from tests.support.gunicorn import GUNICORN, HYPOLL, Launch, Load, Master
 
 APP = """
 import asyncio, os
@@ -53,21 +52,13 @@ Start = Callable[..., Master]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts masters: start(command, *arguments, app=source). They are ended after the test."""
-    masters: list[Master] = []
+def start(launch: Launch) -> Start:
+    """Starts masters: start(command, *arguments, app=source, **environment)."""
 
-    def begin(command: tuple[str, ...], *arguments: str, app: str = APP, **environment: str) -> Master:
-        (tmp_path / "app.py").write_text(app)
-        bind = ("--bind", "127.0.0.1:0")
-        masters.append(Master(tmp_path, (*command, *bind, *arguments), env=environment))
-        return masters[-1]
+    def start(command: tuple[str, ...], *arguments: str, app: str = APP, **environment: str) -> Master:
+        return launch((*command, "--bind", "127.0.0.1:0", *arguments), app=app, env=environment)
 
-    try:
-        yield begin
-    finally:
-        for master in masters:
-            master.end()
+    return start
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from hypoll.testing import TestClient
 from hypoll.web.hooks import run_hook
 from hypoll.web.results import failure
 from tests.support.client import Client, fetch, request
-from tests.support.gunicorn import GUNICORN, HYPOLL, Master, gone, until
+from tests.support.gunicorn import GUNICORN, HYPOLL, Launch, Master, gone, until
 from tests.support.matrix import covering
 
 APP = """
@@ -169,20 +169,14 @@ Start = Callable[..., Master]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    masters: list[Master] = []
-
-    def begin(*arguments: str, app: str = APP, target: str = "app:routes", **how: Any) -> Master:
-        (tmp_path / "app.py").write_text(app)
+def start(launch: Launch, tmp_path: Path) -> Iterator[Start]:
+    def start(*arguments: str, app: str = APP, target: str = "app:routes", **how: Any) -> Master:
         (tmp_path / "web.py").write_text(WSGI)
         command = (*HYPOLL[:-1], target)
         options = ("--access-log", "text", "--access-log-file", "log", "--bind", "127.0.0.1:0", *arguments)
-        masters.append(Master(tmp_path, (*command, *options), env={"PYTHONUNBUFFERED": ""}, **how))
-        return masters[-1]
+        return launch((*command, *options), app=app, env={"PYTHONUNBUFFERED": ""}, **how)
 
-    yield begin
-    for master in masters:
-        master.end()
+    yield start
     for pid in children_of(tmp_path):
         if not gone(pid):
             os.kill(pid, signal.SIGKILL)
@@ -361,8 +355,7 @@ def routes_in_a_child(request):
 @pytest.mark.parametrize("command", [HYPOLL, GUNICORN, (*HYPOLL, "--workers", "1")], ids=["one", "gunicorn", "workers"])
 def test_the_children_of_multiprocessing_and_subprocess_are_as_ever(tmp_path, command):
     (tmp_path / "app.py").write_text(CHILDREN)
-    master = Master(tmp_path, (*command, "--bind", "127.0.0.1:0"))
-    try:
+    with Master(tmp_path, (*command, "--bind", "127.0.0.1:0")) as master:
         child = int(master.get("/process")[1])
         assert sockets_of(child) == []
         assert master.get("/terminate") == (200, b"-15"), "TERM ends it: the server's handlers aren't its own"
@@ -371,8 +364,6 @@ def test_the_children_of_multiprocessing_and_subprocess_are_as_ever(tmp_path, co
         assert master.get("/routes-in-a-child") == (200, b"500 0")
         master.signal(signal.SIGTERM)
         assert master.wait() == 0
-    finally:
-        master.end()
 
 
 def test_routes_under_another_server_stop_once(tmp_path):

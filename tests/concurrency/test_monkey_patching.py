@@ -88,11 +88,8 @@ def test_patched_threads_are_warned_of_where_no_handler_needs_them(monkeypatch, 
 )
 def test_a_command_ends_with_the_reason(tmp_path, command, code):
     (tmp_path / "app.py").write_text(APP.format(patch=BY_HAND))
-    master = Master(tmp_path, [*command, "--bind", "127.0.0.1:0"])
-    try:
+    with Master(tmp_path, [*command, "--bind", "127.0.0.1:0"]) as master:
         assert master.wait() == code
         assert ADVICE in "\n".join(master.lines)
         if command[:3] == HYPOLL:
             assert not [line for line in master.lines if "Traceback" in line]
-    finally:
-        master.end()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pty
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.support.client import Client, request
-from tests.support.gunicorn import GUNICORN, HYPOLL, Master, family, gone, until
+from tests.support.gunicorn import GUNICORN, HYPOLL, Launch, Master, family, gone, until
 from tests.support.matrix import covering
 
 APP = """
@@ -69,16 +67,11 @@ Start = Callable[..., Master]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with contextlib.ExitStack() as stack:
+def start(launch: Launch) -> Start:
+    def start(*arguments: str, app: str = APP, command: tuple[str, ...] = HYPOLL, **how: Any) -> Master:
+        return launch([*command, "--bind", "127.0.0.1:0", *arguments], app=app, **how)
 
-        def start(*arguments: str, app: str = APP, command: tuple[str, ...] = HYPOLL, **popen: Any) -> Master:
-            (tmp_path / "app.py").write_text(app)
-            master = Master(tmp_path, [*command, "--bind", "127.0.0.1:0", *arguments], **popen)
-            stack.callback(master.end)
-            return master
-
-        yield start
+    return start
 
 
 def ends(master: Master, signum: int = signal.SIGTERM, code: int = 0) -> float:

@@ -6,14 +6,13 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.support.client import Client, serves
-from tests.support.gunicorn import HYPOLL, PATIENCE, Master, until
+from tests.support.gunicorn import HYPOLL, PATIENCE, Launch, Master, until
 from tests.support.matrix import covering
 
 APP = """
@@ -33,17 +32,11 @@ WITH_REUSE_PORT = {f"{name}, reuse_port": (*options, "--reuse-port") for name, o
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Master]]:
-    masters: list[Master] = []
-    (tmp_path / "app.py").write_text(APP)
+def start(launch: Launch) -> Launch:
+    def start(*arguments: str, command: tuple[str, ...] = HYPOLL, **how: Any) -> Master:
+        return launch((*command, *arguments), app=APP, **how)
 
-    def begin(*arguments: str, command: tuple[str, ...] = HYPOLL, **how: Any) -> Master:
-        masters.append(Master(tmp_path, (*command, *arguments), **how))
-        return masters[-1]
-
-    yield begin
-    for master in masters:
-        master.end()
+    return start
 
 
 def options_of(mode: str) -> tuple[str, ...]:

@@ -6,13 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.support.gunicorn import GUNICORN, HYPOLL, Master, until, wait_for_end
+from tests.support.gunicorn import GUNICORN, HYPOLL, Launch, Master, until, wait_for_end
 from tests.support.matrix import covering
 
 APP = """
@@ -33,19 +32,13 @@ Start = Callable[..., Master]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts masters: start(*command, app=source, config=source). They are ended after the test."""
-    masters: list[Master] = []
+def start(launch: Launch) -> Start:
+    """Starts masters: start(*command, app=source, config=source)."""
 
-    def begin(*command: str, app: str = APP, config: str = "", **how: Any) -> Master:
-        (tmp_path / "app.py").write_text(app)
-        (tmp_path / "gunicorn.conf.py").write_text(config)
-        masters.append(Master(tmp_path, (*command, "--bind", "127.0.0.1:0"), **how))
-        return masters[-1]
+    def start(*command: str, app: str = APP, config: str = "", **how: Any) -> Master:
+        return launch((*command, "--bind", "127.0.0.1:0"), app=app, config=config, **how)
 
-    yield begin
-    for master in masters:
-        master.end()
+    return start
 
 
 # a signal that comes while a worker is made

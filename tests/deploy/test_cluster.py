@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +23,7 @@ from hypoll.deploy.gunicorn_config import changed, check, translate, warn_of_ign
 from hypoll.gunicorn_worker import Worker
 from hypoll.settings import KIB, MIB, Settings, from_environment, options, variable
 from tests.support.client import Client
-from tests.support.gunicorn import HYPOLL, Master, until
+from tests.support.gunicorn import HYPOLL, Launch, Master, until
 
 APP = """
 import logging, os
@@ -48,17 +48,11 @@ def closed():
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Master]]:
-    masters: list[Master] = []
+def start(launch: Launch) -> Launch:
+    def start(*arguments: str, app: str = APP, bind: str = "127.0.0.1:0", **how: Any) -> Master:
+        return launch((*HYPOLL, "--bind", bind, *arguments), app=app, **how)
 
-    def begin(*arguments: str, app: str = APP, bind: str = "127.0.0.1:0", **how: Any) -> Master:
-        (tmp_path / "app.py").write_text(app)
-        masters.append(Master(tmp_path, (*HYPOLL, "--bind", bind, *arguments), **how))
-        return masters[-1]
-
-    yield begin
-    for master in masters:
-        master.end()
+    return start
 
 
 # several processes

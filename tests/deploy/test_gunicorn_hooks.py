@@ -353,13 +353,10 @@ def on_starting(server): note("on_starting")
 def pre_fork(server, worker): note("pre_fork")
 def post_fork(server, worker): note("post_fork")
 """)
-    master = Master(tmp_path, (*GUNICORN, "--bind", "127.0.0.1:0"))
-    try:
+    with Master(tmp_path, (*GUNICORN, "--bind", "127.0.0.1:0")) as master:
         assert master.get()[0] == 200
         master.signal(2)
         assert master.wait() == 0
-    finally:
-        master.end()
     ran = Counter(line.removeprefix("ran ") for line in master.lines if line.startswith("ran "))
     begin = ("on_starting", "when_ready", "pre_fork", "post_fork", "post_worker_init", "start first", "start second")
     end = ("worker_int", "stop first", "stop second", "worker_exit", "child_exit", "on_exit")

@@ -9,14 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.client import Client, fetch
-from tests.support.gunicorn import HYPOLL, PATIENCE, Load, Master, until
+from tests.support.gunicorn import HYPOLL, PATIENCE, Launch, Load, Master, until
 
 APP = """
 from hypoll import Routes
@@ -36,17 +35,11 @@ LOGGED = ("--access-log", "json", "--access-log-file", "log")
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Master]]:
-    masters: list[Master] = []
+def start(launch: Launch) -> Launch:
+    def start(*arguments: str, **how: Any) -> Master:
+        return launch((*HYPOLL, "--bind", "127.0.0.1:0", *arguments), app=APP, **how)
 
-    def begin(*arguments: str, **how: Any) -> Master:
-        (tmp_path / "app.py").write_text(APP)
-        masters.append(Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0", *arguments), **how))
-        return masters[-1]
-
-    yield begin
-    for master in masters:
-        master.end()
+    return start
 
 
 def ask(port: int, target: str = "/", **fields: str) -> tuple[int, dict[str, str], dict[str, Any]]:

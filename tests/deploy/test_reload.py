@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.gunicorn import HYPOLL, Master, children, family, gone, until
+from tests.support.gunicorn import HYPOLL, Launch, Master, children, family, gone, until
 from tests.support.matrix import covering
 
 APP = """
@@ -38,16 +38,11 @@ def app(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(app: Path) -> Iterator[Start]:
-    with contextlib.ExitStack() as stack:
+def start(launch: Launch) -> Start:
+    def start(text: str, *arguments: str, **how: Any) -> Master:
+        return launch([*HYPOLL, "--bind", "127.0.0.1:0", "--reload", *arguments], app=text, **how)
 
-        def start(text: str, *arguments: str, **popen: Any) -> Master:
-            app.write_text(text)
-            master = Master(app.parent, [*HYPOLL, "--bind", "127.0.0.1:0", "--reload", *arguments], **popen)
-            stack.callback(master.end)
-            return master
-
-        yield start
+    return start
 
 
 def port_of(master: Master) -> int:

@@ -13,7 +13,7 @@ import pytest
 
 from hypoll.concurrency.asyncio_bridge import AsyncioBridge
 from hypoll.loop import Loop
-from tests.support.gunicorn import GUNICORN, HYPOLL, Master, until
+from tests.support.gunicorn import GUNICORN, HYPOLL, Launch, Master, until
 from tests.support.matrix import covering
 
 APP = """
@@ -67,17 +67,11 @@ Start = Callable[..., Master]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    masters: list[Master] = []
+def start(launch: Launch) -> Start:
+    def start(*command: str, app: str, **how: Any) -> Master:
+        return launch((*command, "--bind", "127.0.0.1:0"), app=app, **how)
 
-    def begin(*command: str, app: str, **how: Any) -> Master:
-        (tmp_path / "app.py").write_text(app)
-        masters.append(Master(tmp_path, (*command, "--bind", "127.0.0.1:0"), **how))
-        return masters[-1]
-
-    yield begin
-    for master in masters:
-        master.end()
+    return start
 
 
 def noted(directory: Path) -> list[str]:

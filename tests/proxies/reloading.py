@@ -147,15 +147,14 @@ def measure(name: str, seconds: float, traffic: Callable[[list[Client], float], 
     """
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "app.py").write_text(APP)
-        master = Master(Path(directory), [*GUNICORN, "--workers", "2", "--bind", "127.0.0.1:0", "--keep-alive", "75"])
-        try:
+        with Master(
+            Path(directory), [*GUNICORN, "--workers", "2", "--bind", "127.0.0.1:0", "--keep-alive", "75"]
+        ) as master:
             master.says(r"Booting worker", 2)
             with proxy(name, master.port) as port:
                 return _reload_under(
                     master, [Client(port, f"{name}{number}") for number in range(CLIENTS)], seconds, traffic
                 )
-        finally:
-            master.end()
 
 
 def _reload_under(

@@ -67,11 +67,8 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[in
     application, path, options = KINDS[request.param]
     (tmp_path / "app.py").write_text(APP)
     command = [*HYPOLL[:2], application, "--bind", "127.0.0.1:0", "--max-body", "64KiB", *options]
-    master = Master(tmp_path, command)
-    try:
+    with Master(tmp_path, command) as master:
         yield master.port, path.encode()
-    finally:
-        master.end()
 
 
 def status_of(port: int, request: bytes) -> int | str:

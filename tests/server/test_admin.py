@@ -146,11 +146,8 @@ def directory(tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def serving(directory: Path, command: list[str], **environment: str) -> Iterator[Master]:
-    master = Master(directory, command, env=environment)
-    try:
+    with Master(directory, command, env=environment) as master:
         yield master
-    finally:
-        master.end()
 
 
 def admin_address(master: Master) -> str:

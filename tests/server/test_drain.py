@@ -361,24 +361,23 @@ routes.get("/stream", threaded=True)(lambda request: Response(pieces()))
 routes.get("/")(lambda request: "first")
 """
     (tmp_path / "app.py").write_text(source)
-    master = Master(tmp_path, (*command, "--bind", "127.0.0.1:0", "--reload"))
-    try:
-        with Client(("127.0.0.1", master.port)) as client:
-            client.send(GET % b"stream")
-            assert client.head()[0] == 200
-            assert client.chunk() == b"piece"
-            (tmp_path / "app.py").write_text(source.replace("first", "second"))
-            if command is GUNICORN:  # whose watcher takes what it sees first for unchanged: now or in a moment
+    with (
+        Master(tmp_path, (*command, "--bind", "127.0.0.1:0", "--reload")) as master,
+        Client(("127.0.0.1", master.port)) as client,
+    ):
+        client.send(GET % b"stream")
+        assert client.head()[0] == 200
+        assert client.chunk() == b"piece"
+        (tmp_path / "app.py").write_text(source.replace("first", "second"))
+        if command is GUNICORN:  # whose watcher takes what it sees first for unchanged: now or in a moment
 
-                def has_noticed() -> bool:
-                    os.utime(tmp_path / "app.py")
-                    return sum("Booting worker" in line for line in master.lines) > 1
+            def has_noticed() -> bool:
+                os.utime(tmp_path / "app.py")
+                return sum("Booting worker" in line for line in master.lines) > 1
 
-                until(has_noticed)
-            else:
-                master.says("serves app:routes on", 2)
-    finally:
-        master.end()
+            until(has_noticed)
+        else:
+            master.says("serves app:routes on", 2)
 
 
 APP = """
@@ -442,8 +441,7 @@ class Pool(threading.Thread):
 )
 def test_a_pool_loses_no_request_over_hups(tmp_path, command):
     (tmp_path / "app.py").write_text(APP)
-    master = Master(tmp_path, command)
-    try:
+    with Master(tmp_path, command) as master:
         address = master.says(r"(?:Listening at:|serves app:routes on) (http://[0-9.:]+)")[1]
         pool = Pool(address, 20)
         pool.start()
@@ -456,8 +454,6 @@ def test_a_pool_loses_no_request_over_hups(tmp_path, command):
         finally:
             pool.ending.set()
             pool.join()
-    finally:
-        master.end()
     assert pool.lost == []
     assert pool.answered > 100
 
@@ -466,8 +462,7 @@ def test_one_worker_accepts_while_it_waits_for_idle_connections(tmp_path):
     """Its successor comes only when it has ended: with `--max-requests` alone nobody would accept for that time."""
     (tmp_path / "app.py").write_text(APP)
     options = ("-b", "127.0.0.1:0", "--max-requests", "3", "--keep-alive", "60")
-    master = Master(tmp_path, (*GUNICORN, *options), env={"HYPOLL_DRAIN_KEEP_ALIVE": "8"})
-    try:
+    with Master(tmp_path, (*GUNICORN, *options), env={"HYPOLL_DRAIN_KEEP_ALIVE": "8"}) as master:
         with Client(("127.0.0.1", master.port)) as idle:
             assert idle.get().status == 200
             for _ in range(5):
@@ -477,14 +472,11 @@ def test_one_worker_accepts_while_it_waits_for_idle_connections(tmp_path):
             # That was the last it has waited for: it doesn't wait for more.
             master.says("Worker exiting")
         assert master.get() == (200, b"ok")
-    finally:
-        master.end()
 
 
 def test_term_gives_a_pool_its_time_and_then_ends(tmp_path):
     (tmp_path / "app.py").write_text(APP)
-    master = Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0"), env={"HYPOLL_DRAIN_KEEP_ALIVE": "2"})
-    try:
+    with Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0"), env={"HYPOLL_DRAIN_KEEP_ALIVE": "2"}) as master:
         address = master.says(r"serves app:routes on (http://[0-9.:]+)")[1]
         clients = [Client(address_of(address)) for _ in range(2)]
         for client in clients:
@@ -497,5 +489,3 @@ def test_term_gives_a_pool_its_time_and_then_ends(tmp_path):
         for client in clients:
             client.close()
         assert master.popen.wait(PATIENCE) == 0
-    finally:
-        master.end()

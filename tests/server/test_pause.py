@@ -455,8 +455,7 @@ def stopped(master: Master) -> Iterator[None]:
 @pytest.mark.parametrize("kind", ["def", "async def"])
 def test_a_stopped_process_loses_nobody(tmp_path, clients, kind):
     (tmp_path / "app.py").write_text(APP.format(kind=kind))
-    master = Master(tmp_path, [*HYPOLL, *SHORT])
-    try:
+    with Master(tmp_path, [*HYPOLL, *SHORT]) as master:
         clients += [Client(("127.0.0.1", master.port)) for _ in range(51)]
         kept, whole, heads, halves, bodies = (clients[at : at + 10] for at in range(0, 50, 10))
         for client in (*kept, *whole):
@@ -479,5 +478,3 @@ def test_a_stopped_process_loses_nobody(tmp_path, clients, kind):
         assert master.says(r"the loop was kept from running for \d\.\d s")
         master.signal(signal.SIGTERM)
         assert master.wait() == 0
-    finally:
-        master.end()

@@ -380,15 +380,12 @@ def test_workers(files, tmp_path, command):
     of_tls: tuple[str, ...] = ("--certfile", files.cert, "--keyfile", files.key)
     if command is not GUNICORN:
         of_tls += ("--cert-reqs", "required", "--ca-certs", files.ca)
-    master = Master(tmp_path, (*command, "--bind", "127.0.0.1:0", *of_tls))
-    try:
+    with Master(tmp_path, (*command, "--bind", "127.0.0.1:0", *of_tls)) as master:
         context = files.client_context(certificate=files.client)
         with Client(("127.0.0.1", master.port), tls=context) as secured:
             assert isinstance(secured.sock, ssl.SSLSocket)
             assert secured.sock.version() == ("TLSv1.2" if command is GUNICORN else "TLSv1.3")
             assert secured.ask(GET).body == b'{"scheme":"https"}'
-    finally:
-        master.end()
 
 
 @pytest.mark.parametrize(
@@ -396,11 +393,8 @@ def test_workers(files, tmp_path, command):
 )
 def test_a_master_does_not_start_without_a_certificate(tmp_path, command, code):
     (tmp_path / "app.py").write_text(APP)
-    master = Master(tmp_path, (*command, "--bind", "127.0.0.1:0", "--certfile", "app.py"))
-    try:
+    with Master(tmp_path, (*command, "--bind", "127.0.0.1:0", "--certfile", "app.py")) as master:
         assert master.wait() == code
-    finally:
-        master.end()
     words = "Error: app.py has no certificate in PEM form, which begins with BEGIN CERTIFICATE"
     assert [line for line in master.lines if "Error" in line] == [words]
 

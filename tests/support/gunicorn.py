@@ -26,8 +26,8 @@ HYPOLL = ("-m", "hypoll", "app:routes")
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-class Master:
-    """A process that serves with workers, and all it has said so far."""
+class Master(contextlib.AbstractContextManager["Master"]):
+    """A process that serves with workers, and all it has said so far. As a context manager it is ended by that."""
 
     def __init__(self, directory: Path, command: Sequence[str], prefix: Sequence[str] = (), **popen: object) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("HYPOLL_")}
@@ -47,6 +47,9 @@ class Master:
         self._said = threading.Condition()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.end()
 
     def _read(self) -> None:
         assert self.popen.stdout is not None
@@ -99,6 +102,10 @@ class Master:
         self._reader.join(PATIENCE)
         assert self.popen.stdout is not None
         self.popen.stdout.close()
+
+
+Launch = Callable[..., Master]
+"""What starts masters: launch(command, app=source of app.py, config=source of gunicorn.conf.py, **popen)."""
 
 
 def wait_for_end(popen: subprocess.Popen[Any], said: Callable[[], list[str]], patience: float = PATIENCE) -> int:

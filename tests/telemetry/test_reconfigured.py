@@ -88,8 +88,7 @@ def test_no_configuration_of_others_costs_a_line_or_writes_elsewhere(tmp_path, w
     steps = {"at_import": "", "at_start": "pass", "serving": "pass", when: call}
     (tmp_path / "app.py").write_text(APP.format(**steps))
     (tmp_path / "log.ini").write_text(INI)
-    master = Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0", "--access-log", "text"))
-    try:
+    with Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0", "--access-log", "text")) as master:
         address = master.says(r"serves app:routes on (http://[0-9.:]+)")[1]
         assert requests.get(f"{address}/configure", timeout=PATIENCE).status_code == 200
         assert requests.get(f"{address}/fail", timeout=PATIENCE).status_code == 500
@@ -99,8 +98,6 @@ def test_no_configuration_of_others_costs_a_line_or_writes_elsewhere(tmp_path, w
         assert requests.get(f"{address}/victims", timeout=PATIENCE).text == ""
         master.popen.send_signal(signal.SIGTERM)
         master.says("stopped")
-    finally:
-        master.end()
     assert all((tmp_path / f"victim{number}").read_text() == "" for number in range(4))
 
 
@@ -111,16 +108,13 @@ WORKERS = [(*HYPOLL, "--bind", "127.0.0.1:0", "--workers", "1"), (*GUNICORN, "-b
 def test_the_same_in_a_worker(tmp_path, command, when):
     steps = {"at_import": "", "at_start": "pass", "serving": "pass", when: CONFIGURE["dictConfig"] % True}
     (tmp_path / "app.py").write_text(APP.format(**steps))
-    master = Master(tmp_path, command)
-    try:
+    with Master(tmp_path, command) as master:
         assert master.get("/configure")[0] == 200
         assert master.get("/fail")[0] == 500
         master.says("GET /fail failed, request")
         assert master.get("/victims")[0] == 200
         master.popen.send_signal(signal.SIGTERM)
         master.says("Shutting down: Master")
-    finally:
-        master.end()
 
 
 def test_a_configuration_that_names_the_logger_wins(tmp_path):
@@ -131,12 +125,9 @@ def test_a_configuration_that_names_the_logger_wins(tmp_path):
     }
     steps = {"at_import": f"logging.config.dictConfig({configuration!r})", "at_start": "pass", "serving": "pass"}
     (tmp_path / "app.py").write_text(APP.format(**steps))
-    master = Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0"))
-    try:
+    with Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0")) as master:
         address = master.says(r"serves app:routes on (http://[0-9.:]+)")[1]
         assert requests.get(f"{address}/fail", timeout=PATIENCE).status_code == 500
-    finally:
-        master.end()
     assert "GET /fail failed" in (tmp_path / "own.log").read_text()
     assert not any("GET /fail failed" in line for line in master.lines)
 
@@ -174,8 +165,7 @@ def fail():
 @pytest.mark.parametrize("disable", [True, False])
 def test_flasks_first_logging_example_is_logged_once(tmp_path, disable):
     (tmp_path / "app.py").write_text(FLASK % disable)
-    master = Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0"))
-    try:
+    with Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0")) as master:
         address = master.says(r"serves app:routes on (http://[0-9.:]+)")[1]
         assert requests.get(f"{address}/", timeout=PATIENCE).text == "ok"
         assert requests.get(f"{address}/fail", timeout=PATIENCE).status_code == 500
@@ -183,8 +173,6 @@ def test_flasks_first_logging_example_is_logged_once(tmp_path, disable):
         master.says("ZeroDivisionError: on purpose")
         master.popen.send_signal(signal.SIGTERM)
         master.says("stopped")
-    finally:
-        master.end()
     text = "\n".join(master.lines)
     assert text.count("a warning of the application's") == 1
     assert text.count("ZeroDivisionError: on purpose") == 1
@@ -413,13 +401,10 @@ def test_a_log_that_is_opened_again_has_what_it_had_whatever_has_its_number_by_t
     steps = {"at_import": taken + CONFIGURE[how] % True, "at_start": "pass", "serving": "pass"}
     (tmp_path / "app.py").write_text(APP.format(**steps))
     (tmp_path / "log.ini").write_text(INI)
-    master = Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0"))
-    try:
+    with Master(tmp_path, (*HYPOLL, "--bind", "127.0.0.1:0")) as master:
         address = master.says(r"serves app:routes on (http://[0-9.:]+)")[1]
         assert requests.get(f"{address}/fail", timeout=PATIENCE).status_code == 500
         master.says("GET /fail failed, request")
         master.popen.send_signal(signal.SIGTERM)
         master.says("stopped")
-    finally:
-        master.end()
     assert (tmp_path / "taken").read_text() == ""

@@ -141,11 +141,8 @@ def service(directory: Path) -> Iterator[Master]:
 
 
 def serving(directory: Path, command: list[str], **environment: str) -> Iterator[Master]:
-    master = Master(directory, command, env=environment)
-    try:
+    with Master(directory, command, env=environment) as master:
         yield master
-    finally:
-        master.end()
 
 
 def ask(master: Master, path: str, name: str, **headers: str) -> int:

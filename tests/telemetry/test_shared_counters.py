@@ -10,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from hypoll.telemetry import shared_counters
-from tests.support.gunicorn import GUNICORN, HYPOLL, ROOT, Load, Master, gone, until
+from tests.support.gunicorn import GUNICORN, HYPOLL, ROOT, Launch, Load, Master, gone, until
 
 KINDS = ("counter", "histogram", "summary", "gauge_min", "gauge_max", "gauge_sum", "gauge_mostrecent")
 
@@ -319,21 +319,14 @@ Start = Callable[..., Master]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    masters: list[Master] = []
-
-    def begin(command: tuple[str, ...], *arguments: str, app: str = APP, **how: Any) -> Master:
-        (tmp_path / "app.py").write_text(app)
+def start(launch: Launch) -> Start:
+    def start(command: tuple[str, ...], *arguments: str, app: str = APP, **how: Any) -> Master:
         metrics = ("--metrics", "/metrics", "--status", "/status") if command is HYPOLL else ()
         env = {"HYPOLL_METRICS": "/metrics", "HYPOLL_STATUS": "/status"} if command is GUNICORN else {}
         how["env"] = env | how.get("env", {})
-        arguments = (*command, "--bind", "127.0.0.1:0", *metrics, *arguments)
-        masters.append(Master(tmp_path, arguments, **how))
-        return masters[-1]
+        return launch((*command, "--bind", "127.0.0.1:0", *metrics, *arguments), app=app, **how)
 
-    yield begin
-    for master in masters:
-        master.end()
+    return start
 
 
 def value(master: Master, name: str) -> float:

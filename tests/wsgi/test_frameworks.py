@@ -74,11 +74,8 @@ def gthread() -> Iterator[str]:
         "127.0.0.1:0",
         "--no-control-socket",
     ]
-    master = Master(HERE.parent, command)
-    try:
+    with Master(HERE.parent, command) as master:
         yield f"http://127.0.0.1:{master.port}"
-    finally:
-        master.end()
 
 
 @pytest.fixture(scope="module")
@@ -194,11 +191,8 @@ def base(request: pytest.FixtureRequest) -> Iterator[str]:
             yield client.base_url
     else:
         command = ["-m", "gunicorn", "tests.wsgi.wsgiapps:served", "-k", request.param, "--bind", "127.0.0.1:0"]
-        master = Master(HERE.parent, [*command, "--no-control-socket"])
-        try:
+        with Master(HERE.parent, [*command, "--no-control-socket"]) as master:
             yield f"http://127.0.0.1:{master.port}"
-        finally:
-            master.end()
 
 
 @pytest.fixture(scope="module")
