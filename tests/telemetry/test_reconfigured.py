@@ -235,7 +235,7 @@ def test_lines_in_a_file_that_is_shared_stay_whole(tmp_path, append):
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
     try:
-        until((tmp_path / "sock").exists)
+        until(lambda: "serves app:routes" in log.read_text())
         with Client(str(tmp_path / "sock")) as client:
             assert [client.get(f"/{number}").status for number in range(5)] == [200] * 5
     finally:
