@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import os
 import re
 import signal
@@ -22,6 +21,7 @@ from hypoll.runner import Runner, SetupError
 from hypoll.server.sockets import BindError
 from hypoll.settings import Settings
 from hypoll.testing import TestClient
+from tests.support.client import address_of, fetch
 from tests.support.gunicorn import GUNICORN, HYPOLL, Master, gone, until
 
 OWN: dict[str, Any] = {"metrics": "/metrics", "health": "/healthz", "status": "/status"}
@@ -45,21 +45,8 @@ def routes() -> Routes:
 
 def ask(address: str, path: str) -> tuple[int, bytes]:
     """Ask a server at an address as the log writes it."""
-    if address.startswith("unix:"):
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(address.removeprefix("unix:"))
-    else:
-        host, port = address.removeprefix("http://").rsplit(":", 1)
-        sock = socket.create_connection((host, int(port)))
-    sock.settimeout(30)
-    connection = http.client.HTTPConnection("localhost")
-    connection.sock = sock
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        return response.status, response.read()
-    finally:
-        connection.close()
+    answer = fetch(address.removeprefix("unix:") if address.startswith("unix:") else address_of(address), path)
+    return answer.status, answer.body
 
 
 def admin_of(client: TestClient) -> str:

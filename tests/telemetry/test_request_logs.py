@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import logging
 import re
@@ -18,6 +17,7 @@ from hypoll.protocol.header_section import HeaderSection
 from hypoll.protocol.messages import Request
 from hypoll.telemetry import error_log, log_sharing
 from hypoll.telemetry.log_fields import RequestFields, as_text
+from tests.support.client import Cut, fetch
 from tests.support.gunicorn import GUNICORN, HYPOLL, Master
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -146,16 +146,11 @@ def serving(directory: Path, command: list[str], **environment: str) -> Iterator
 
 
 def ask(master: Master, path: str, name: str, **headers: str) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", master.port, timeout=30)
-    connection.request("GET", path, headers={"X-Request-Id": name, **headers})
+    """The status of the answer; 0: it was cut."""
     try:
-        response = connection.getresponse()
-        response.read()
-        return response.status
-    except http.client.IncompleteRead:
+        return fetch(("127.0.0.1", master.port), path, {"X-Request-Id": name, **headers}, patience=30).status
+    except Cut:
         return 0
-    finally:
-        connection.close()
 
 
 def documents(master: Master, name: str) -> list[dict[str, Any]]:
