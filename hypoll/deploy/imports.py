@@ -55,30 +55,44 @@ FOUND_IN_PRESENT_DIRECTORY = _leave_present_directory()
 
 import importlib.machinery  # noqa: E402 - it imports further modules
 
+_LOADERS = (
+    (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
+    (importlib.machinery.SourceFileLoader, importlib.machinery.SOURCE_SUFFIXES),
+    (importlib.machinery.SourcelessFileLoader, importlib.machinery.BYTECODE_SUFFIXES),
+)
 
-class LibraryFirst:
-    """Finds a module of the standard library in the library, unless the application itself asks for its own.
 
-    Who asks is looked for on the stack: code below `directory` that isn't installed there, or `asker`. What has been
-    loaded stays what it is for all.
+class ApplicationFinder(importlib.machinery.FileFinder):
+    """Finds the modules of a directory; those that are called as one of the library only for the application itself.
+
+    Who asks is looked for on the stack: code below `directory` that isn't installed there, or `asker`. For all others
+    `sys.path` goes on behind the directory. That finds the library's module, or none: `sys.stdlib_module_names` has
+    those of all platforms, and the library tries to import `_wmi`, which is Windows' alone. What has been loaded stays
+    what it is for all.
 
     Args:
+        directory: an absolute path.
         names: modules of the directory that are called as one of the library.
+        asker: the name of the module that imports the application.
     """
 
     def __init__(self, directory: str, names: frozenset[str], asker: str) -> None:
+        super().__init__(directory, *_LOADERS)
         self._directory = directory
         self._names = names
         self._asker = asker
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """The library's module; None: let the others find it."""
-        if name not in self._names or self._is_asked_by_application():
+    def hook(self, path: str) -> ApplicationFinder:
+        """What `sys.path_hooks` calls for an entry of `sys.path`."""
+        if os.path.abspath(path) != self._directory:
+            raise ImportError
+        return self
+
+    def find_spec(self, fullname: str, target: ModuleType | None = None) -> ModuleSpec | None:
+        """The directory's module; None: `sys.path` goes on."""
+        if fullname in self._names and not self._is_asked_by_application():
             return None
-        others = [entry for entry in sys.path if os.path.abspath(entry) != self._directory]
-        return importlib.machinery.PathFinder.find_spec(name, others, target)
+        return super().find_spec(fullname, target)
 
     def _is_asked_by_application(self) -> bool:
         frame = sys._getframe(2)
@@ -94,7 +108,7 @@ def find_from(directory: str, asker: str) -> list[str]:
     """Import modules from a directory before all others; gives the files that are hidden by modules loaded already.
 
     Args:
-        directory: where the application's modules are.
+        directory: where the application's modules are; an absolute path.
         asker: the name of the module that imports the application.
     """
     found = {name: entry for entry in sorted(os.listdir(directory)) if (name := _module_name(directory, entry))}
@@ -102,9 +116,9 @@ def find_from(directory: str, asker: str) -> list[str]:
         importlib.import_module("asyncio")  # needed later, perhaps: none of what it imports may be the application's
     sys.path.insert(0, directory)
     if found:
-        # Before the finder that looks through `sys.path`, after those of modules that are part of the interpreter.
-        at = next((at for at, finder in enumerate(sys.meta_path) if finder is importlib.machinery.PathFinder), 0)
-        sys.meta_path.insert(at, LibraryFirst(directory, frozenset(found), asker))
+        sys.path_hooks.insert(0, ApplicationFinder(directory, frozenset(found), asker).hook)
+        for path in [path for path in sys.path_importer_cache if os.path.abspath(path) == directory]:
+            del sys.path_importer_cache[path]
     return [entry for name, entry in found.items() if name in sys.modules]
 
 

@@ -121,6 +121,31 @@ def test_the_health_check_neither(directory):
     assert not done.stderr
 
 
+LACKING = """
+import sys
+from importlib.util import find_spec
+from pkgutil import iter_modules
+from hypoll.deploy.imports import find_from
+
+directory, asker = sys.argv[1:]
+lacking = {name for name in sys.stdlib_module_names if find_spec(name) is None}
+find_from(directory, asker)
+found = [name for name in lacking if find_spec(name)]
+print(len(lacking), len(found), "app" in [it.name for it in iter_modules([directory])])
+"""
+
+
+@pytest.mark.parametrize("asker", ["hypoll.cli", "__main__"])
+def test_what_the_library_has_on_other_platforms_alone_is_the_application_s_for_it_alone(directory, asker):
+    """The library itself tries to import `_winapi`, `_wmi` and others."""
+    command = [sys.executable, "-P", "-c", LACKING, str(directory), asker]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True)
+    lacking, found, listed = done.stdout.split()
+    assert int(lacking) > 0
+    assert found == (lacking if asker == "__main__" else "0")
+    assert listed == "True", "pkgutil knows the finder"
+
+
 def succeed(master: Master) -> int:
     """Have a master be replaced (USR2); gives the successor's pid."""
     master.says("Booting worker")
