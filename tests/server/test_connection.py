@@ -64,40 +64,42 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def parse(data: bytes, ended: bool) -> list[Answer]:
+def parse(data: bytes | bytearray, ended: bool) -> list[Answer]:
     """The answers that are complete in what a client received (none of them to HEAD)."""
     found: list[Answer] = []
+    at = 0
     while True:
-        head, end, data = data.partition(b"\r\n\r\n")
-        if not end:
-            assert not ended or not head, f"the last answer is cut: {head!r}"
+        end = data.find(b"\r\n\r\n", at)
+        if end < 0:
+            assert not ended or at == len(data), f"the last answer is cut: {data[at:]!r}"
             return found
-        line, *lines = head.decode().split("\r\n")
+        line, *lines = data[at:end].decode().split("\r\n")
         fields = {name.lower(): value for name, _, value in (each.partition(": ") for each in lines)}
         status = int(line.split()[1])
-        if "content-length" in fields:
-            length = int(fields["content-length"])
-            if len(data) < length:
-                return found
-            body, data = data[:length], data[length:]
-        elif "transfer-encoding" in fields:
-            chunked = dechunk(data)
-            if chunked is None:
-                return found
-            body, data = chunked
-        elif status in (100, 204, 304):
-            body = b""
-        elif ended:
-            body, data = data, b""
-        else:
+        content = _content(data, end + 4, ended, status, fields)
+        if content is None:
             return found
+        body, at = content
         found.append(Answer(status, fields, body))
 
 
-def dechunk(data: bytes) -> tuple[bytes, bytes] | None:
-    """Content and what follows it; None: the last chunk is missing."""
+def _content(
+    data: bytes | bytearray, at: int, ended: bool, status: int, fields: Mapping[str, str]
+) -> tuple[bytes, int] | None:
+    """An answer's content, and where it ends; None: it isn't whole."""
+    if "content-length" in fields:
+        end = at + int(fields["content-length"])
+        return (bytes(data[at:end]), end) if end <= len(data) else None
+    if "transfer-encoding" in fields:
+        return dechunk(data, at)
+    if status in (100, 204, 304):
+        return b"", at
+    return (bytes(data[at:]), len(data)) if ended else None
+
+
+def dechunk(data: bytes | bytearray, at: int) -> tuple[bytes, int] | None:
+    """Content, and where it ends; None: the last chunk is missing."""
     content: list[bytes] = []
-    at = 0
     while True:
         end = data.find(b"\r\n", at)
         if end < 0:
@@ -106,9 +108,9 @@ def dechunk(data: bytes) -> tuple[bytes, bytes] | None:
         at = end + 2 + size + 2
         if at > len(data):
             return None
-        content.append(data[end + 2 : at - 2])
+        content.append(bytes(data[end + 2 : at - 2]))
         if not size:
-            return b"".join(content), data[at:]
+            return b"".join(content), at
 
 
 class Spied(socket.socket):
@@ -185,7 +187,7 @@ class Wire:
         self.sock = sock
         self.client = client
         client.setblocking(False)
-        self.received = b""
+        self.received = bytearray()  # grows in place: an answer of MiB comes in hundreds of pieces
         self.ended = False
         self.was_reset = False
         before = set(server.connections)
@@ -250,7 +252,7 @@ class Wire:
 
     def talk(self, data: bytes, count: int = 1) -> list[Answer]:
         """Send and get `count` further answers."""
-        self.received = b""
+        self.received = bytearray()
         self.send(data)
         return self.await_answers(count)
 
@@ -336,7 +338,7 @@ def test_an_idle_connection_is_closed_silently_after_keep_alive(wire, requests):
     for _ in range(requests):
         stays_open(wire, 60)
         wire.talk(GET)
-    wire.received = b""
+    wire.received = bytearray()
     stays_open(wire, 74)
     wire.turner.after(2)
     assert wire.await_end() == []
@@ -643,7 +645,7 @@ def test_a_full_read_is_come_back_from_without_an_edge(wire, app):
         wire.client.setblocking(True)
         wire.client.sendall(request + spare)
         wire.client.setblocking(False)
-        wire.received = b""
+        wire.received = bytearray()
         answers = wire.await_answers(1 + bool(spare))
         assert [len(answer.body) for answer in answers] == [len(body), 1][: len(answers)]
 
@@ -716,7 +718,7 @@ def test_a_pipeline_does_not_keep_the_others_waiting(wire, serve, loop, app):
     wire.client.send(get("/x") * (60 * KIB // len(get("/x"))))
     other.client.send(get("/other"))
     app.answers["/other"] = lambda request: Response(b"%d" % app.seen.count("/x"))
-    other.received = b""
+    other.received = bytearray()
     handled = int(other.await_answers(1)[0].body)
     assert handled < 600
     count = 60 * KIB // len(get("/x"))
@@ -751,7 +753,7 @@ def test_a_small_answer_the_kernel_does_not_take(wire):
     wire.talk(GET)
     for connected in (GET, post(b"x")):
         wire.sock.full = True
-        wire.received = b""
+        wire.received = bytearray()
         wire.send(connected)
         assert wire.is_in(ConnectionState.SENDING)
         assert wire.received == b""
@@ -854,7 +856,7 @@ def test_a_request_and_the_end_at_once(wire):
 
 def test_the_end_at_once_on_an_idle_connection(wire):
     wire.talk(GET)
-    wire.received = b""
+    wire.received = bytearray()
     wire.client.send(GET * 2)
     wire.end_input()
     assert [answer.status for answer in wire.await_end()] == [200, 200]
@@ -895,7 +897,7 @@ def test_the_end_of_an_idle_connection_closes_it(wire):
     wire.talk(GET)
     wire.end_input()
     wire.await_phase(ConnectionState.CLOSED)
-    wire.received = b""
+    wire.received = bytearray()
     assert wire.await_end() == []
 
 
@@ -930,7 +932,7 @@ def test_over_a_unix_socket_a_half_closed_client_gets_its_answer(loop, turner, a
 def test_a_client_in_the_middle_of_its_upload_can_read_the_refusal(wire, app, before):
     for _ in range(before):
         wire.talk(GET)
-    wire.received = b""
+    wire.received = bytearray()
     wire.send(HEAD + b"Content-Length: 100000000\r\n\r\n")
     wire.send(bytes(8 * MIB))
     assert_refused(wire.answers()[0], 413)
@@ -1114,7 +1116,7 @@ def test_a_refused_expectation_behind_an_answer_that_waits(serve, app):
 
 def test_an_interim_answer_the_kernel_does_not_take(wire):
     wire.talk(GET)
-    wire.received = b""
+    wire.received = bytearray()
     wire.sock.full = True
     wire.send(expecting(4))
     assert wire.is_in(ConnectionState.SENDING)
@@ -1499,7 +1501,7 @@ def test_a_drain_lets_an_idle_connection_bring_one_more_request(wire):
 
 def test_a_drain_ends_an_idle_connection_after_drain_keep_alive(wire):
     wire.talk(GET)
-    wire.received = b""
+    wire.received = bytearray()
     wire.server.drain()
     wire.turner.after(wire.server.settings.drain_keep_alive - 0.1)
     assert not drained(wire)
@@ -1510,7 +1512,7 @@ def test_a_drain_ends_an_idle_connection_after_drain_keep_alive(wire):
 
 def test_a_request_that_comes_at_the_very_end_of_that_time_is_answered(wire):
     wire.talk(GET)
-    wire.received = b""
+    wire.received = bytearray()
     wire.server.drain()
     wire.turner.settle()
     wire.client.send(get("/x"))  # no edge of it has been told yet
@@ -1543,7 +1545,7 @@ def test_drain_keep_alive_is_at_most_graceful_timeout(serve):
 
 def test_a_drain_closes_idle_connections_at_once(wire):
     wire.talk(GET)
-    wire.received = b""
+    wire.received = bytearray()
     wire.server.drain_at_once()
     assert drained(wire)
     assert wire.await_end() == []
@@ -1551,7 +1553,7 @@ def test_a_drain_closes_idle_connections_at_once(wire):
 
 def test_a_drain_answers_the_request_that_has_arrived(wire):
     wire.talk(GET)
-    wire.received = b""
+    wire.received = bytearray()
     wire.client.send(GET)
     wire.server.drain()
     (answer,) = wire.await_end()
@@ -1651,7 +1653,7 @@ def test_a_handler_may_ask_for_the_drain(wire, app, before):
     app.answers["/drain"] = drain
     if before:
         wire.talk(before)
-        wire.received = b""
+        wire.received = bytearray()
     wire.send(get("/drain"))
     assert [answer.body for answer in wire.await_end()] == [b"bye"]
     wire.client.close()
