@@ -8,6 +8,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,7 @@ from hypoll.concurrency.process_end import Ended, has_terminal
 from hypoll.concurrency.watchdog import Watchdog
 from hypoll.hosting import Servable, service_of
 from hypoll.loop import Loop
-from hypoll.protocol.messages import Request
-from hypoll.server import endpoint_exchange
+from hypoll.server import endpoint_exchange, stalls
 from hypoll.server.admin import admin_server
 from hypoll.server.server import Server, Status
 from hypoll.settings import Settings
@@ -274,7 +274,10 @@ class Runner:
     def run(self) -> None:
         """Turn until the loop is stopped; what holds it meanwhile is named in the log."""
         limit = self.settings.slow_callback
-        watchdog = Watchdog(self.loop, limit, self._describe, self._rests) if limit else None
+        watchdog = None
+        if limit:
+            what = partial(stalls.describe, self.application)
+            watchdog = Watchdog(self.loop, limit, what, self._rests, stalls.advise, lambda: not self._is_serving)
         if watchdog is not None:
             watchdog.start()
         try:
@@ -286,11 +289,9 @@ class Runner:
             if watchdog is not None:
                 watchdog.stop()
 
-    def _describe(self, request: object) -> str | None:
-        """Method and route of a request, for the log; None: it is none."""
-        if not isinstance(request, Request):
-            return None
-        return f"{request.method} {self.application.pattern(request) or request.raw_path}"
+    @property
+    def _is_serving(self) -> bool:
+        return self._server is None or self._server.status is Status.SERVING
 
     def close(self) -> None:
         """Give back what the logs and both loops hold."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 from hypoll.protocol.header_section import TRACEPARENT, value_of
@@ -31,6 +31,11 @@ def calls_application(function: F) -> F:
     """Mark a function that calls code of the application for its parameter `request`."""
     _callers.add(function.__code__)
     return function
+
+
+def is_inline(frame: FrameType) -> bool:
+    """Whether a frame is that of a function which calls code of the application on the loop."""
+    return frame.f_code in _callers
 
 
 def current_request() -> Request | None:

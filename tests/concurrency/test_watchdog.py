@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from hypoll import Routes
-from hypoll.concurrency.watchdog import Watchdog
+from hypoll import Request, Response, Routes
+from hypoll.concurrency.watchdog import MAX_LINES, Watchdog
 from hypoll.loop import Loop
 from hypoll.telemetry.error_log import MARGIN, JsonFormatter, TextFormatter
 from hypoll.testing import TestClient
@@ -38,6 +40,36 @@ def inline(request, number):
 async def coroutine(request, number):
     hold(5)
     return "done"
+
+
+@routes.get("/stream/{number:int}")
+def stream(request, number):
+    def pieces() -> Iterator[bytes]:
+        hold(5)
+        yield b"done"
+
+    return Response(pieces())
+
+
+hooked = Routes()
+hooked.before(lambda request: None)
+hooked.get("/inline/{number:int}")(inline)
+hooked.get("/async/{number:int}")(coroutine)
+routes.mount("/hooked", hooked)
+
+
+@routes.get("/deep")
+def deep(request: Request, depth: int = 40) -> str:
+    if depth:
+        return deep(request, depth - 1)
+    json.dumps({"a": Held()}, default=lambda held: held())
+    return "done"
+
+
+class Held:
+    def __call__(self):
+        hold(5)
+        return "held"
 
 
 @routes.get("/busy")
@@ -73,22 +105,34 @@ def spoken(caplog):
     logging.getLogger("hypoll.error").removeHandler(handler)
 
 
-@pytest.mark.parametrize("kind", ["inline", "async"])
-def test_a_handler_that_holds_the_loop_is_named_with_its_route_and_stack(spoken, kind):
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("inline", "declare it threaded=True"),
+        ("stream", "declare it threaded=True"),
+        ("hooked/inline", "declare it threaded=True"),
+        ("async", "await asyncio.to_thread"),
+        ("hooked/async", "await asyncio.to_thread"),
+    ],
+)
+def test_a_handler_that_holds_the_loop_is_named_with_its_route_and_stack(spoken, kind, advice):
     with TestClient(routes, slow_callback=0.05) as client:
-        assert client.get(f"/{kind}/7").text == "done"
+        assert client.get(f"/{kind}/7", headers={"X-Request-Id": "its-id"}).text == "done"
         assert client.get("/threaded").text == "done"
     stack = spoken.records[0].stack
     first, second = (TextFormatter().format(record).partition("WARNING ")[2] for record in spoken.records)
     assert first.startswith(f"GET /{kind}/{{number:int}} has held the loop for 0.")
-    assert "declare it threaded=True" in first
+    assert advice in first
+    assert "threaded=True" not in first or advice.endswith("True")
+    assert {record.request_id for record in spoken.records if hasattr(record, "stack")} == {"its-id"}
     assert first.endswith("It is stuck in:\n" + "\n".join(MARGIN + line for line in stack.split("\n")))
+    assert "nobody else is served meanwhile (request its-id). " in first
     assert f"in hold\n{MARGIN}" in first, "the stack stands in lines of its own"
     assert "Traceback" not in first, "nothing was raised"
     assert "test_watchdog.py" in first
     assert "pytest" not in first, "the stack begins at the request"
     assert second.startswith(f"GET /{kind}/{{number:int}} held the loop for ")
-    assert second.endswith(" s")
+    assert second.endswith(" s, request its-id")
     document = json.loads(JsonFormatter().format(spoken.records[0]))
     assert document["traceback"] == stack
     assert document["message"].endswith("It is stuck in:")
@@ -147,3 +191,36 @@ def test_an_idle_loop_lets_it_sleep():
     assert loop.on_busy is None or asleep is not None
     watchdog.stop()
     loop.close()
+
+
+def test_a_deep_stack_is_cut_to_the_innermost_of_the_application(spoken):
+    with TestClient(routes, slow_callback=0.05) as client:
+        assert client.get("/deep").text == "done"
+    lines = spoken.records[0].stack.split("\n")
+    assert len(lines) <= MAX_LINES
+    assert re.fullmatch(r"  \[\d+ more frames\]", lines[0])
+    names = [line.rpartition(" in ")[2] for line in lines if line.startswith("  File")]
+    assert names[-1] == "hold"
+    assert {"__call__", "<lambda>", "deep"} >= set(names[:-1]) > {"__call__"}
+    assert not any("json/" in line for line in lines), "what is Python's own is left out"
+
+
+async def asgi(scope, receive, send):
+    assert scope["type"] == "http"
+    hold(5)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"done"})
+
+
+def test_an_asgi_application_is_given_its_own_advice(spoken):
+    with TestClient(asgi, slow_callback=0.05, lifespan="off") as client:
+        assert client.get("/").text == "done"
+    assert "await asyncio.to_thread" in spoken.records[0].getMessage()
+
+
+def test_while_the_process_stops_it_is_quiet(spoken):
+    stopping = Routes()
+    stopping.on_stop(lambda: hold(0.3))
+    with TestClient(stopping, slow_callback=0.02):
+        pass
+    assert not spoken.records
