@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from hypoll.concurrency import monkey_patching
 from hypoll.concurrency.process_end import Ended, has_terminal
@@ -20,7 +20,7 @@ from hypoll.loop import Loop
 from hypoll.server import endpoint_exchange, stalls
 from hypoll.server.admin import admin_server
 from hypoll.server.server import Server, Status
-from hypoll.settings import Settings
+from hypoll.settings import ServerOptions, Settings
 from hypoll.telemetry import error_log
 from hypoll.telemetry.log_sharing import share_format
 from hypoll.telemetry.log_writer import LogWriterError, occupy_standard_descriptors
@@ -43,7 +43,7 @@ def run(
     bind: str | tuple[str, ...] = "127.0.0.1:8000",
     *,
     on_start: Callable[[Server], Any] | None = None,
-    **settings: Any,
+    **settings: Unpack[ServerOptions],
 ) -> None:
     """Serve `routes`, or a WSGI or ASGI application, until TERM or INT, from a script's main thread.
 

@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from hypoll.proxy.networks import Networks
 
@@ -328,6 +328,65 @@ class Settings:
                     option.check(value)
                 except ValueError as error:
                     raise OptionError(f"<{option.name}> is {value!r}: {error}") from None
+
+
+class ServerOptions(TypedDict, total=False):
+    """The fields of `Settings` but `bind`, as keywords: for type checkers and editors.
+
+    A test holds that they are the same.
+    """
+
+    backlog: int
+    reuse_port: bool
+    max_connections: int
+    certfile: str
+    keyfile: str
+    cert_reqs: str
+    ca_certs: str
+    ciphers: str
+    keep_alive: float
+    header_timeout: float
+    body_timeout: float
+    min_body_rate: int
+    write_timeout: float
+    graceful_timeout: float
+    drain_keep_alive: float
+    max_head: int
+    max_line: int
+    max_field: int
+    max_headers: int
+    max_body: int
+    body_memory: int
+    max_output: int
+    threads: int
+    stream_threads: int
+    queue: int
+    spool_memory: int
+    spool_disk: int
+    spool_dir: str
+    wsgi_stream: bool
+    interface: str
+    factory: bool
+    lifespan: str
+    early_hints: bool
+    slow_callback: float
+    uvloop: bool
+    script_name: str
+    access_log: str
+    access_log_file: str
+    access_log_skip: tuple[str, ...]
+    log_format: str
+    request_id: bool
+    metrics: str
+    health: str
+    drain_wait: float
+    status: str
+    status_allow: tuple[str, ...]
+    admin_bind: str
+    forwarded_allow_ips: tuple[str, ...]
+    secure_scheme_headers: tuple[str, ...]
+    proxy_protocol: bool
+    proxy_allow_ips: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

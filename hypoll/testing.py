@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import urljoin
 
 try:
@@ -14,7 +14,7 @@ except ModuleNotFoundError as error:
 from hypoll.app import Routes
 from hypoll.hosting import Servable, service_of
 from hypoll.runner import Runner
-from hypoll.settings import Settings
+from hypoll.settings import ServerOptions, Settings
 
 START_TIMEOUT = 10.0
 """Seconds the application's startup may take."""
@@ -38,10 +38,11 @@ class TestClient(requests.Session):
 
     __test__ = False  # not a test of pytest's
 
-    def __init__(self, routes: Servable, *, strict_json: bool | None = None, **settings: Any) -> None:
+    def __init__(self, routes: Servable, *, strict_json: bool | None = None, **settings: Unpack[ServerOptions]) -> None:
         super().__init__()
         self.trust_env = False  # a proxy of the environment has no business here
-        self._settings = Settings(**{"access_log": "off", **settings, "bind": ("127.0.0.1:0",)})
+        given: dict[str, Any] = {"access_log": "off", **settings, "bind": ("127.0.0.1:0",)}
+        self._settings = Settings(**given)
         self._routes = service_of(routes, self._settings)
         self._strict_json = STRICT_JSON if strict_json is None else strict_json
         self._ready = threading.Event()

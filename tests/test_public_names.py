@@ -90,6 +90,8 @@ def index(request: Request) -> Response:
 reveal_type(hypoll.__version__)
 reveal_type(hypoll.testing.TestClient)
 hypoll.nosuch
+run(routes, max_body="16")
+hypoll.testing.TestClient(routes, keep_alvie=3.0)
 """
 
 
@@ -101,4 +103,6 @@ def test_a_type_checker_sees_the_names_of_a_users_file(tmp_path):
     found = [line.partition(": ")[2] for line in done.stdout.splitlines()]
     assert found[0] == 'note: Revealed type is "str"'
     assert "hypoll.testing.TestClient" in found[1]
-    assert found[2:-1] == ['error: Module has no attribute "nosuch"  [attr-defined]']
+    assert found[2] == 'error: Module has no attribute "nosuch"  [attr-defined]'
+    assert found[3].startswith('error: Argument "max_body" to "run" has incompatible type "str"; expected "int"')
+    assert found[4].startswith('error: Unexpected keyword argument "keep_alvie" for "TestClient"')

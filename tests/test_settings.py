@@ -7,7 +7,9 @@ import math
 
 import pytest
 
-from hypoll.settings import GIB, KIB, MIB, Settings, format_size, options, parse_size
+import hypoll
+from hypoll.settings import GIB, KIB, MIB, ServerOptions, Settings, format_size, options, parse_size
+from hypoll.testing import TestClient
 
 NUMBERS = [option for option in options() if type(option.default) in (int, float)]
 
@@ -156,3 +158,11 @@ def test_an_unknown_option_is_refused():
 def test_settings_do_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Settings().keep_alive = 1  # type: ignore[misc]
+
+
+def test_the_keywords_are_those_of_the_settings():
+    kinds = {field.name: field.type for field in dataclasses.fields(Settings) if field.name != "bind"}
+    assert {name: annotation.__forward_arg__ for name, annotation in ServerOptions.__annotations__.items()} == kinds
+    assert ServerOptions.__optional_keys__ == kinds.keys()
+    for callee in (hypoll.run, TestClient.__init__):
+        assert callee.__annotations__["settings"] == "Unpack[ServerOptions]"

@@ -134,7 +134,7 @@ def test_a_bad_setting_is_raised(routes):
     with pytest.raises(ValueError, match="max_headers"):
         TestClient(routes, max_headers=0)
     with pytest.raises(TypeError, match="no_such_setting"):
-        TestClient(routes, no_such_setting=1)
+        TestClient(routes, no_such_setting=1)  # type: ignore[call-arg]
 
 
 def test_settings_reach_the_server(routes):
@@ -147,7 +147,7 @@ def test_settings_reach_the_server(routes):
 
 
 def test_where_it_listens_is_always_a_free_port(routes):
-    with TestClient(routes, bind=("127.0.0.1:1",)) as client:
+    with TestClient(routes, bind=("127.0.0.1:1",)) as client:  # type: ignore[call-arg]
         assert not client.base_url.endswith(":1")
 
 

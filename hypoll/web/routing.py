@@ -19,6 +19,7 @@ from hypoll.contracts import HandlerCall, RunOn
 from hypoll.protocol.messages import HTTPError
 from hypoll.web.json_encoding import PLAIN, JSONEncoder
 from hypoll.web.naming import name_of, place_of
+from hypoll.web.signatures import contradiction
 
 Handler = Callable[..., Any]
 
@@ -47,6 +48,11 @@ class Converter(NamedTuple):
     name: str
     pattern: re.Pattern[str]
     convert: Callable[[str], Any]
+
+    @property
+    def gives(self) -> type:
+        """The type of what it makes."""
+        return self.convert  # type: ignore[return-value]  # each is the type itself
 
 
 CONVERTERS = {
@@ -218,15 +224,24 @@ def check_options(where: str, run_on: RunOn, options: RouteOptions) -> None:
 
 def check_handler(path: str, handler: Handler, first: str = "request") -> None:
     """See that the handler can be called with the request, or the `first` argument of another name, and the path's
-    parameters. Raises `RouteError`.
+    parameters, and that what it says of their types is true. Raises `RouteError`.
     """
-    names = [segment.name for segment in parse_path(path) if isinstance(segment, Parameter)]
-    _check_arguments(f"the handler {name_of(handler)} of {path!r}", handler, [first], names)
+    parameters = [segment for segment in parse_path(path) if isinstance(segment, Parameter)]
+    where = f"the handler {place_of(handler)} of {path!r}"
+    _check_arguments(where, handler, [first], [parameter.name for parameter in parameters])
+    for parameter in parameters:
+        given = parameter.converter.gives
+        annotation = contradiction(handler, parameter.name, given)
+        if annotation:
+            name = parameter.name
+            raise RouteError(
+                f"{where} takes {name}: {annotation}, but {{{name}:{parameter.converter.name}}} gives {given.__name__}"
+            )
 
 
 def check_hook(run_on: str, hook: Handler, *arguments: str) -> bool:
     """See that a hook can be called with its arguments, and returns. Whether it is async. Raises `RouteError`."""
-    where = f"the {run_on} hook {name_of(hook)}"
+    where = f"the {run_on} hook {place_of(hook)}"
     found = find_run_on(where, hook)
     _check_arguments(where, hook, list(arguments), [])
     return found is RunOn.TASK

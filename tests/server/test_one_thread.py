@@ -46,8 +46,7 @@ def pem(tmp_path_factory: pytest.TempPathFactory) -> str:
 @contextmanager
 def serving(application: Any, pem: str | None, **settings: Any) -> Iterator[Callable[[str], Answer]]:
     """Serve, and give what asks for a path; with `pem` over TLS."""
-    certificate: dict[str, Any] = {} if pem is None else {"certfile": pem}
-    with TestClient(application, threads=4, **certificate, **settings) as client:
+    with TestClient(application, threads=4, certfile=pem or "", **settings) as client:
         address = address_of(client.base_url)
         yield lambda path: fetch(address, path, tls=None if pem is None else BLIND)
 
