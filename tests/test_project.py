@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 GROUPS: dict[str, list[str]] = PYPROJECT["dependency-groups"]
+LOCKED = (*GROUPS, "image")
 SCRIPTS = ("bench", "build", "check", "docs", "fuzz", "lock", "serve", "soak", "test")
 WORKFLOW: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
 
@@ -29,12 +30,15 @@ def locked(group: str) -> dict[str, Version]:
 
 
 def wanted(group: str) -> list[Requirement]:
-    """What a group asks for, with hypoll's own dependencies; the tests need all extras."""
-    extras = [text for texts in PROJECT["optional-dependencies"].values() for text in texts] if group == "dev" else []
-    return [Requirement(text) for text in (*PROJECT["dependencies"], *extras, *GROUPS[group])]
+    """What a lock file is made of: a group and hypoll's own dependencies; the tests need all extras, the image two."""
+    extras: dict[str, list[str]] = PROJECT["optional-dependencies"]
+    asked = {"dev": list(extras), "image": ["metrics", "uvloop"]}.get(group, [])
+    more = [text for extra in asked for text in extras[extra]]
+    own = [] if group == "build" else PROJECT["dependencies"]  # it makes hypoll's wheel, and doesn't run it
+    return [Requirement(text) for text in (*own, *more, *GROUPS.get(group, ()))]
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", LOCKED)
 def test_a_lock_file_has_what_its_group_asks_for(group):
     found = locked(group)
     for requirement in wanted(group):
@@ -43,7 +47,7 @@ def test_a_lock_file_has_what_its_group_asks_for(group):
         assert found[name] in requirement.specifier, f"requirements/{group}.txt is stale: scripts/lock writes it anew"
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", LOCKED)
 def test_every_locked_version_has_its_hashes(group):
     text = (ROOT / "requirements" / f"{group}.txt").read_text()
     entries = re.split(r"(?m)^(?=[a-z0-9-]+==)", text)[1:]
@@ -104,3 +108,7 @@ def test_links_of_the_readme_work_on_a_package_index():
     assert all(link.startswith("https://") for link in links)
     source = PROJECT["urls"]["Source"] + "/blob/main/"
     assert all((ROOT / link.removeprefix(source)).exists() for link in links if link.startswith(source))
+
+
+def test_what_builds_the_wheel_is_what_the_image_builds_it_with():
+    assert GROUPS["build"] == PYPROJECT["build-system"]["requires"]

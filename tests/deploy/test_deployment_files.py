@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -168,31 +170,104 @@ def test_systemd_waits_for_the_drain():
 # the image
 
 
-def dockerfile() -> list[tuple[str, str]]:
-    """Its instructions, the lines of each joined."""
+def dockerfile() -> dict[str, list[tuple[str, str]]]:
+    """The instructions of each stage by its name, the lines of each joined; the last has none: ""."""
     text = re.sub(r"\\\n|(?m:^#.*\n)", "", (ROOT / "Dockerfile").read_text())
-    return [(line.split()[0], line.partition(" ")[2].strip()) for line in text.splitlines() if line.strip()]
+    stages: dict[str, list[tuple[str, str]]] = {}
+    name = "before"
+    for line in filter(str.strip, text.splitlines()):
+        word, rest = line.split()[0], line.partition(" ")[2].strip()
+        if word == "FROM":
+            name = rest.partition(" AS ")[2]
+        stages.setdefault(name, []).append((word, rest))
+    return stages
 
 
 def test_the_image_runs_hypoll_itself_and_not_as_root():
-    last = dict(dockerfile())
-    assert json.loads(last["ENTRYPOINT"]) == ["tini", "--", "hypoll"], "the exec form: TERM reaches tini, and so hypoll"
-    assert json.loads(last["CMD"]) == ["links:routes"]
-    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last["USER"]), "by number, for runAsNonRoot"
-    assert json.loads(last["HEALTHCHECK"].partition("CMD ")[2]) == ["python", "-m", "hypoll.healthcheck"]
-    assert last["VOLUME"] == "/data"
+    service = dict(dockerfile()["service"])
+    assert json.loads(service["ENTRYPOINT"]) == ["tini", "--", "hypoll"], "the exec form: TERM reaches tini, and hypoll"
+    assert json.loads(service["CMD"]) == ["app:routes"]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", service["USER"]), "by number, for runAsNonRoot"
+    assert json.loads(service["HEALTHCHECK"].partition("CMD ")[2]) == ["python", "-m", "hypoll.healthcheck"]
+
+
+def test_nothing_of_the_example_is_in_what_others_are_made_from():
+    stages = dockerfile()
+    assert stages[""] == [("FROM", "service")], "what is built unless a stage is named"
+    assert not any(word == "VOLUME" or "LINKS_DB" in rest for word, rest in stages["service"])
+    example = dict(stages["example"])
+    assert (example["FROM"], example["VOLUME"]) == ("service AS example", "/data")
+    assert json.loads(example["CMD"]) == ["links:routes"]
+    assert example["USER"] == dict(stages["service"])["USER"]
+
+
+def test_what_the_image_is_made_of_is_pinned_with_hashes():
+    stages = dockerfile()
+    installs = [rest for word, rest in stages["build"] if word == "RUN"]
+    assert all("--require-hashes" in rest or "--no-deps" in rest for rest in installs)
+    assert any("--no-index" in rest and "hypoll[metrics,uvloop]" in rest for _, rest in stages["service"])
+    for name, wanted in (("image", {"gunicorn", "prometheus-client", "uvloop"}), ("build", {"hatchling"})):
+        lock = (ROOT / f"requirements/{name}.txt").read_text()
+        assert wanted <= set(re.findall(r"(?m)^([\w-]+)==\S+.*\\\n +--hash=sha256:", lock))
+    (base,) = [rest for word, rest in stages["before"] if word == "ARG"]
+    assert re.fullmatch(r"BASE=python:3\.11-slim(@sha256:[0-9a-f]{64})?", base)
+
+
+class Registry(http.server.BaseHTTPRequestHandler):
+    """What scripts/lock asks of a registry: a token, and the digest of a tag."""
+
+    DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+    def do_GET(self) -> None:
+        self.answer(json.dumps({"token": "a-token"}).encode())
+
+    def do_HEAD(self) -> None:
+        assert self.path == "/v2/library/python/manifests/3.11-slim"
+        assert self.headers["Authorization"] == "Bearer a-token"
+        self.answer(b"")
+
+    def answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Docker-Content-Digest", self.DIGEST)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("before", ["3.11-slim", "3.11-slim@sha256:" + "f" * 64])
+def test_one_script_renews_the_digest_of_the_base(tmp_path, before):
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "lock", tmp_path / "scripts")
+    (tmp_path / "Dockerfile").write_text(f"ARG BASE=python:{before}\nFROM ${{BASE}}\n")
+    command = ["bash", str(tmp_path / "scripts" / "lock"), "base"]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        environ = {**os.environ, "REGISTRY": url, "TOKENS": f"{url}/token?service=a", "no_proxy": "*"}
+        subprocess.run(command, env=environ, check=True, capture_output=True)
+        server.shutdown()
+    written = (tmp_path / "Dockerfile").read_text()
+    assert written == f"ARG BASE=python:3.11-slim@{Registry.DIGEST}\nFROM ${{BASE}}\n"
+    # Now nobody answers there.
+    failed = subprocess.run(command, env=environ, check=False, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert "the image's base stays as it is" in failed.stderr
+    assert (tmp_path / "Dockerfile").read_text() == written
 
 
 def test_the_image_is_built_of_what_dockerignore_lets_through():
     ignored = (ROOT / ".dockerignore").read_text().split("\n")
     let_through = {line[1:] for line in ignored if line.startswith("!")}
-    copied = [words.split()[:-1] for name, words in dockerfile() if name == "COPY" and "--from" not in words]
-    assert {name for names in copied for name in names} == let_through
+    words = [rest.split()[:-1] for stage in dockerfile().values() for name, rest in stage if name == "COPY"]
+    assert {name for names in words for name in names} == let_through
     assert all((ROOT / name).exists() for name in let_through)
 
 
 def test_kubernetes_and_compose_run_it_as_its_user_with_a_read_only_root():
-    user = dict(dockerfile())["USER"]
+    user = dict(dockerfile()["service"])["USER"]
     security = documents()["Deployment"]["spec"]["template"]["spec"]["securityContext"]
     assert f"{security['runAsUser']}:{security['runAsGroup']}" == user
     assert container()["securityContext"]["readOnlyRootFilesystem"] is True
