@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # typing isn't loaded by the interpreter itself
     from hypoll.http import ClientDisconnect, Headers, HTTPError, MultiDict, Request, Response
     from hypoll.protocol.fields import ResponseHeaders
     from hypoll.protocol.files import File
+    from hypoll.protocol.forms import AsyncFormPart, Form, FormPart
     from hypoll.protocol.multidict import RequestFields
     from hypoll.protocol.state import State
     from hypoll.runner import run
@@ -26,9 +27,12 @@ if TYPE_CHECKING:  # typing isn't loaded by the interpreter itself
     from hypoll.web.responses import html, redirect
 else:
     _HOMES = {
+        "AsyncFormPart": "protocol.forms",
         "ClientDisconnect": "http",
         "Event": "web.events",
         "File": "protocol.files",
+        "Form": "protocol.forms",
+        "FormPart": "protocol.forms",
         "HTTPError": "http",
         "Headers": "http",
         "MultiDict": "http",
@@ -63,9 +67,12 @@ else:
 
 
 __all__ = [
+    "AsyncFormPart",
     "ClientDisconnect",
     "Event",
     "File",
+    "Form",
+    "FormPart",
     "HTTPError",
     "Headers",
     "MultiDict",

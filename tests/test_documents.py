@@ -22,6 +22,7 @@ import tomllib
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -686,6 +687,21 @@ def _state(text: str, directory: Path) -> None:
         assert client.get("/me").status_code == 401
         seen = client.get("/me", headers={"Authorization": "Bearer s3cret"}).json()
         assert seen == {"user": "ada", "sqlite": sqlite3.sqlite_version}
+
+
+@tries("docs/application.md", "from hypoll import Routes")
+def _photo(text: str, directory: Path) -> None:
+    with TestClient(module(text)["routes"]) as client:
+        answer = client.post("/photos", data={"title": "a", "year": "2030"}, files={"photo": ("x.png", b"\x89PNG....")})
+        assert answer.json() == {"title": "a", "year": 2030, "name": "x.png", "size": 8, "png": True}
+        assert client.post("/photos", data={"title": "a"}).status_code == 400
+
+
+@tries("docs/application.md", "import hashlib")
+def _digests(text: str, directory: Path) -> None:
+    with TestClient(module(text)["routes"]) as client:
+        answer = client.post("/digests", data={"title": "a", "other": "b"}, files={"x": ("x", b"1"), "y": ("y", b"2")})
+        assert answer.json() == {"title": "a", "x": sha256(b"1").hexdigest(), "y": sha256(b"2").hexdigest()}
 
 
 # docs/websockets.md

@@ -7,6 +7,7 @@ stay as they were received: decoded as latin-1 (RFC 9110, 5.5), never guessed at
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import AsyncIterable, Callable, Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -24,6 +25,9 @@ from hypoll.protocol.multidict import Cookies, Headers, QueryFields
 from hypoll.protocol.peer import NO_ORIGIN, NOBODY, Client, Origin, Peer
 from hypoll.protocol.request_id import client_id, trace_id
 from hypoll.protocol.state import State
+
+if TYPE_CHECKING:
+    from hypoll.protocol.forms import Form, FormLimits
 
 JSON = "application/json"
 
@@ -114,6 +118,7 @@ class Request:
     _query: QueryFields | None = None
     _cookies: Cookies | None = None
     _state: State | None = None
+    _form: Form | None = None
     _id: bytes | None = None
     route: str | None = None
     script_name: str = ""
@@ -211,6 +216,50 @@ class Request:
         except orjson.JSONDecodeError as error:
             raise HTTPError(400, f"the body is not JSON: {error}") from error
 
+    def form(
+        self,
+        *,
+        max_parts: int = 1000,
+        max_field: int = 1024 * 1024,
+        max_part_header: int = 8192,
+        max_size: int | None = None,
+        memory: int = 512 * 1024,
+    ) -> Form:
+        """The body as a form, urlencoded or multipart/form-data; asked for again, the same.
+
+        In a route declared with `stream=True` it comes as it is read: iterate over its parts, by `for` in a threaded
+        handler and `async for` in an `async def`, or have `read()`, which is to be awaited there, store all of it.
+
+        Args:
+            max_parts: the most fields and files together.
+            max_field: the most bytes of a text.
+            max_part_header: the most bytes of a header field of a part.
+            max_size: the most bytes of the body; None: as many as the server takes, `--max-body`.
+            memory: bytes of a file that are kept in memory; a larger one goes to a temporary file.
+
+        Raises:
+            HTTPError: 415 for a body that is no form, 400 for one that is malformed, 413 for what is over a limit.
+            ModuleNotFoundError: Where the library multipart isn't installed, which a multipart form needs.
+            OSError: For a file that can't be stored.
+        """
+        if self._form is None:
+            from hypoll.protocol.forms import FormLimits  # only here: tempfile takes as long to load as Routes
+
+            limits = FormLimits(max_parts, max_field, max_part_header, max_size, memory)
+            self._form = self._make_form(self.headers.get("content-type", ""), limits)
+        return self._form
+
+    def _make_form(self, content_type: str, limits: FormLimits) -> Form:
+        from hypoll.protocol.forms import store_form
+
+        form = store_form(self.body, content_type, limits)
+        self._close_at_end(form)
+        return form
+
+    def _close_at_end(self, form: Form) -> None:
+        """Close the files of a form when nobody has the request any more."""
+        weakref.finalize(self, form.close).atexit = False
+
     @property
     def host(self) -> str:
         """Host and port as the client named them: the target's authority, or else the Host field (RFC 9112, 3.2.2).
@@ -300,6 +349,14 @@ class StreamedRequest(Request):
     def body(self) -> bytes:  # type: ignore[override]
         """Raises `RuntimeError`: the body isn't kept."""
         raise RuntimeError("the body of a route declared with stream=True is request.stream: iterate, or read() it")
+
+    def _make_form(self, content_type: str, limits: FormLimits) -> Form:
+        from hypoll.protocol.form_stream import AsyncFormStream, FormStream
+        from hypoll.protocol.forms import FormParser
+
+        parser = FormParser(content_type, limits)
+        kind = AsyncFormStream if hasattr(self.stream, "__aiter__") else FormStream
+        return kind(self.stream, parser, limits, self._close_at_end)
 
 
 class StreamedBody:
