@@ -192,7 +192,13 @@ class Exchange(Job):
                             answer = handler_call.to_answer(result)
                     else:
                         answer = handler_call.to_answer(result)
-                if type(answer) is not bytes and answer is not None:
+                if (
+                    type(answer) is not bytes
+                    and answer is not None
+                    and (
+                        not answer.is_plain or _has_code(answer)  # type: ignore[union-attr]
+                    )
+                ):
                     answer = self._send_rest(answer)  # type: ignore[arg-type]
             except FAILURES as error:
                 answer = self._fail(error)
@@ -382,8 +388,10 @@ class Exchange(Job):
             threaded = handler_call.body_run_on is _THREADED and _has_code(answer)
             if connection is not None and not threaded:
                 connection.respond(answer)
-            if type(answer) is not bytes:
+            if threaded or (type(answer) is not bytes and not answer.is_plain):  # type: ignore[union-attr]
                 await self._finish_answer(answer, threaded)  # type: ignore[arg-type]
+            elif type(answer) is not bytes:
+                await self._finish_body(answer.body)  # type: ignore[union-attr]
         finally:
             if self._lease is not None:
                 self._lease.release()
