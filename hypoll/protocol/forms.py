@@ -237,7 +237,8 @@ class StoredPart(FormPart):
     def __init__(self, head: Head, memory: int) -> None:
         super().__init__(head)
         self.size = 0
-        self.file: Any = io.BytesIO() if head.filename is None else tempfile.SpooledTemporaryFile(memory)  # noqa: SIM115
+        # To tempfile 0 is no bound at all.
+        self.file: Any = io.BytesIO() if head.filename is None else tempfile.SpooledTemporaryFile(max(1, memory))  # noqa: SIM115
 
     def put(self, piece: bytes) -> None:
         """Take a piece of its content."""

@@ -126,6 +126,12 @@ def test_a_file_is_spooled_and_saved(tmp_path):
         large.read()
 
 
+def test_without_memory_a_file_goes_to_disk():
+    form = store_form(WHOLE, MULTIPART, LIMITS._replace(memory=0))
+    assert [file.file._rolled for file in form.files.getall("file")] == [True, True, False]
+    form.close()
+
+
 def test_what_browsers_send_where_no_file_was_chosen_is_none():
     body = body_of([("file", "", "application/octet-stream", b""), ("a", None, None, b"b")])
     form = store_form(body, MULTIPART, LIMITS)
