@@ -20,9 +20,6 @@ WINDOW_BITS = 12
 LEVEL, MEMORY_LEVEL = 1, 5
 """Of zlib. At level 6 a message of JSON is a tenth smaller, and takes seven times as long."""
 
-LEAST_SIZE = 256
-"""Bytes from which on a message is deflated: for less, making a compressor costs more than is saved."""
-
 LARGEST_SIZE = 1024 * 1024
 """Bytes up to which it is: everybody waits meanwhile, about 7 ms for a MiB."""
 
