@@ -35,8 +35,13 @@ import yaml
 from markdown_it import MarkdownIt
 
 from hypoll import Response, Routes
+from hypoll.protocol.header_section import HeaderSection
+from hypoll.protocol.messages import Request
+from hypoll.protocol.peer import Peer
 from hypoll.settings import Settings
+from hypoll.telemetry.access_log import text_socket_line
 from hypoll.telemetry.error_log import JsonFormatter, TextFormatter
+from hypoll.telemetry.observer import SocketRecord, Traffic
 from hypoll.testing import TestClient
 from tests.support import documents
 from tests.support.documents import DOCUMENTS, OPTIONS, ROOT, count_names, missing_names, with_tables
@@ -722,3 +727,15 @@ def _numbers(text: str, directory: Path) -> None:
         socket = opened(it, "/numbers")
         socket.send(TEXT, b"21")
         assert socket.frame() == (TEXT, b'{"twice":42}')
+
+
+@tries(
+    "docs/observing.md",
+    '192.0.2.7 - - [14/Nov/2023:22:15:07 +0000] "WEBSOCKET /chat/lobby 12 in, 40 out" 1001 2310 "-" "Mozilla/5.0"'
+    " 107.113202 b6f0c2d1a9000018",
+)
+def _socket_line(text: str, directory: Path) -> None:
+    section = HeaderSection((("user-agent", "Mozilla/5.0"), ("x-request-id", "b6f0c2d1a9000018")))
+    request = Request("GET", b"/chat/lobby", section, Peer(("192.0.2.7", 1)))
+    record = SocketRecord(request, "/chat/{room}", 1001, "", Traffic(12, 40, 900, 2310), 1.0, 108.113202)
+    assert text_socket_line(record, "14/Nov/2023:22:15:07 +0000").decode() == text

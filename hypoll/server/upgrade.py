@@ -32,6 +32,7 @@ def hand_to(connection: Connection, request: Request, head: bytes, upgrade: Upgr
     writer.begin_answer()
     if connection.instrument is not None:
         connection.instrument.record(request, Response(status=101), out, 0)
+        connection.instrument.on_upgrade()
     if not writer.write(connection.sock, out) and not writer.stalled:
         connection.reschedule()
     if connection.instrument is not None:

@@ -22,7 +22,7 @@ from hypoll.protocol.messages import Request
 from hypoll.settings import Settings
 from hypoll.telemetry.error_log import keep
 from hypoll.telemetry.log_writer import LogWriter, open_file, open_standard
-from hypoll.telemetry.observer import Observer, Record
+from hypoll.telemetry.observer import Observer, Record, SocketRecord
 
 MAX_TARGET = 1024
 """Characters of a target that are logged."""
@@ -37,6 +37,9 @@ access = logging.getLogger("hypoll.access")
 
 Render = Callable[[list[Record]], list[bytes]]
 """Makes the lines of exchanges that ended in one turn, which has one time."""
+
+RenderSocket = Callable[[SocketRecord, str], bytes]
+"""Makes the line of a WebSocket that has ended, at a time."""
 
 
 def _cut(text: str, size: int) -> str:
@@ -67,6 +70,21 @@ class _Clock:
         return self._text, int((now - second) * 1000)
 
 
+def _text_clock(clock: Callable[[], float]) -> Callable[[], str]:
+    read = _Clock("%d/%b/%Y:%H:%M:%S +0000", clock).read
+    return lambda: read()[0]
+
+
+def _json_clock(clock: Callable[[], float]) -> Callable[[], str]:
+    read = _Clock("%Y-%m-%dT%H:%M:%S", clock).read
+
+    def moment() -> str:
+        second, milliseconds = read()
+        return f"{second}.{milliseconds:03}Z"
+
+    return moment
+
+
 def _field(record: Record, number: int) -> str:
     """A field of the request, as it is to be logged but for what its form needs. Of one sent twice the last."""
     request = record.request
@@ -79,11 +97,11 @@ def text_render(clock: Callable[[], float] = time.time) -> Render:
 
     The size is that of the answer on the wire, head included.
     """
-    read = _Clock("%d/%b/%Y:%H:%M:%S +0000", clock).read
+    read = _text_clock(clock)
 
     def render(records: list[Record]) -> list[bytes]:
         lines = []
-        moment = read()[0]
+        moment = read()
         for record in records:
             request, line = record.request, "-"
             if request is not None:
@@ -104,17 +122,49 @@ def text_render(clock: Callable[[], float] = time.time) -> Render:
 
 def json_render(clock: Callable[[], float] = time.time) -> Render:
     """Lines of JSON: times in milliseconds, sizes in bytes on the wire, heads included; null for what there isn't."""
-    read = _Clock("%Y-%m-%dT%H:%M:%S", clock).read
+    read = _json_clock(clock)
 
     def render(records: list[Record]) -> list[bytes]:
-        second, milliseconds = read()
-        moment = f"{second}.{milliseconds:03}Z"
+        moment = read()
         try:
             return [dumps(_members(record, moment), option=OPT_APPEND_NEWLINE) for record in records]
         except TypeError:  # a lone surrogate, which no client can send in what isn't made printable
             return [_json(_members(record, moment)) for record in records]
 
     return render
+
+
+def text_socket_line(record: SocketRecord, moment: str) -> bytes:
+    """A line of the same form for a WebSocket that has ended: its path, its code, and what went over it."""
+    request, traffic = record.request, record.traffic
+    target = escape(_cut(request.target.decode("latin-1"), MAX_TARGET))
+    agent = escape(_cut(request.header_section.last_value(USER_AGENT) or "", MAX_FIELD))
+    counts = f"{traffic.messages_received} in, {traffic.messages_sent} out"
+    return (
+        f'{_word(request.client[0])} - - [{moment}] "WEBSOCKET {target} {counts}" {record.code} {traffic.sent} '
+        f'"-" "{agent or "-"}" {record.ended - record.began:.6f} {_word(request.id)}\n'
+    ).encode()
+
+
+def json_socket_line(record: SocketRecord, moment: str) -> bytes:
+    """A line of JSON for a WebSocket that has ended."""
+    request, traffic = record.request, record.traffic
+    agent = request.header_section.last_value(USER_AGENT)
+    return _json(
+        {
+            "time": moment,
+            "event": "websocket",
+            "path": _printable(request.target.partition(b"?")[0].decode("latin-1"), MAX_TARGET),
+            "route": record.route or None,
+            "client": request.client[0] or None,
+            "user_agent": _printable(agent, MAX_FIELD) if agent else None,
+            "request_id": request.id,
+            "close_code": record.code,
+            "close_reason": _printable(record.reason, MAX_FIELD) or None,
+            **traffic._asdict(),
+            "duration_ms": int((record.ended - record.began) * 1e6 + 0.5) / 1e3,
+        }
+    )
 
 
 def _printable(text: str, size: int) -> str:
@@ -175,11 +225,16 @@ class AccessLog(Observer):
 
     Args:
         skip: paths that aren't logged, nor what is below them.
+        as_json: whether WebSockets are logged as JSON.
     """
 
-    def __init__(self, log_writer: LogWriter, render: Render, skip: Iterable[str] = ()) -> None:
+    def __init__(
+        self, log_writer: LogWriter, render: Render, skip: Iterable[str] = (), *, as_json: bool = False
+    ) -> None:
         self.log_writer = log_writer
         self._render = render
+        self._render_socket: RenderSocket = json_socket_line if as_json else text_socket_line
+        self._moment = _json_clock(time.time) if as_json else _text_clock(time.time)
         self._skip = tuple(path.rstrip("/").encode() for path in skip)
 
     def on_requests(self, records: list[Record]) -> None:
@@ -187,6 +242,12 @@ class AccessLog(Observer):
         if self._skip:
             records = [record for record in records if not self._skips(record.request)]
         self._put(self._render(records))
+        self.log_writer.drain()
+
+    def on_sockets(self, records: list[SocketRecord]) -> None:
+        """Log the WebSockets that have ended, but those whose path is to be skipped."""
+        moment = self._moment()
+        self._put([self._render_socket(record, moment) for record in records if not self._skips(record.request)])
         self.log_writer.drain()
 
     def _put(self, lines: list[bytes]) -> None:
@@ -227,7 +288,8 @@ def open_access_log(settings: Settings) -> AccessLog | None:
     sink = open_standard(1) if settings.access_log_file == "-" else open_file(settings.access_log_file)
     notice = dropped_json if form == "json" else dropped_text
     render = json_render() if form == "json" else text_render()
-    return AccessLog(LogWriter(sink, notice, _failing(settings)), render, settings.access_log_skip)
+    log_writer = LogWriter(sink, notice, _failing(settings))
+    return AccessLog(log_writer, render, settings.access_log_skip, as_json=form == "json")
 
 
 def _form(settings: Settings) -> str:

@@ -23,6 +23,8 @@ COUNTERS = {
     names.SHED: ("Connections refused as soon as accepted.", ("reason",)),
     names.REFUSED: ("Requests refused before a handler saw them.", ("reason",)),
     names.TIMEOUTS: ("Deadlines that passed, by what was waited for.", ("phase",)),
+    names.MESSAGES: ("Messages of WebSockets.", ("direction",)),
+    names.SOCKETS_CLOSED: ("WebSockets closed, by code.", ("code",)),
 }
 """Meaning and labels by name. Labels are in the order of their names, which they are written in."""
 

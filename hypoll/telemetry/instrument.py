@@ -15,7 +15,7 @@ from hypoll.contracts import CloseReason, ConnectionState, Timeout
 from hypoll.http import RequestParser
 from hypoll.loop import Loop
 from hypoll.protocol.messages import Request, Response
-from hypoll.telemetry.observer import Observers, Record
+from hypoll.telemetry.observer import Observers, Record, SocketRecord, Traffic
 
 CLIENT_CLOSED_REQUEST = 499
 """The status that is recorded of a request whose client left before there was an answer: none was sent."""
@@ -79,7 +79,7 @@ class InstrumentContext:
 class Instrument:
     """See the module. records: the answers that are encoded and not sent as a whole."""
 
-    __slots__ = ("_began", "_close_reason", "_context", "_parser", "records")
+    __slots__ = ("_began", "_close_reason", "_context", "_parser", "_upgrade", "records")
 
     def __init__(self, context: InstrumentContext, parser: RequestParser) -> None:
         self._context = context
@@ -87,6 +87,7 @@ class Instrument:
         self._began: float | None = None
         self._close_reason: CloseReason | None = None
         self.records: list[Record] = []
+        self._upgrade: Record | None = None
         context.observers.on_open()
 
     def on_first_byte(self) -> None:
@@ -175,6 +176,22 @@ class Instrument:
             record.sent = max(0, record.sent + writer.pulled_bytes - sum(map(len, writer.buffers)))
             writer.pulled_bytes = 0
         common.observers.on_requests(records)
+
+    def on_upgrade(self) -> None:
+        """The last answer that was recorded is a 101: the connection is a WebSocket's."""
+        self._upgrade = self.records[-1]
+
+    def on_traffic(self, traffic: Traffic) -> None:
+        """So much went over the WebSocket since the last time."""
+        self._context.observers.on_traffic(traffic)
+
+    def on_upgrade_end(self, code: int, reason: str, traffic: Traffic) -> None:
+        """The WebSocket has ended."""
+        upgrade, self._upgrade = self._upgrade, None
+        if upgrade is not None and upgrade.request is not None:
+            now = self._context.clock()
+            record = SocketRecord(upgrade.request, upgrade.route, code, reason, traffic, upgrade.ended, now)
+            self._context.observers.on_socket(record)
 
     def report_end(self, default: CloseReason, writer: Output) -> None:
         """`report`, with what was marked first."""

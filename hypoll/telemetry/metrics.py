@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 from hypoll.contracts import CloseReason, Gauges, Timeout
 from hypoll.telemetry.history import History
-from hypoll.telemetry.observer import Observer, Record
+from hypoll.telemetry.observer import Observer, Record, SocketRecord, Traffic
 
 BOUNDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
@@ -55,6 +55,8 @@ CLOSED = "hypoll_connections_closed"
 SHED = "hypoll_connections_refused"
 REFUSED = "hypoll_refusals"
 TIMEOUTS = "hypoll_timeouts"
+MESSAGES = "hypoll_websocket_messages"
+SOCKETS_CLOSED = "hypoll_websockets_closed"
 DURATION = "hypoll_request_duration_seconds"
 WAIT = "hypoll_pool_wait_seconds"
 LAG = "hypoll_loop_lag_seconds"
@@ -78,8 +80,12 @@ _FROM_THE_BEGINNING: tuple[Key, ...] = (
     *((CLOSED, end.value) for end in CloseReason if end is not CloseReason.KEPT),
     *((REFUSED, reason) for reason in (*REFUSALS.values(), OTHER)),
     *((TIMEOUTS, timeout.value) for timeout in Timeout),
+    *((MESSAGES, direction) for direction in ("received", "sent")),
 )
 """Counters that are there, at 0, before anything was counted in them."""
+
+FIRST_OWN_CODE = 3000
+"""The first code of a close that is no standard's: there may be 2,000 such."""
 
 _Series = tuple[str, str, int]
 """A method, the pattern of a route and a status."""
@@ -281,6 +287,19 @@ class Metrics(Observer):
     def on_open(self) -> None:
         """Count an accepted connection."""
         self._counts[ACCEPTED,] += 1
+
+    def on_traffic(self, traffic: Traffic) -> None:
+        """Count what went over a WebSocket."""
+        self._counts[MESSAGES, "received"] += traffic.messages_received
+        self._counts[MESSAGES, "sent"] += traffic.messages_sent
+        self._received += traffic.received
+        self._sent += traffic.sent
+
+    def on_sockets(self, records: list[SocketRecord]) -> None:
+        """Count WebSockets that have ended, by code; codes of applications' own together."""
+        for record in records:
+            code = str(record.code) if record.code < FIRST_OWN_CODE else "application"
+            self._counts[SOCKETS_CLOSED, code] += 1
 
     def on_shed(self, reason: str) -> None:
         """Count a connection that was refused at once."""

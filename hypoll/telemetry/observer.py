@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from hypoll.contracts import CloseReason, Gauges, Timeout
 from hypoll.protocol.messages import Request, Response
@@ -71,6 +71,35 @@ class Record:
         return (self.peer.client if self.request is None else self.request.client)[0]
 
 
+class Traffic(NamedTuple):
+    """What went over a WebSocket behind its handshake: messages, and bytes on the wire."""
+
+    messages_received: int
+    messages_sent: int
+    received: int
+    sent: int
+
+
+class SocketRecord(NamedTuple):
+    """A WebSocket that has ended.
+
+    Attributes:
+        request: the handshake's.
+        route: the pattern of its route; empty: there was none.
+        code, reason: why it ended (RFC 6455, 7.1.5).
+        traffic: all that went over it.
+        began, ended: when the handshake was answered, and when it ended, by the loop's clock.
+    """
+
+    request: Request
+    route: str
+    code: int
+    reason: str
+    traffic: Traffic
+    began: float
+    ended: float
+
+
 class Observer:
     """Is notified of what happens. A subclass has those methods it wants; these do nothing."""
 
@@ -79,6 +108,12 @@ class Observer:
 
     def on_requests(self, records: list[Record]) -> None:
         """Note what came of the requests of one turn, and of the refusals of such: each is recorded once."""
+
+    def on_traffic(self, traffic: Traffic) -> None:
+        """Note what went over a WebSocket since the last time: about as often as it is pinged, and when it ends."""
+
+    def on_sockets(self, records: list[SocketRecord]) -> None:
+        """Note the WebSockets that ended in one turn. Their handshakes are among the requests."""
 
     def on_shed(self, reason: str) -> None:
         """Note that a connection was refused before it said anything. reason: one word of a few."""
@@ -113,6 +148,7 @@ class Observers:
     """
 
     on_open: Callable[[], None]
+    on_traffic: Callable[[Traffic], None]
     on_shed: Callable[[str], None]
     on_timeout: Callable[[Timeout], None]
     on_close: Callable[[CloseReason], None]
@@ -121,12 +157,14 @@ class Observers:
 
     def __init__(self, observers: Iterable[Observer], loop: CallsSoon) -> None:
         found = list(observers)
-        for name in ("on_open", "on_shed", "on_timeout", "on_close", "on_wait", "on_tick"):
+        for name in ("on_open", "on_traffic", "on_shed", "on_timeout", "on_close", "on_wait", "on_tick"):
             setattr(self, name, _notifier(found, name))
         self._on_requests = _notifier(found, "on_requests")
+        self._on_sockets = _notifier(found, "on_sockets")
         self._on_stop = _notifier(found, "on_stop")
         self._call_soon = loop.call_soon
         self._pending: list[Record] = []
+        self._ended: list[SocketRecord] = []
 
     def on_requests(self, records: list[Record]) -> None:
         """Take what came of requests; the observers are notified at the end of the turn."""
@@ -134,15 +172,27 @@ class Observers:
             self._call_soon(self._flush)
         self._pending += records
 
+    def on_socket(self, record: SocketRecord) -> None:
+        """Take what came of a WebSocket; the observers are notified at the end of the turn."""
+        if not self._ended:
+            self._call_soon(self._flush_sockets)
+        self._ended.append(record)
+
     def on_stop(self) -> None:
         """Tell what is left, and that nothing follows."""
         self._flush()
+        self._flush_sockets()
         self._on_stop()
 
     def _flush(self) -> None:
         records, self._pending = self._pending, []
         if records:
             self._on_requests(records)
+
+    def _flush_sockets(self) -> None:
+        records, self._ended = self._ended, []
+        if records:
+            self._on_sockets(records)
 
 
 def combine_observers(observers: Iterable[Observer], loop: CallsSoon) -> Observers | None:

@@ -104,6 +104,11 @@ def describe(snapshot: Snapshot, now: float) -> dict[str, Any]:
         "shed": _by_label(counters[names.SHED]),
         "timeouts": _by_label(counters[names.TIMEOUTS]),
         "refusals": _by_label(counters[names.REFUSED]),
+        "websockets": {
+            "open": _by_label(gauges[names.CONNECTIONS]).get("upgraded", 0),
+            "messages": _by_label(counters[names.MESSAGES]),
+            "closed": _by_label(counters[names.SOCKETS_CLOSED]),
+        },
         "received": counters[names.RECEIVED][()],
         "sent": counters[names.SENT][()],
         "pool": {

@@ -5,14 +5,15 @@ Its laws:
 - While a message waits for the application nothing is read; nor while more output waits for the peer than may. The
   peer's own pace, and the application's, is the limit.
 - A peer that isn't read isn't blamed for its silence.
-- Nothing is sent behind a close frame. Who gets the peer's answers it once, and then the server ends the connection
-  first (RFC 6455, 7.1.1).
+- Nothing is sent behind a close frame. The peer's is answered when the application has taken the messages before it,
+  so that it can answer those, and then the server ends the connection first (RFC 6455, 7.1.1).
 - `ended` is set once: from then on the application gets the messages that were whole before, and then that.
 - It knows no asyncio: who waits gives something with `done()` and `set_result(None)`, such as a future.
 """
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Protocol
 
 from hypoll.contracts import NEVER, CloseReason, ConnectionState, Upgrade
@@ -21,8 +22,9 @@ from hypoll.server.context import BODY_READ_SIZE, READ_SIZE
 from hypoll.server.socket_io import PeerGone, receive, reset, send_one
 from hypoll.server.upgrade import give_back
 from hypoll.server.writer import Outcome
+from hypoll.telemetry.observer import Traffic
 from hypoll.websocket import protocol as websocket_protocol
-from hypoll.websocket.deflate import LARGEST_SIZE, LEAST_SIZE, Deflate
+from hypoll.websocket.deflate import LARGEST_SIZE, Deflate
 from hypoll.websocket.errors import SocketClosed
 from hypoll.websocket.frames import (
     ABNORMAL,
@@ -85,8 +87,9 @@ class Session(Upgrade):
     """
 
     __slots__ = (
-        "_close_by", "_deflate", "_heard", "_held", "_held_size", "_ping_at", "_pong_by", "_write_by", "bytes_received",
-        "bytes_sent", "closing", "connection", "ended", "in_a_row", "on_end", "protocol", "reader", "sent", "writers",
+        "_close_by", "_deflate", "_heard", "_held", "_held_size", "_ping_at", "_pong_by", "_reported", "_write_by",
+        "bytes_received", "bytes_sent", "closing", "connection", "ended", "in_a_row", "on_end", "protocol", "reader",
+        "sent", "writers",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +107,7 @@ class Session(Upgrade):
         self._heard = True
         self._held: list[bytes] | None = None
         self._held_size = 0
+        self._reported: Traffic | None = None
         settings = connection.context.settings
         self._ping_at = connection.context.loop.now + settings.ws_ping_interval if settings.ws_ping_interval else NEVER
         self._pong_by = self._write_by = self._close_by = NEVER
@@ -151,6 +155,9 @@ class Session(Upgrade):
         now = connection.context.loop.now
         if self._pong_by <= now and (self._heard or self._is_paused(connection)):
             self._pong_by = NEVER
+        if self._close_by <= now and self.protocol.ended is not None:
+            self._end_by(connection, self.protocol.ended)  # the application doesn't take what came before
+            return
         if min(self._pong_by, self._write_by, self._close_by) <= now:
             if connection.instrument is not None:
                 connection.instrument.on_deadline(
@@ -162,6 +169,7 @@ class Session(Upgrade):
             return
         settings = connection.context.settings
         if self._ping_at <= now:
+            self._report(connection)
             self._ping_at = now + settings.ws_ping_interval
             if self._pong_by == NEVER and not self.closing:
                 self._heard = False
@@ -196,7 +204,7 @@ class Session(Upgrade):
     def _read(self, connection: Connection) -> None:
         """Read once, if somebody wants more, and see to what came."""
         protocol = self.protocol
-        if self._is_paused(connection):
+        if self._is_paused(connection) or protocol.ended is not None:
             return
         if protocol.waits:
             self._feed(connection, b"")
@@ -226,7 +234,11 @@ class Session(Upgrade):
             if not self.closing:
                 self._write(b"".join(replies))
         if protocol.ended is not None:
-            self._end_by(connection, protocol.ended, failed=protocol.failed)
+            if protocol.failed or self.closing or not protocol.messages:
+                self._end_by(connection, protocol.ended)
+            else:
+                self._close_by = connection.context.loop.time() + CLOSE_TIME
+                self._plan()
 
     def want_more(self) -> None:
         """Read on in a turn to come, unless that would be too early then."""
@@ -240,6 +252,9 @@ class Session(Upgrade):
         if not messages:
             if self._held is not None:
                 self._send_held()
+            connection, ended = self.connection, self.protocol.ended
+            if ended is not None and connection is not None:
+                connection.run_guarded(self._end_by, connection, ended)
             return None
         message = messages.pop(0)
         if not messages:
@@ -258,7 +273,7 @@ class Session(Upgrade):
         elif not isinstance(message, bytes):
             raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
         self.sent += 1
-        if self._deflate is not None and LEAST_SIZE <= len(payload) <= LARGEST_SIZE:
+        if self._deflate is not None and len(payload) <= LARGEST_SIZE:
             first, payload = first | RSV1, self._deflate.compress(payload)  # type: ignore[arg-type]
         if len(payload) > COPY_LIMIT:
             self.put([header_of(first, len(payload)), payload])  # type: ignore[list-item]
@@ -392,8 +407,9 @@ class Session(Upgrade):
         self.put([serialize(FIN | CLOSE, close.payload)])
         self.want_more()
 
-    def _end_by(self, connection: Connection, close: Close, *, failed: bool) -> None:
-        """The peer has sent a close frame, or broken the protocol."""
+    def _end_by(self, connection: Connection, close: Close) -> None:
+        """End, since the peer has sent a close frame or broken the protocol."""
+        failed = self.protocol.failed
         if not self.closing:
             self.closing = True
             if self._held is not None:
@@ -414,14 +430,25 @@ class Session(Upgrade):
 
     def _leave(self, close: Close) -> None:
         """Nothing more comes or goes."""
-        self.connection = None
+        connection, self.connection = self.connection, None
         self._held = None
-        self.ended = self.ended or close
+        self.ended = self.ended or self.protocol.ended or close
+        if connection is not None and connection.instrument is not None:
+            total = self._report(connection)
+            connection.instrument.on_upgrade_end(*self.ended, total)
         self._wake_reader()
         self._wake_writers()
         callbacks, self.on_end = self.on_end, None
         for callback in callbacks or ():
             callback(self)  # type: ignore[operator]
+
+    def _report(self, connection: Connection) -> Traffic:
+        """Report what went over it since the last time; give all that did."""
+        total = Traffic(self.protocol.received, self.sent, self.bytes_received, self.bytes_sent)
+        if connection.instrument is not None:
+            before, self._reported = self._reported or Traffic(0, 0, 0, 0), total
+            connection.instrument.on_traffic(Traffic(*map(operator.sub, total, before)))
+        return total
 
     def _wake_reader(self) -> None:
         reader, self.reader = self.reader, None

@@ -8,13 +8,16 @@ from collections.abc import Callable
 import pytest
 
 from hypoll.contracts import CloseReason, Gauges, Timeout
+from hypoll.protocol.messages import Request
 from hypoll.protocol.peer import NOBODY
-from hypoll.telemetry.observer import Observer, Observers, Record, combine_observers
+from hypoll.telemetry.observer import Observer, Observers, Record, SocketRecord, Traffic, combine_observers
 from tests.support.records import a_record
 
 FIELDS = (None, NOBODY, None, 400, "", 1, 2, 0.0, 0.0, 0.0, 1.0, CloseReason.REFUSED, 130, b"a")
 
 RECORD = a_record(*FIELDS)
+
+SOCKET = SocketRecord(Request("GET", b"/"), "/", 1000, "", Traffic(1, 2, 3, 4), 0.0, 1.0)
 
 CALLS = {
     "on_open": (),
@@ -24,6 +27,8 @@ CALLS = {
     "on_wait": (0.5,),
     "on_tick": (0.0, Gauges({"idle": 1})),
     "on_requests": ([RECORD],),
+    "on_traffic": (Traffic(1, 2, 3, 4),),
+    "on_sockets": ([SOCKET],),
     "on_stop": (),
 }
 
@@ -58,6 +63,9 @@ def tell_all(hub: Observers, turn: Turn) -> None:
     for name, arguments in CALLS.items():
         if name == "on_requests":
             hub.on_requests([RECORD])
+            turn.end()
+        elif name == "on_sockets":
+            hub.on_socket(SOCKET)
             turn.end()
         else:
             getattr(hub, name)(*arguments)
