@@ -10,7 +10,7 @@ Laws:
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from hypoll.asgi.cycle import Cycle
@@ -25,6 +25,7 @@ from hypoll.websocket.errors import SocketClosed
 from hypoll.websocket.exchange import SocketExchange
 from hypoll.websocket.frames import ABNORMAL, INTERNAL_ERROR, NORMAL, Close, is_sendable
 from hypoll.websocket.handshake import Handshake, read_handshake
+from hypoll.websocket.session import Session
 
 if TYPE_CHECKING:
     from hypoll.concurrency.asyncio_bridge import AsyncioBridge
@@ -123,20 +124,22 @@ class SocketCycle(SocketExchange):
 
     # what it receives
 
-    async def receive_event(self) -> dict[str, Any]:
-        """Give the next event. A call that is cancelled has taken nothing."""
+    def receive_event(self) -> Coroutine[Any, Any, dict[str, Any]]:
+        """Await the next event. A call that is cancelled has taken nothing."""
+        if self.session is not None and self.connected:
+            return tasks.receive(self.session, self.server, _event)
+        return self._receive_first()
+
+    async def _receive_first(self) -> dict[str, Any]:
+        """The connect, and what comes before the handshake is answered."""
         if not self.connected:
             self.connected = True
             return {"type": "websocket.connect"}
         while self.session is None and self.connection is not None:
             await self._wait()
-        session = self.session
-        if session is not None:
-            message = await tasks.receive(session, self.server)
-            if message is not None:
-                return {"type": "websocket.receive", "text" if type(message) is str else "bytes": message}
-        close = Close(ABNORMAL) if session is None or session.ended is None else session.ended
-        return {"type": "websocket.disconnect", "code": close.code, "reason": close.reason}
+        if self.session is not None:
+            return await tasks.receive(self.session, self.server, _event)
+        return _disconnect(Close(ABNORMAL))
 
     async def _wait(self) -> None:
         """Wait until the handshake is answered, or the client has gone."""
@@ -209,6 +212,16 @@ class SocketCycle(SocketExchange):
         cycle.request, cycle.handler_call, cycle.started = self.request, self.handler_call, True
         connection.exchange = cycle
         self.end()
+
+
+def _event(session: Session, message: str | bytes | None) -> dict[str, Any]:
+    if message is None:
+        return _disconnect(session.ended or Close(ABNORMAL))
+    return {"type": "websocket.receive", "text" if type(message) is str else "bytes": message}
+
+
+def _disconnect(close: Close) -> dict[str, Any]:
+    return {"type": "websocket.disconnect", "code": close.code, "reason": close.reason}
 
 
 def _content_of(message: Message) -> str | bytes:

@@ -80,6 +80,13 @@ class HeaderSection:
             fields = self._fields = fields_of(self.block.decode("latin-1").split("\r\n")[1:])
         return fields
 
+    def compact(self) -> None:
+        """Keep the fields as bytes alone: of a request that stays for long they are seldom asked for again."""
+        if self._fields is not None:
+            self.block = "".join(f"\r\n{name}:{value}" for name, value in self._fields).encode("latin-1")
+            self._fields = None
+        self.scope_parts = self.environ = None
+
     @property
     def has_no_body(self) -> bool:
         """Whether no body comes after it."""

@@ -63,35 +63,37 @@ class SocketRoute:
         try:
             response = await run_before(scopes, request, encoder)
             if response is None:
-                response = await self._call(encoder, request, exchange, in_thread)
+                socket = self._open(encoder, request, exchange)
+                if self._threaded and in_thread is not None:
+                    result = await in_thread(partial(self._handler, socket, **request.params))
+                else:
+                    result = self._handler(socket, **request.params)
+                    del socket  # which is for as long as the handler wants it
+                    if isinstance(result, CoroutineType):
+                        result = await result
+                response = self._end(encoder, exchange, result)
         except FAILURES as error:
-            session = getattr(exchange, "session", None)
             if in_task and ends_task(error):
                 raise
+            session = getattr(exchange, "session", None)
             if session is not None:
                 on_loop(exchange, partial(end_by_error, session, request, error))
                 return None
             response = await recover(scopes, request, error, in_thread, encoder)
-        if response is None:
-            return None
-        return await run_after(scopes, request, response, in_thread, encoder)
+        return None if response is None else await run_after(scopes, request, response, in_thread, encoder)
 
-    async def _call(self, encoder: JSONEncoder, request: Request, exchange: Any, in_thread: Any) -> Response | None:
-        """Call the handler. Gives the answer of a handshake that it didn't accept."""
+    def _open(self, encoder: JSONEncoder, request: Request, exchange: Any) -> BaseSocket:
+        """What the handler gets. Raises `HTTPError` for what isn't to be accepted, whatever the handler thinks."""
         if not isinstance(exchange, SocketExchange):
             read_handshake(request)
             raise HTTPError(501, "a WebSocket needs hypoll's own server")
         handshake = read_handshake(request, compress=exchange.server.settings.ws_compression)
         if not is_same_origin(request, self._origins):
             raise HTTPError(403, "pages of this origin may not open this WebSocket")
-        socket = self._kind(exchange, handshake, self._subprotocols, encoder)
-        call = partial(self._handler, socket, **request.params)
-        if self._threaded and in_thread is not None:
-            result = await in_thread(call)
-        else:
-            result = call()
-            if isinstance(result, CoroutineType):
-                result = await result
+        return self._kind(exchange, handshake, self._subprotocols, encoder)
+
+    def _end(self, encoder: JSONEncoder, exchange: SocketExchange, result: Any) -> Response | None:
+        """The handler has returned. Gives the answer of a handshake that it didn't accept."""
         session = exchange.session
         if session is not None:
             on_loop(exchange, partial(session.close, Close(NORMAL)))

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 from hypoll.protocol.fields import HeaderSource
 from hypoll.websocket.base_socket import BaseSocket, end_session
 from hypoll.websocket.errors import SocketClosed
 from hypoll.websocket.frames import NORMAL, Close
-from hypoll.websocket.session import Message
+from hypoll.websocket.session import Message, Session
 from hypoll.websocket.tasks import receive, send
+
+
+def _message(session: Session, message: Message | None) -> Message:
+    if message is None:
+        raise session.closed
+    return message
+
+
+def _next_message(session: Session, message: Message | None) -> Message:
+    if message is None:
+        raise StopAsyncIteration
+    return message
 
 
 class Socket(BaseSocket):
@@ -30,13 +43,9 @@ class Socket(BaseSocket):
         """
         self._accepted(subprotocol, headers)
 
-    async def receive(self) -> Message:
-        """Give the next message: str, or bytes. Raises `SocketClosed` when there is none any more."""
-        session = self._exchange.session or self._accepted()
-        message = await receive(session, self._exchange.server)
-        if message is None:
-            raise session.closed
-        return message
+    def receive(self) -> Coroutine[Any, Any, Message]:
+        """Await the next message: str, or bytes. Raises `SocketClosed` when there is none any more."""
+        return receive(self._exchange.session or self._accepted(), self._exchange.server, _message)
 
     async def receive_json(self) -> Any:
         """Give the next message, read as JSON. One that is none closes the WebSocket with 1007.
@@ -73,8 +82,5 @@ class Socket(BaseSocket):
     def __aiter__(self) -> Socket:
         return self
 
-    async def __anext__(self) -> Message:
-        try:
-            return await self.receive()
-        except SocketClosed:
-            raise StopAsyncIteration from None
+    def __anext__(self) -> Coroutine[Any, Any, Message]:
+        return receive(self._exchange.session or self._accepted(), self._exchange.server, _next_message)

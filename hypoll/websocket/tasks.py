@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from hypoll.websocket.session import Message, Session
 
 if TYPE_CHECKING:
     from hypoll.server.exchange import ExchangeContext
 
+T = TypeVar("T")
+
 SENDS_IN_A_ROW = 16
 """Messages that a task sends before the others on its event loop have their turn, unless it waits meanwhile."""
 
 
-async def receive(session: Session, context: ExchangeContext) -> Message | None:
-    """Give the next message; None: it has ended. A call that is cancelled has taken nothing.
+async def receive(session: Session, context: ExchangeContext, give: Callable[[Session, Message | None], T]) -> T:
+    """Wait for the next message; a call that is cancelled has taken nothing.
+
+    Args:
+        session: of which WebSocket.
+        context: what it is served by.
+        give: makes of the message what is given, or raises; of None: it has ended.
 
     Raises:
         RuntimeError: When another task waits for one, too.
@@ -23,7 +31,7 @@ async def receive(session: Session, context: ExchangeContext) -> Message | None:
     while True:
         message = session.take()
         if message is not None or session.ended is not None:
-            return message
+            return give(session, message)
         if session.reader is not None and not session.reader.done():
             raise RuntimeError("two tasks receive from one WebSocket")
         assert context.asyncio_bridge is not None

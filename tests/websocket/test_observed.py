@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -89,7 +87,7 @@ def test_traffic_is_counted_with_each_ping_and_once():
     ("end", "code"),
     [(lambda socket: socket.client.reset(), 1006), (lambda socket: socket.client.send(frame(0x83)), 1002)],
 )
-def test_other_ends_are_recorded_once(end: Callable[[Any], object], code):
+def test_other_ends_are_recorded_once(end, code):
     observer = Records()
     with running(echo(), observers=[observer]) as it:
         socket = opened(it, "/echo/a")
