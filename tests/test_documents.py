@@ -739,3 +739,19 @@ def _socket_line(text: str, directory: Path) -> None:
     request = Request("GET", b"/chat/lobby", section, Peer(("192.0.2.7", 1)))
     record = SocketRecord(request, "/chat/{room}", 1001, "", Traffic(12, 40, 900, 2310), 1.0, 108.113202)
     assert text_socket_line(record, "14/Nov/2023:22:15:07 +0000").decode() == text
+
+
+@tries("docs/websockets.md", "from hypoll.websocket import Hub")
+def _rooms(text: str, directory: Path) -> None:
+    names = module(text, routes=Routes())
+    with running(names["routes"]) as it:
+        one, two = opened(it, "/rooms/a"), opened(it, "/rooms/a")
+        it.until(lambda: names["hub"].members("a") == 2)
+        one.send(TEXT, b"hello")
+        assert two.frame() == (TEXT, b"hello")
+
+
+@tries("docs/websockets.md", "from hypoll.testing import TestClient")
+def _socket_test(text: str, directory: Path) -> None:
+    (rooms,) = (one.text for one in examples() if one.name == "from hypoll.websocket import Hub")
+    module(text, routes=module(rooms, routes=Routes())["routes"])

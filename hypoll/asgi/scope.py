@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from hypoll.protocol.bounded import Bounded
 from hypoll.protocol.header_section import HeaderSection, ScopeParts
 from hypoll.protocol.messages import Request
 from hypoll.protocol.peer import UNIX_CLIENT, UNKNOWN_CLIENT
@@ -29,6 +30,10 @@ client. `send` raises all the same.
 
 _NOWHERE = (UNIX_CLIENT[0], UNKNOWN_CLIENT[0])
 _VERSIONS = ("1.0", "1.1")
+
+
+_names = Bounded[str, bytes](lambda name: name.encode("latin-1"), 1024)
+"""Names of fields in bytes: scopes that stay for long, as of WebSockets, share them."""
 
 
 class Scopes:
@@ -100,7 +105,7 @@ def _scope_parts(request: Request) -> ScopeParts:
 def fields_of(section: HeaderSection) -> list[tuple[bytes, bytes]]:
     """(lower-case name, value) of each field line, in the order received."""
     if section._fields is not None or not section.block:
-        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in section.fields]
+        return [(_names[name], value.encode("latin-1")) for name, value in section.fields]
     fields = []
     for line in section.block.split(b"\r\n")[1:]:
         name, _, value = line.partition(b":")

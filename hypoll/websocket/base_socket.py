@@ -9,19 +9,22 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import orjson
 
 from hypoll.protocol.fields import HeaderSource
-from hypoll.protocol.messages import Request
+from hypoll.protocol.messages import HeaderSource, Request
 from hypoll.web.json_encoding import JSONEncoder
+from hypoll.websocket.encoding import Message
 from hypoll.websocket.errors import SocketClosed
 from hypoll.websocket.exchange import SocketExchange
 from hypoll.websocket.frames import INVALID_DATA, POLICY, Close, is_sendable
 from hypoll.websocket.handshake import Handshake, choose_subprotocol
-from hypoll.websocket.session import Message, Session
+from hypoll.websocket.session import Session
+
+T = TypeVar("T")
 
 
 class BaseSocket:
@@ -84,6 +87,19 @@ class BaseSocket:
         session = self._exchange.accept(handshake, subprotocol, headers)
         self._handshake = None
         return session
+
+    @property
+    def session(self) -> Session | None:
+        """What it speaks to; None: the handshake isn't answered."""
+        return self._exchange.session
+
+    def accepted_session(self) -> Session:
+        """The session, accepted now if it isn't yet. On the loop's thread. Raises `SocketClosed`."""
+        return self._accepted()
+
+    def on_loop_thread(self, call: Callable[[], T]) -> T:
+        """Give what a call gives that has to be made on the loop's thread. Raises what it raises."""
+        raise NotImplementedError
 
     def _close(self, code: int, reason: str) -> None:
         if not isinstance(code, int) or not is_sendable(code):

@@ -17,7 +17,7 @@ from hypoll.web.results import ends_task
 from hypoll.websocket.errors import SocketClosed
 from hypoll.websocket.frames import ABNORMAL, Close
 from hypoll.websocket.handshake import Handshake, encode_answer
-from hypoll.websocket.protocol import Protocol
+from hypoll.websocket.protocol import MessageParser
 from hypoll.websocket.session import Session
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class SocketExchange(Exchange):
             raise SocketClosed(Close(ABNORMAL))
         head = encode_answer(handshake, subprotocol, headers)
         settings = connection.context.settings
-        protocol = Protocol(settings.ws_max_message, settings.ws_max_queue, handshake.deflate)
-        self.session = session = Session(connection, protocol, handshake.deflate)
+        parser = MessageParser(settings.ws_max_message, settings.ws_max_queue, handshake.deflate)
+        self.session = session = Session(connection, parser, handshake.deflate)
         self.subprotocol = subprotocol
         self.connection = None
         connection.run_guarded(hand_to, connection, self.request, head, session)

@@ -52,7 +52,7 @@ class ProtocolFault(Exception):  # noqa: N818 - the peer's
         self.close = Close(code, reason)
 
 
-class Protocol:
+class MessageParser:
     """What one peer sends.
 
     Args:

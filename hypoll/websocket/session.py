@@ -14,6 +14,7 @@ Its laws:
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from hypoll.contracts import NEVER, CloseReason, ConnectionState, Upgrade
@@ -23,23 +24,19 @@ from hypoll.server.socket_io import PeerGone, receive, reset, send_one
 from hypoll.server.upgrade import give_back
 from hypoll.server.writer import Outcome
 from hypoll.telemetry.observer import Traffic
-from hypoll.websocket import protocol as websocket_protocol
-from hypoll.websocket.deflate import LARGEST_SIZE, Deflate
+from hypoll.websocket.deflate import Deflate
+from hypoll.websocket.encoding import Message, encode
 from hypoll.websocket.errors import SocketClosed
 from hypoll.websocket.frames import (
     ABNORMAL,
-    BINARY,
     CLOSE,
-    COPY_LIMIT,
     FIN,
     PING,
     RESTART,
-    RSV1,
-    TEXT,
     Close,
-    header_of,
     serialize,
 )
+from hypoll.websocket.protocol import MessageParser
 
 if TYPE_CHECKING:
     from hypoll.server.connection import Connection
@@ -52,8 +49,6 @@ HELD_SIZE = 64 * 1024
 
 _INPUT = IN | RDHUP | HUP
 _PLAIN_EDGE = IN | OUT
-
-Message = websocket_protocol.Message
 
 
 class Waiter(Protocol):
@@ -71,7 +66,7 @@ class Session(Upgrade):
 
     Args:
         connection: its connection, which is handed to it afterwards.
-        protocol: what takes apart what comes.
+        parser: what takes apart what comes.
         deflate: how messages are deflated; None: they aren't.
 
     Attributes:
@@ -80,30 +75,28 @@ class Session(Upgrade):
         closing: whether a close frame was sent, and nothing can be sent any more.
         reader: what waits for a message.
         writers: those that wait until less output waits.
-        on_end: called when it has ended, where somebody wants to know.
+        on_end: called once with the session when nothing can be sent any more, where somebody wants to know.
         sent: messages.
         in_a_row: those that a task has sent since it waited last; see `hypoll.websocket.tasks`.
         bytes_received, bytes_sent: all that is on the wire, behind the handshake.
     """
 
     __slots__ = (
-        "_close_by", "_deflate", "_heard", "_held", "_held_size", "_ping_at", "_pong_by", "_reported", "_write_by",
-        "bytes_received", "bytes_sent", "closing", "connection", "ended", "in_a_row", "on_end", "protocol", "reader",
-        "sent", "writers",
+        "_close_by", "_heard", "_held", "_held_size", "_ping_at", "_pong_by", "_reported", "_write_by",
+        "bytes_received", "bytes_sent", "closing", "connection", "deflate", "ended", "in_a_row", "on_end", "parser",
+        "reader", "sent", "writers",
     )  # fmt: skip
 
-    def __init__(
-        self, connection: Connection, protocol: websocket_protocol.Protocol, deflate: Deflate | None = None
-    ) -> None:
+    def __init__(self, connection: Connection, parser: MessageParser, deflate: Deflate | None = None) -> None:
         self.connection: Connection | None = connection
-        self.protocol = protocol
+        self.parser = parser
         self.ended: Close | None = None
         self.closing = False
         self.reader: Waiter | None = None
         self.writers: list[Waiter] | None = None
-        self.on_end: list[object] | None = None
+        self.on_end: list[Callable[[Session], object]] | None = None
         self.in_a_row = self.sent = self.bytes_received = self.bytes_sent = 0
-        self._deflate = deflate
+        self.deflate = deflate
         self._heard = True
         self._held: list[bytes] | None = None
         self._held_size = 0
@@ -155,8 +148,8 @@ class Session(Upgrade):
         now = connection.context.loop.now
         if self._pong_by <= now and (self._heard or self._is_paused(connection)):
             self._pong_by = NEVER
-        if self._close_by <= now and self.protocol.ended is not None:
-            self._end_by(connection, self.protocol.ended)  # the application doesn't take what came before
+        if self._close_by <= now and self.parser.ended is not None:
+            self._end_by(connection, self.parser.ended)  # the application doesn't take what came before
             return
         if min(self._pong_by, self._write_by, self._close_by) <= now:
             if connection.instrument is not None:
@@ -196,20 +189,20 @@ class Session(Upgrade):
 
     def _is_paused(self, connection: Connection) -> bool:
         """Whether the peer isn't read."""
-        if self.protocol.messages and not self.closing:
+        if self.parser.messages and not self.closing:
             return True
         buffers = connection.writer.buffers
         return bool(buffers) and sum(map(len, buffers)) > connection.context.waiting_output.each
 
     def _read(self, connection: Connection) -> None:
         """Read once, if somebody wants more, and see to what came."""
-        protocol = self.protocol
-        if self._is_paused(connection) or protocol.ended is not None:
+        parser = self.parser
+        if self._is_paused(connection) or parser.ended is not None:
             return
-        if protocol.waits:
+        if parser.waits:
             self._feed(connection, b"")
         elif connection.readable:
-            size = READ_SIZE if protocol.left <= READ_SIZE else BODY_READ_SIZE
+            size = READ_SIZE if parser.left <= READ_SIZE else BODY_READ_SIZE
             data = receive(connection.sock, size)
             if data is None:
                 connection.readable = False
@@ -219,23 +212,23 @@ class Session(Upgrade):
                 connection.close()  # without a close frame
                 return
             self._feed(connection, data)
-        if self.connection is not None and (connection.readable or protocol.waits):
+        if self.connection is not None and (connection.readable or parser.waits):
             self.want_more()
 
     def _feed(self, connection: Connection, data: bytes) -> None:
-        protocol = self.protocol
+        parser = self.parser
         self._heard = True
         self.bytes_received += len(data)
-        protocol.feed(data)
-        if protocol.messages and self.reader is not None:
+        parser.feed(data)
+        if parser.messages and self.reader is not None:
             self._wake_reader()
-        if protocol.replies:
-            replies, protocol.replies = protocol.replies, []
+        if parser.replies:
+            replies, parser.replies = parser.replies, []
             if not self.closing:
                 self._write(b"".join(replies))
-        if protocol.ended is not None:
-            if protocol.failed or self.closing or not protocol.messages:
-                self._end_by(connection, protocol.ended)
+        if parser.ended is not None:
+            if parser.failed or self.closing or not parser.messages:
+                self._end_by(connection, parser.ended)
             else:
                 self._close_by = connection.context.loop.time() + CLOSE_TIME
                 self._plan()
@@ -243,16 +236,16 @@ class Session(Upgrade):
     def want_more(self) -> None:
         """Read on in a turn to come, unless that would be too early then."""
         connection = self.connection
-        if connection is not None and (connection.readable or self.protocol.waits):
+        if connection is not None and (connection.readable or self.parser.waits):
             connection.reschedule()
 
     def take(self) -> Message | None:
         """Take the next message; None: none is here."""
-        messages = self.protocol.messages
+        messages = self.parser.messages
         if not messages:
             if self._held is not None:
                 self._send_held()
-            connection, ended = self.connection, self.protocol.ended
+            connection, ended = self.connection, self.parser.ended
             if ended is not None and connection is not None:
                 connection.run_guarded(self._end_by, connection, ended)
             return None
@@ -267,18 +260,23 @@ class Session(Upgrade):
         """Send a message, or put it behind what waits. Raises `SocketClosed`, `TypeError`."""
         if self.closing or self.connection is None:
             raise self.closed
-        first, payload = FIN | BINARY, message
-        if isinstance(message, str):
-            first, payload = FIN | TEXT, message.encode()
-        elif not isinstance(message, bytes):
-            raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
+        pieces = encode(message, self.deflate)
         self.sent += 1
-        if self._deflate is not None and len(payload) <= LARGEST_SIZE:
-            first, payload = first | RSV1, self._deflate.compress(payload)  # type: ignore[arg-type]
-        if len(payload) > COPY_LIMIT:
-            self.put([header_of(first, len(payload)), payload])  # type: ignore[list-item]
+        if len(pieces) == 1:
+            self._write(pieces[0])
         else:
-            self._write(serialize(first, payload))  # type: ignore[arg-type]
+            self.put(pieces)
+
+    def offer(self, pieces: list[bytes], limit: int) -> bool:
+        """Send an encoded message, unless so many buffers wait already. False: it wasn't sent, since they do."""
+        connection = self.connection
+        if connection is None or self.closing:
+            return True  # nobody waits for it
+        if len(connection.writer.buffers) >= limit:
+            return False
+        self.sent += 1
+        self.put(pieces)
+        return True
 
     def put(self, pieces: list[bytes]) -> None:
         """Send some bytes of frames."""
@@ -288,6 +286,9 @@ class Session(Upgrade):
         if self._held is not None:
             self._send_held()
         self.bytes_sent += sum(map(len, pieces))
+        if connection.writer.buffers:
+            connection.writer.buffers += pieces
+            return
         try:
             if not connection.writer.write(connection.sock, pieces):
                 self._on_stall(connection)
@@ -300,7 +301,7 @@ class Session(Upgrade):
         if connection is None:
             return
         self.bytes_sent += len(frame)
-        if self.protocol.messages:
+        if self.parser.messages:
             self._hold(connection, frame)
             return
         if self._held is not None:
@@ -386,7 +387,7 @@ class Session(Upgrade):
     def close(self, close: Close) -> None:
         """Begin the closing handshake, for the application: messages that wait are dropped."""
         if self.connection is not None and not self.closing:
-            self.protocol.messages.clear()
+            self.parser.messages.clear()
             self._send_close(close)
 
     def end(self, close: Close) -> None:
@@ -401,15 +402,16 @@ class Session(Upgrade):
         connection = self._connected
         if self._held is not None:
             self._send_held()
-        self.closing = self.protocol.discarding = True
+        self.closing = self.parser.discarding = True
         self._close_by = connection.context.loop.time() + CLOSE_TIME
         self._plan()
         self.put([serialize(FIN | CLOSE, close.payload)])
+        self._notify_end()
         self.want_more()
 
     def _end_by(self, connection: Connection, close: Close) -> None:
-        """End, since the peer has sent a close frame or broken the protocol."""
-        failed = self.protocol.failed
+        """End, since the peer has sent a close frame or broken the parser."""
+        failed = self.parser.failed
         if not self.closing:
             self.closing = True
             if self._held is not None:
@@ -432,19 +434,22 @@ class Session(Upgrade):
         """Nothing more comes or goes."""
         connection, self.connection = self.connection, None
         self._held = None
-        self.ended = self.ended or self.protocol.ended or close
+        self.ended = self.ended or self.parser.ended or close
         if connection is not None and connection.instrument is not None:
             total = self._report(connection)
             connection.instrument.on_upgrade_end(*self.ended, total)
         self._wake_reader()
         self._wake_writers()
+        self._notify_end()
+
+    def _notify_end(self) -> None:
         callbacks, self.on_end = self.on_end, None
         for callback in callbacks or ():
-            callback(self)  # type: ignore[operator]
+            callback(self)
 
     def _report(self, connection: Connection) -> Traffic:
         """Report what went over it since the last time; give all that did."""
-        total = Traffic(self.protocol.received, self.sent, self.bytes_received, self.bytes_sent)
+        total = Traffic(self.parser.received, self.sent, self.bytes_received, self.bytes_sent)
         if connection.instrument is not None:
             before, self._reported = self._reported or Traffic(0, 0, 0, 0), total
             connection.instrument.on_traffic(Traffic(*map(operator.sub, total, before)))

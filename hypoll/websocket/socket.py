@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from hypoll.protocol.fields import HeaderSource
 from hypoll.websocket.base_socket import BaseSocket, end_session
+from hypoll.websocket.encoding import Message
 from hypoll.websocket.errors import SocketClosed
 from hypoll.websocket.frames import NORMAL, Close
-from hypoll.websocket.session import Message, Session
+from hypoll.websocket.session import Session
 from hypoll.websocket.tasks import receive, send
+
+T = TypeVar("T")
 
 
 def _message(session: Session, message: Message | None) -> Message:
@@ -75,6 +78,10 @@ class Socket(BaseSocket):
         Raises `ValueError` for a code that can't be sent.
         """
         self._close(code, reason)
+
+    def on_loop_thread(self, call: Callable[[], T]) -> T:
+        """See `BaseSocket`."""
+        return call()
 
     def _fail(self, close: Close) -> SocketClosed:
         return end_session(self._exchange.session or self._accepted(), close)

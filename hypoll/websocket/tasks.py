@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from hypoll.websocket.session import Message, Session
+from hypoll.websocket.encoding import Message
+from hypoll.websocket.session import Session
 
 if TYPE_CHECKING:
     from hypoll.server.exchange import ExchangeContext

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from hypoll.protocol.fields import HeaderSource
 from hypoll.protocol.refusals import busy
 from hypoll.websocket.base_socket import BaseSocket, end_session
+from hypoll.websocket.encoding import Message
 from hypoll.websocket.errors import SocketClosed
 from hypoll.websocket.frames import ABNORMAL, NORMAL, Close
-from hypoll.websocket.session import Message
 
 T = TypeVar("T")
 
@@ -71,6 +71,11 @@ class ThreadSocket(BaseSocket):
             raise SocketClosed(Close(ABNORMAL)) from None
         result: T = steps.wait()
         return result
+
+    def on_loop_thread(self, call: Callable[[], T]) -> T:
+        """See `BaseSocket`."""
+        self.accept()
+        return self.on_loop(lambda steps: call())
 
     def accept(self, subprotocol: str | None = None, headers: HeaderSource | None = None) -> None:
         """Answer the handshake, if it isn't answered; see `Socket.accept`.

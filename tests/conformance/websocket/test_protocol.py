@@ -12,7 +12,7 @@ from websockets.protocol import Protocol as Other
 
 from hypoll.websocket.deflate import Deflate
 from hypoll.websocket.frames import Close
-from hypoll.websocket.protocol import Protocol
+from hypoll.websocket.protocol import MessageParser
 from tests.conformance.websocket.cases import CASES, MAX_MESSAGE, Case
 from tests.support.frames import PONG, frames_in
 
@@ -34,24 +34,24 @@ OTHERWISE = {
 
 
 def outcome(case: Case, pieces: Iterable[bytes], max_queue: int = 1000) -> tuple[object, ...]:
-    protocol = Protocol(MAX_MESSAGE, max_queue, DEFLATE if case.deflate else None)
+    parser = MessageParser(MAX_MESSAGE, max_queue, DEFLATE if case.deflate else None)
     messages: list[str | bytes] = []
     replies: list[bytes] = []
     for piece in pieces:
-        protocol.feed(piece)
+        parser.feed(piece)
         while True:
-            messages += protocol.messages
-            replies += protocol.replies
-            taken = bool(protocol.messages)
-            protocol.messages.clear()
-            protocol.replies.clear()
+            messages += parser.messages
+            replies += parser.replies
+            taken = bool(parser.messages)
+            parser.messages.clear()
+            parser.replies.clear()
             if not taken:
                 break
-            protocol.feed(b"")
+            parser.feed(b"")
     pongs = frames_in(b"".join(replies))
     assert all(pong.first == PONG for pong in pongs)
-    ended = protocol.ended
-    return tuple(messages), tuple(pong.payload for pong in pongs), ended and ended.code, protocol.failed
+    ended = parser.ended
+    return tuple(messages), tuple(pong.payload for pong in pongs), ended and ended.code, parser.failed
 
 
 def expected(case: Case) -> tuple[object, ...]:
@@ -117,7 +117,7 @@ def test_websockets_takes_it_the_same_way(case):
 
 
 def test_the_reason_of_a_close_is_what_was_sent():
-    protocol = Protocol(MAX_MESSAGE)
+    parser = MessageParser(MAX_MESSAGE)
     (case,) = [case for case in CASES if case.name == "close-normal"]
-    protocol.feed(case.raw)
-    assert protocol.ended == Close(1000, "bye")
+    parser.feed(case.raw)
+    assert parser.ended == Close(1000, "bye")

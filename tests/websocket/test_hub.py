@@ -1,0 +1,151 @@
+"""Rooms: who gets what, from whichever thread it is published, and what becomes of slow members."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from hypoll import Routes
+from hypoll.websocket import Hub
+from tests.support.frames import TEXT, close, frame
+from tests.support.server import running
+from tests.support.websocket import opened
+
+
+def chat(hub: Hub) -> Routes:
+    routes = Routes()
+
+    @routes.websocket("/async/{room}")
+    async def task(socket, room):
+        hub.join(room, socket)
+        await socket.send("joined")
+        async for message in socket:
+            if message == "leave":
+                hub.leave(room, socket)
+                await socket.send("left")
+            elif message == "again":
+                hub.join(room, socket)
+                await socket.send("again")
+            else:
+                hub.publish(room, message, skip=socket)
+
+    @routes.websocket("/threaded/{room}", threaded=True)
+    def thread(socket, room):
+        hub.join(room, socket)
+        socket.send("joined")
+        for message in socket:
+            hub.publish(room, message, skip=socket)
+
+    @routes.post("/{room}", threaded=True)
+    def publish_from_a_thread(request, room):
+        return {"members": hub.publish_json(room, request.json())}
+
+    @routes.put("/{room}")
+    def publish_on_the_loop(request, room):
+        return {"members": hub.publish(room, request.body)}
+
+    return routes
+
+
+def test_a_message_goes_to_all_in_the_room_and_nobody_else():
+    hub = Hub()
+    with running(chat(hub)) as it:
+        one, two, three = (opened(it, path) for path in ("/async/a", "/threaded/a", "/async/b"))
+        for socket in (one, two, three):
+            assert socket.frame() == (TEXT, b"joined")
+        assert (hub.members("a"), hub.members("b"), sorted(hub.rooms)) == (2, 1, ["a", "b"])
+        one.send(TEXT, b"from one")
+        assert two.frame() == (TEXT, b"from one")
+        two.send(TEXT, b"from two")
+        assert one.frame() == (TEXT, b"from two")
+        post = b'POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 7\r\n\r\n{"a":1}'
+        assert it.connect().ask(post).body == b'{"members":2}'
+        assert it.connect().ask(post.replace(b"POST", b"PUT")).body == b'{"members":2}'
+        for socket in (one, two):
+            assert [socket.frame(), socket.frame()] == [(TEXT, b'{"a":1}'), (0x82, b'{"a":1}')]
+        one.send(TEXT, b"leave")
+        assert one.frame() == (TEXT, b"left")
+        two.send(TEXT, b"not for one")
+        one.send(TEXT, b"again")
+        assert one.frame() == (TEXT, b"again")
+        for socket in (one, two, three):
+            socket.client.send(close(1000))
+            assert socket.close_code() == 1000
+        it.until(lambda: hub.rooms == [])
+
+
+@pytest.mark.parametrize("how", ["reset", "close"])
+def test_who_goes_has_left(how):
+    hub = Hub()
+    with running(chat(hub)) as it:
+        socket = opened(it, "/async/a")
+        socket.frame()
+        socket.client.go(how)
+        it.until(lambda: hub.rooms == [])
+
+
+@pytest.mark.parametrize("slow", ["drop", "close"])
+def test_a_slow_member_costs_so_much_and_the_others_nothing(slow):
+    hub = Hub(queue=4, slow=slow)
+    with running(chat(hub), max_output=64 * 1024) as it:
+        reader, sleeper = opened(it, "/async/a"), opened(it, "/async/a", buffer=4096)
+        for socket in (reader, sleeper):
+            socket.frame()
+        message = b"x" * 500_000
+        for _ in range(40):
+            it.on_loop(lambda: hub.publish("a", message))
+            assert len(reader.frame().payload) == len(message)
+        if slow == "close":
+            it.until(lambda: hub.members("a") == 1)
+        else:
+            assert hub.members("a") == 2
+        waiting = it.on_loop(lambda: max(sum(map(len, one.writer.buffers)) for one in it.server.connections))
+        assert waiting <= 5 * (len(message) + 100)
+
+
+def test_a_large_room_gets_its_messages_in_order():
+    hub = Hub(queue=10_000)
+    with running(chat(hub)) as it:
+        sockets = [opened(it, "/async/a") for _ in range(300)]
+        for socket in sockets:
+            socket.frame()
+        publisher = threading.Thread(target=lambda: [hub.publish("a", str(number)) for number in range(20)])
+        publisher.start()
+        for socket in sockets:
+            assert [socket.frame().payload for _ in range(20)] == [b"%d" % number for number in range(20)]
+        publisher.join()
+
+
+def test_members_with_and_without_compression_get_the_same():
+    hub = Hub()
+    with running(chat(hub)) as it:
+        plain = opened(it, "/async/a")
+        deflating = opened(it, "/async/a", Sec_WebSocket_Extensions="permessage-deflate")
+        plain.frame()
+        deflating.frame()
+        it.on_loop(lambda: hub.publish("a", "x" * 1000))
+        assert plain.frame() == (TEXT, b"x" * 1000)
+        first, payload = deflating.frame()
+        assert (first, len(payload) < 100) == (TEXT | 0x40, True)
+
+
+def test_what_cant_be():
+    with pytest.raises(ValueError, match="drop or close"):
+        Hub(slow="wait")
+    with pytest.raises(ValueError, match="1 at least"):
+        Hub(queue=0)
+    with pytest.raises(TypeError, match="str or bytes"):
+        Hub().publish("a", 1)  # type: ignore[arg-type]
+    assert Hub().publish("nowhere", "a") == 0
+
+
+def test_one_process_may_serve_several_times():
+    hub = Hub()
+    for _ in range(2):
+        with running(chat(hub)) as it:
+            socket = opened(it, "/async/a", frame(TEXT, b"x"))
+            assert socket.frame() == (TEXT, b"joined")
+            assert it.on_loop(lambda: hub.publish("a", "hi")) == 1
+            assert socket.frame() == (TEXT, b"hi")
+    assert hub.rooms == []
