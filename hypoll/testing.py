@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import threading
+from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 try:
     import requests
@@ -15,12 +18,18 @@ from hypoll.app import Routes
 from hypoll.hosting import Servable, service_of
 from hypoll.runner import Runner
 from hypoll.settings import ServerOptions, Settings
+from hypoll.websocket.client import ClientSocket, HandshakeRefused
+
+__all__ = ["ClientSocket", "HandshakeRefused", "TestClient"]
 
 START_TIMEOUT = 10.0
 """Seconds the application's startup may take."""
 
 STRICT_JSON = True
 """Whether tests are strict about JSON where they don't say."""
+
+SOCKET_TIMEOUT = 5.0
+"""Seconds that a WebSocket waits for a message, unless it is said otherwise."""
 
 
 class TestClient(requests.Session):
@@ -83,6 +92,44 @@ class TestClient(requests.Session):
         # urljoin would take the first segment of //a/b for a host.
         joined = self.base_url + text if text.startswith("/") else urljoin(self.base_url + "/", text)
         return super().request(method, joined, *args, **kwargs)
+
+    def websocket(
+        self,
+        path: str,
+        *,
+        subprotocols: Iterable[str] = (),
+        headers: Mapping[str, str] | None = None,
+        timeout: float = SOCKET_TIMEOUT,
+    ) -> ClientSocket:
+        """Open a WebSocket, with the session's cookies and fields.
+
+            with client.websocket("/chat/x") as socket:
+                socket.send("hello")
+                assert socket.receive() == "hello"
+
+        Args:
+            path: of the server, with a query or without.
+            subprotocols: those to offer.
+            headers: further fields of the handshake.
+            timeout: seconds that each `receive` waits at most.
+
+        Raises:
+            HandshakeRefused: When the answer isn't 101, with its status, fields and content.
+        """
+        if not self.base_url:
+            raise RuntimeError("no server is running: enter the client first, `with TestClient(routes) as client:`")
+        prepared = self.prepare_request(requests.Request("GET", self.base_url + path, headers=headers))
+        server = urlsplit(self.base_url)
+        sock = socket.create_connection((server.hostname, server.port), timeout)
+        try:
+            if server.scheme == "https":
+                authority = self.verify if isinstance(self.verify, str) else None
+                sock = ssl.create_default_context(cafile=authority).wrap_socket(sock, server_hostname=server.hostname)
+            fields = {name: value for name, value in prepared.headers.items() if name != "Connection"}
+            return ClientSocket(sock, server.netloc, prepared.path_url, fields, subprotocols)
+        except BaseException:
+            sock.close()
+            raise
 
     def _drain(self) -> None:
         """Have the server stop: requests under way are waited for, but neither idle connections nor streams."""

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import orjson
 
 from hypoll.protocol.fields import HeaderSource
-from hypoll.protocol.messages import HeaderSource, Request
+from hypoll.protocol.messages import Request
 from hypoll.web.json_encoding import JSONEncoder
 from hypoll.websocket.encoding import Message
 from hypoll.websocket.errors import SocketClosed

@@ -16,7 +16,7 @@ from hypoll.telemetry.observer import Observer, Record, SocketRecord, Traffic
 from hypoll.telemetry.status_page import describe
 from tests.support.frames import BINARY, TEXT, close, frame
 from tests.support.server import Running, running
-from tests.support.websocket import SocketClient, handshake, opened
+from tests.support.websocket import handshake, opened
 
 
 def echo() -> Routes:
@@ -87,7 +87,7 @@ def test_traffic_is_counted_with_each_ping_and_once():
     ("end", "code"),
     [(lambda socket: socket.client.reset(), 1006), (lambda socket: socket.send(0x83), 1002)],
 )
-def test_other_ends_are_recorded_once(end: Callable[[SocketClient], object], code: int) -> None:
+def test_other_ends_are_recorded_once(end, code):
     observer = Records()
     with running(echo(), observers=[observer]) as it:
         socket = opened(it, "/echo/a")
