@@ -282,16 +282,18 @@ class Server:
     def _describe_work(self) -> str:
         """What is under way, in words; empty: nothing."""
         streams = sum(connection.writer.source is not None for connection in self.connections)
-        requests = sum(connection.state.busy for connection in self.connections) - streams
+        sockets = sum(connection.upgrade is not None for connection in self.connections)
+        requests = sum(connection.state.busy for connection in self.connections) - streams - sockets
         running_tasks = 0 if self.asyncio_bridge is None else len(self.asyncio_bridge)
         # What runs on threads and in tasks for connections is counted with them.
-        exchanges = sum(connection.exchange is not None for connection in self.connections)
+        exchanges = sockets + sum(connection.exchange is not None for connection in self.connections)
         background = (
             self.thread_pool.unfinished - self.thread_pool.leases + running_tasks - self._hooks.running - exchanges
         )
         counts = [
             (requests, "request"),
             (streams, "stream"),
+            (sockets, "WebSocket"),
             (background, "call that no client waits for"),
             (self._hooks.running, "on_drain hook"),
         ]
