@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Opcode
 from websockets.protocol import OPEN, SERVER
@@ -14,7 +17,20 @@ from hypoll.websocket.deflate import Deflate
 from hypoll.websocket.frames import Close
 from hypoll.websocket.protocol import MessageParser
 from tests.conformance.websocket.cases import CASES, MAX_MESSAGE, Case
-from tests.support.frames import PONG, frames_in
+from tests.support.frames import (
+    BEGIN_BINARY,
+    BEGIN_TEXT,
+    BINARY,
+    CLOSE,
+    KEY,
+    LAST,
+    MORE,
+    PING,
+    PONG,
+    TEXT,
+    frame,
+    frames_in,
+)
 
 DEFLATE = Deflate(12, 15, "")
 
@@ -86,34 +102,68 @@ def test_a_case_behind_many_messages_in_one_write(case):
     assert tuple(rest) == expected(case)[1:]
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.name not in OTHERWISE], ids=lambda case: case.name)
-def test_websockets_takes_it_the_same_way(case):
-    """The library `websockets`, whose frames are its own code's, says the same of a case."""
+def outcome_of_websockets(raw: bytes, deflate: bool = False) -> tuple[object, ...]:
+    """What the library `websockets` makes of the bytes: messages, pongs, and the code of the end."""
     other = Other(SERVER, state=OPEN, max_size=MAX_MESSAGE)
-    if case.deflate:
+    if deflate:
         other.extensions = [PerMessageDeflate(True, True, 15, 15)]
-    other.receive_data(case.raw)
+    other.receive_data(raw)
     messages: list[str | bytes] = []
     parts: list[bytes] = []
-    text = False
+    text = failed = False
     for event in other.events_received():
         opcode, data, fin = event.opcode, bytes(event.data), event.fin  # type: ignore[union-attr]
-        if opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+        if opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT) and not failed:
             text = opcode is Opcode.TEXT or (text and opcode is Opcode.CONT)
             parts.append(data)
             if fin:
                 whole = b"".join(parts)
                 try:
                     messages.append(whole.decode() if text else whole)
-                except UnicodeDecodeError:
-                    other.fail(1007)
+                except UnicodeDecodeError:  # which it leaves to who takes the frames
+                    failed = True
                 parts = []
-    sent = frames_in(b"".join(other.data_to_send()))
+    pongs = tuple(one.payload for one in frames_in(b"".join(other.data_to_send())) if one.first == PONG)
     received = other.close_rcvd
-    failed = other.close_sent if received is None else None
-    code = received.code if received is not None else failed and failed.code
-    assert (tuple(messages), code) == (case.messages, case.code)
-    assert tuple(one.payload for one in sent if one.first == PONG) == case.pongs
+    sent = other.close_sent if received is None else None
+    code = received.code if received is not None else sent and sent.code
+    return tuple(messages), pongs, 1007 if failed else code
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name not in OTHERWISE], ids=lambda case: case.name)
+def test_websockets_takes_it_the_same_way(case):
+    messages, pongs, code = outcome_of_websockets(case.raw, case.deflate)
+    assert (messages, code) == (case.messages, case.code)
+    assert pongs == case.pongs or case.code == 1007
+
+
+PAYLOADS = st.one_of(
+    st.binary(max_size=20),
+    st.text(max_size=10).map(str.encode),
+    st.sampled_from([b"", b"x" * 125, b"y" * 126, b"z" * 300]),
+)
+FIRST_BYTES = st.sampled_from(
+    [TEXT] * 3 + [BINARY] * 6 + [PING] * 4 + [PONG, BEGIN_TEXT, CLOSE, 0x83, 0x8B, TEXT | 0x40, PING & 0x7F]
+    + [BEGIN_BINARY] * 3 + [MORE] * 4 + [LAST] * 4
+)  # fmt: skip
+FRAMES = st.builds(frame, FIRST_BYTES, PAYLOADS, st.sampled_from([KEY, KEY, KEY, KEY, b"\0\0\0\0", b"abcd", None]))
+
+
+@given(st.lists(FRAMES, max_size=12), st.lists(st.integers(0, 400), max_size=5))
+def test_any_frames_are_taken_as_websockets_takes_them(frames, cuts):
+    """But that text is judged as it comes: where one has found that, and the other something else behind it."""
+    raw = b"".join(frames)
+    offsets = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
+    pieces = [raw[begin:end] for begin, end in pairwise(offsets)]
+    case = Case("drawn", "", raw)
+    messages, pongs, code, _ = outcome(case, pieces)
+    assert outcome(case, [raw]) == outcome(case, pieces)
+    their_messages, their_pongs, their_code = outcome_of_websockets(raw)
+    if code == 1007:
+        assert their_code in (1007, 1002, 1009, None)
+        assert messages == their_messages[: len(messages)]  # type: ignore[index]
+    else:
+        assert (messages, pongs, code) == (their_messages, their_pongs, their_code)
 
 
 def test_the_reason_of_a_close_is_what_was_sent():
