@@ -161,7 +161,7 @@ def test_any_frames_are_taken_as_websockets_takes_them(frames, cuts):
     their_messages, their_pongs, their_code = outcome_of_websockets(raw)
     if code == 1007:
         assert their_code in (1007, 1002, 1009, None)
-        assert messages == their_messages[: len(messages)]  # type: ignore[index]
+        assert messages == their_messages[: len(messages)]  # type: ignore[index, arg-type]
     else:
         assert (messages, pongs, code) == (their_messages, their_pongs, their_code)
 
