@@ -99,7 +99,7 @@ def steady(tmp_path_factory: Any) -> Iterator[Master]:
     (directory / "app.py").write_text(APP)
     (directory / "gunicorn.conf.py").write_text(HOOKS)
     arguments = ("-b", "127.0.0.1:0", "-b", f"unix:{directory}/s", "--limit-request-line", "100")
-    ignored = ("--header-map", "refuse", "--root-path", "/x")
+    ignored = ("--header-map", "refuse", "--permit-obsolete-folding")
     master = Master(directory, (*GUNICORN, *arguments, *ignored), env={"HYPOLL_MAX_BODY": "1KiB"})
     master.says("hook post_worker_init")
     yield master
@@ -182,7 +182,7 @@ def test_one_warning_names_the_settings_that_have_no_meaning(steady):
     steady.says("Listening at")
     warnings = [line for line in steady.lines if "doesn't honour" in line]
     assert len(warnings) == 1
-    assert warnings[0].endswith(": header_map, root_path")
+    assert warnings[0].endswith(": header_map, permit_obsolete_folding")
 
 
 # replacing workers

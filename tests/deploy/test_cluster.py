@@ -65,7 +65,7 @@ def test_workers_serve_with_the_command_s_own_options(start):
     with Client(("127.0.0.1", master.port)) as client:
         assert client.ask(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc").body == b"abc"
         assert client.ask(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd").status == 413
-    master.says(r"INFO echoing$")
+    master.says(r"INFO echoing, request [0-9a-f]{16}$")
     workers = master.workers()
     master.signal(signal.SIGTERM)
     assert master.wait() == 0

@@ -247,7 +247,7 @@ def test_a_worker_that_is_replaced_does_not_wait(start):
     ("arguments", "words"),
     [
         (("--access-log", "text", "--access-log-file", "no/such/log"), "no/such/log can't be written: No such file"),
-        (("--metrics", "/a", "--status", "/a"), "two of metrics, health and status answer /a"),
+        (("--metrics", "/a", "--status", "/a"), "two of --metrics, --health and --status answer /a"),
     ],
 )
 def test_what_can_not_be_had_is_one_sentence(start, arguments, words, workers):
