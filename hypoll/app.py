@@ -744,8 +744,11 @@ class Routes(Application):
             raise RouteError(f"routes.wsgi serves no async def, and these are: {', '.join(found)}")
 
     def _recheck_wsgi(self) -> None:
+        """The same again of this and of what it is mounted in, where they are served by WSGI already."""
         if self._wsgi_adapter is not None:
             self._check_wsgi()
+        for _, _, parent in self._parents:
+            parent._recheck_wsgi()
 
     def _mark_hooked(self, is_async: bool) -> None:
         self._hooks.waits |= is_async

@@ -301,6 +301,7 @@ async def late(*_: Any) -> None: ...
         lambda routes, inner: routes.error(KeyError)(late),
         lambda routes, inner: routes.on_start(late),
         lambda routes, inner: routes.on_stop(late),
+        lambda routes, inner: inner.on_start(late),
     ],
 )
 def test_what_is_declared_async_afterwards_is_refused_too(declare):
