@@ -12,8 +12,9 @@ import trustme
 
 from hypoll import HTTPError, Request, Routes
 from hypoll.contracts import ConnectionState
+from hypoll.server.ending import LINGER_IN_DRAIN
 from hypoll.wsgi.application import service_of
-from tests.support.client import PATIENCE, Client
+from tests.support.client import Client
 from tests.support.server import Running, running
 
 MIB = 1024 * 1024
@@ -69,12 +70,12 @@ def way(request: pytest.FixtureRequest, tmp_path: Path, tls: TLS) -> tuple[dict[
     if request.param == "unix":
         path = str(tmp_path / "socket")
 
-        return {"bind": (f"unix:{path}",)}, lambda it: Client(path, patience=4 * PATIENCE)
+        return {"bind": (f"unix:{path}",)}, lambda it: Client(path)
     if request.param == "plain":
-        return {}, lambda it: Client(it.address, patience=4 * PATIENCE)
+        return {}, lambda it: Client(it.address)
     (tmp_path / "pem").write_bytes(tls.pem)
     settings = {"certfile": str(tmp_path / "pem")}
-    return settings, lambda it: Client(it.address, tls=tls.context, patience=4 * PATIENCE)
+    return settings, lambda it: Client(it.address, tls=tls.context)
 
 
 def pieces_of(case: str) -> Iterator[bytes]:
@@ -127,7 +128,8 @@ def test_a_drain_waits_a_moment_for_who_still_sends():
         it.until(lambda: [connection.state for connection in it.server.connections] == [ConnectionState.LINGERING])
         begun = it.on_loop(it.runner.loop.time)
         it.on_loop(it.server.drain)
-        it.until(lambda: all(connection.deadline < begun + PATIENCE / 2 for connection in it.server.connections))
+        latest = begun + 1.25 * LINGER_IN_DRAIN
+        it.until(lambda: all(connection.deadline < latest for connection in it.server.connections))
         assert client.answer().status == 413
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from hypoll.loop import Loop
 
-PATIENCE = 3.0
-"""Seconds after which something that was to happen is given up."""
+PATIENCE = 15.0
+"""Seconds after which something that was to happen is given up: a busy machine may be many times slower."""
 
 QUIET = 0.002
 """Seconds without an event after which nothing more is expected."""
