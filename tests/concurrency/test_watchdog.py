@@ -119,12 +119,14 @@ def test_a_handler_that_holds_the_loop_is_named_with_its_route_and_stack(spoken,
     with TestClient(routes, slow_callback=0.05) as client:
         assert client.get(f"/{kind}/7", headers={"X-Request-Id": "its-id"}).text == "done"
         assert client.get("/threaded").text == "done"
-    stack = spoken.records[0].stack
-    first, second = (TextFormatter().format(record).partition("WARNING ")[2] for record in spoken.records)
+    # On a busy machine the loop may also wait long for a thread to begin.
+    records = [record for record in spoken.records if "in no request" not in record.getMessage()]
+    stack = records[0].stack
+    first, second = (TextFormatter().format(record).partition("WARNING ")[2] for record in records)
     assert first.startswith(f"GET /{kind}/{{number:int}} has held the loop for 0.")
     assert advice in first
     assert "threaded=True" not in first or advice.endswith("True")
-    assert {record.request_id for record in spoken.records if hasattr(record, "stack")} == {"its-id"}
+    assert {record.request_id for record in records if hasattr(record, "stack")} == {"its-id"}
     assert first.endswith("It is stuck in:\n" + "\n".join(MARGIN + line for line in stack.split("\n")))
     assert "nobody else is served meanwhile (request its-id). " in first
     assert f"in hold\n{MARGIN}" in first, "the stack stands in lines of its own"
@@ -133,10 +135,10 @@ def test_a_handler_that_holds_the_loop_is_named_with_its_route_and_stack(spoken,
     assert "pytest" not in first, "the stack begins at the request"
     assert second.startswith(f"GET /{kind}/{{number:int}} held the loop for ")
     assert second.endswith(" s, request its-id")
-    document = json.loads(JsonFormatter().format(spoken.records[0]))
+    document = json.loads(JsonFormatter().format(records[0]))
     assert document["traceback"] == stack
     assert document["message"].endswith("It is stuck in:")
-    plain = logging.Formatter("%(message)s").format(spoken.records[0])
+    plain = logging.Formatter("%(message)s").format(records[0])
     assert plain.endswith(f"It is stuck in:\n{stack}"), "in whatever log"
 
 

@@ -228,7 +228,7 @@ def test_lines_in_a_file_that_is_shared_stay_whole(tmp_path, append):
     log = tmp_path / "log"
     with log.open("ab" if append else "wb") as file:
         process = subprocess.Popen(
-            [sys.executable, *HYPOLL, "--bind", "unix:sock", "--access-log", "text"],
+            [sys.executable, *HYPOLL, "--bind", "unix:sock", "--access-log", "text", "--slow-callback", "0"],
             cwd=tmp_path,
             stdout=file,
             stderr=file,
