@@ -83,6 +83,13 @@ def tcp_pair() -> Iterator[Callable[[], tuple[socket.socket, socket.socket]]]:
         sock.close()
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """In a run of the quick tests, leave the modules alone that are `full` as a whole: some import frameworks."""
+    if config.option.markexpr != "not full" or collection_path.suffix != ".py":
+        return None
+    return "\npytestmark = pytest.mark.full\n" in collection_path.read_text() or None
+
+
 def pytest_collection_finish() -> None:
     """Keep the thousands of tests out of what the garbage collector looks through: many tests call it."""
     if "hypothesis" in sys.modules:

@@ -13,8 +13,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import compose_spec
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -42,6 +40,8 @@ def container() -> dict[str, Any]:
 
 
 def compose() -> dict[str, Any]:
+    import compose_spec  # takes long, and each worker collects all tests
+
     return dict(compose_spec.PyCompose.from_yaml((DEPLOY / "compose.yaml").read_text()).to_dict()["services"])
 
 
@@ -77,6 +77,8 @@ def test_each_variable_is_an_option(path):
 
 @pytest.mark.parametrize("version", ["1.29", "1.37"])
 def test_kubernetes_takes_each_document(version):
+    import kubernetes_validate
+
     assert set(documents()) == {"Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
     for document in documents().values():
         kubernetes_validate.validate(document, version, strict=True)
