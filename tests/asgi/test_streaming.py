@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -305,6 +306,39 @@ def test_each_request_has_a_task_and_a_context_of_its_own():
     assert len(set(tasks)) == 3
     assert None not in tasks
     assert seen == [0, 0, 0]
+
+
+@pytest.mark.parametrize("uvloop", [True, False])
+def test_an_application_runs_at_once_up_to_its_first_wait_where_python_can(uvloop):
+    """From Python 3.12 on (eager_start): what never waits is answered in the turn of its request."""
+    happened: list[str] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        happened.append("called")
+        await asyncio.sleep(0)
+        assert asyncio.current_task() is task
+        happened.append("continued")
+        await saying(start(), body(b"x"))(scope, receive, send)
+
+    with serving(app, uvloop=uvloop) as it:
+        client = it.connect()
+        assert client.ask(GET).body == b"x"  # from now on its socket is registered
+        (connection,) = it.server.connections
+        callbacks, fd = it.runner.loop._callbacks, connection.sock.fileno()
+        on_events = connection.on_events
+
+        def watched(events: int) -> None:
+            happened.append("edge")
+            on_events(events)
+            happened.append("edge taken")
+
+        happened.clear()
+        it.on_loop(lambda: callbacks.__setitem__(fd, watched))
+        assert client.ask(GET).body == b"x"
+    eager = ["edge", "called", "edge taken", "continued"]
+    assert happened[:4] == (eager if sys.version_info >= (3, 12) else ["edge", "edge taken", "called", "continued"])
 
 
 def test_a_timeout_ends_what_it_is_around():
