@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from hypoll.web.signatures import signature_of
+
 ASGIApplication = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 
@@ -37,7 +39,7 @@ def is_double(application: Any) -> bool:
 
 
 def _first_name(application: Any) -> str:
-    return next(iter(inspect.signature(application).parameters), "")
+    return next(iter(signature_of(application).parameters), "")
 
 
 def single_callable(application: Callable[..., Any]) -> ASGIApplication:
@@ -56,7 +58,7 @@ def single_callable(application: Callable[..., Any]) -> ASGIApplication:
 def binds(application: Any, count: int) -> bool:
     """Whether it can be called with so many arguments, as far as it says."""
     try:
-        inspect.signature(application).bind(*[None] * count)
+        signature_of(application).bind(*[None] * count)
     except (TypeError, ValueError):
         return False
     return True

@@ -19,7 +19,7 @@ from hypoll.contracts import HandlerCall, RunOn
 from hypoll.protocol.messages import HTTPError
 from hypoll.web.json_encoding import PLAIN, JSONEncoder
 from hypoll.web.naming import name_of, place_of
-from hypoll.web.signatures import contradiction
+from hypoll.web.signatures import contradiction, signature_of
 
 Handler = Callable[..., Any]
 
@@ -249,7 +249,7 @@ def check_hook(run_on: str, hook: Handler, *arguments: str) -> bool:
 
 def _check_arguments(where: str, function: Handler, positional: list[str], named: list[str]) -> None:
     try:
-        signature = inspect.signature(function)
+        signature = signature_of(function)
     except (TypeError, ValueError):
         return  # some built-in callables have none
     try:

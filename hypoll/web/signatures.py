@@ -1,17 +1,30 @@
-"""What a handler says of the types of its parameters, against what a route's converters give.
+"""What a function takes, and what a handler says of the types of its parameters, against what its route gives.
 
 Only what is certainly wrong is found: an annotation that can't be evaluated, or that no class stands behind, is
 believed.
+
+From Python 3.14 on annotations are evaluated when they are asked for (PEP 649), so that one may name what only a type
+checker imports. They are asked for as `ForwardRef` where they can't be evaluated.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable
 from typing import Any
+
+if sys.version_info >= (3, 14):
+    import annotationlib
+
+    signature_of = functools.partial(inspect.signature, annotation_format=annotationlib.Format.FORWARDREF)
+    _annotations_of = functools.partial(annotationlib.get_annotations, format=annotationlib.Format.FORWARDREF)
+else:
+    signature_of = inspect.signature
+    _annotations_of = inspect.get_annotations
 
 
 def contradiction(function: Callable[..., Any], name: str, given: type) -> str:
@@ -27,7 +40,7 @@ def contradiction(function: Callable[..., Any], name: str, given: type) -> str:
     if not inspect.isroutine(function):
         function = type(function).__call__
     function = inspect.unwrap(function)
-    annotation = getattr(function, "__annotations__", {}).get(name, Any)
+    annotation = _annotations_of(function).get(name, Any)
     holder = types.SimpleNamespace(__annotations__={name: annotation})
     try:
         wanted = typing.get_type_hints(holder, getattr(function, "__globals__", {}))[name]

@@ -24,6 +24,7 @@ from hypoll.protocol.messages import ClientDisconnect, HTTPError, Request, Respo
 from hypoll.server.spool import SpoolReader
 from hypoll.version import __version__
 from hypoll.web.results import failure
+from hypoll.web.signatures import signature_of
 from hypoll.wsgi.adapter import WSGIAdapter
 from hypoll.wsgi.environ import Environ, Environs
 from hypoll.wsgi.response import ResponseStart, respond
@@ -172,7 +173,7 @@ def mismatch(application: Any) -> str:
 def _takes(application: Any, count: int) -> bool:
     """Whether it can be called with so many arguments, and, for more than two, not with two."""
     try:
-        signature = inspect.signature(application)
+        signature = signature_of(application)
     except (TypeError, ValueError):
         return count == 2  # written in C, and silent on it
     if count > 2 and _binds(signature, 2):

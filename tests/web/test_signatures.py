@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import sys
 import typing
 import uuid
 from collections.abc import Callable
@@ -13,7 +14,9 @@ from typing import Annotated, Any, Literal, NewType, Optional, Union
 import pytest
 
 from hypoll import RouteError, Routes
+from hypoll.asgi.recognition import is_asgi
 from hypoll.protocol.messages import Request
+from hypoll.testing import TestClient
 from hypoll.web.signatures import contradiction
 
 if typing.TYPE_CHECKING:
@@ -130,3 +133,53 @@ def test_so_are_those_of_a_prefix():
 
     with pytest.raises(RouteError, match=r"takes shop: str, but \{shop:int\} gives int"):
         outer.mount("/{shop:int}", inner)
+
+
+LATE = "Checked" if sys.version_info >= (3, 14) else "'Checked'"
+"""An annotation that names what only a type checker imports, in quotes where it would be evaluated at once."""
+
+TYPED = f"""
+async def app(scope: {LATE}, receive: {LATE}, send: {LATE}) -> {LATE}:
+    await send({{"type": "http.response.start", "status": 200}})
+    await send({{"type": "http.response.body", "body": b"served"}})
+
+def double(scope: {LATE}) -> {LATE}: ...
+
+def wsgi(environ: {LATE}, start_response: {LATE}) -> {LATE}:
+    start_response("200 OK", [])
+    return [b"served"]
+
+def handler(request: {LATE}, id: {LATE}) -> {LATE}:
+    return "served"
+
+def hook(request: {LATE}) -> {LATE}: ...
+
+def wrong(request: {LATE}, other: {LATE}) -> {LATE}: ...
+"""
+
+
+@pytest.fixture
+def typed() -> dict[str, Any]:
+    names: dict[str, Any] = {"__name__": "typed"}
+    exec(compile(TYPED, "typed.py", "exec", dont_inherit=True), names)
+    return names
+
+
+def test_a_handler_may_be_annotated_with_what_only_a_type_checker_imports(typed):
+    routes = Routes()
+    routes.before(typed["hook"])
+    routes.get("/{id:int}")(typed["handler"])
+    with TestClient(routes) as client:
+        assert client.get("/1").text == "served"
+    with pytest.raises(RouteError, match=r"must take \(request, id\), but takes \(request: '?Checked'?, other: "):
+        routes.get("/other/{id:int}")(typed["wrong"])
+
+
+@pytest.mark.parametrize("name", ["app", "wsgi"])
+def test_so_may_an_application(typed, name):
+    with TestClient(typed[name], lifespan="off") as client:
+        assert client.get("/").text == "served"
+
+
+def test_so_may_an_application_of_asgi_2(typed):
+    assert is_asgi(typed["double"])
