@@ -33,7 +33,7 @@ SENDS_PER_TURN = 256
 
 
 class Hub:
-    """Rooms by name, each with its members.
+    """Rooms by name, each with its members::
 
         hub = Hub()
 
