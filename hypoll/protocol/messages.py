@@ -92,7 +92,6 @@ class Request:
         authority: host and port of an absolute-form target, else None.
         upgrade: the protocol that the client asks to go on with, where hypoll speaks it: "websocket".
         route: the path of its route as it was declared, where that is known already.
-        principal: whom it is from, as a hook of `hypoll.bearer` or `hypoll.api_key` has found out; None: nobody asked.
         script_name: the path that the application is mounted at, percent-encoded, under another WSGI server.
         application_data: what the `Application` that answers it keeps with it.
         body_usage: counts the memory that the body takes while it is received and had.
@@ -123,7 +122,6 @@ class Request:
     route: str | None = None
     script_name: str = ""
     application_data: Any = None
-    principal: Any = None
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ _QUOTED = re.compile(r"[\x20!\x23-\x5b\x5d-\x7e]*")
 
 
 def bearer(check: Check, *, realm: str | None = None) -> Hook:
-    """Make a `before` hook that lets requests pass which have a bearer token (RFC 6750), and sets `request.principal`.
+    """Make a `before` hook that lets requests with a bearer token pass (RFC 6750), and sets `request.state.principal`.
 
         routes.before(bearer(os.environ["API_TOKEN"]))
 
@@ -60,7 +60,7 @@ def bearer(check: Check, *, realm: str | None = None) -> Hook:
 
 
 def api_key(check: Check, header: str = "X-API-Key") -> Hook:
-    """Make a `before` hook that lets requests pass which have a key in a field, and sets `request.principal`.
+    """Make a `before` hook that lets requests with a key in a field pass, and sets `request.state.principal`.
 
     Args:
         check: as of `bearer`.
@@ -111,7 +111,7 @@ def _async_hook(
 def _note(request: Request, principal: Any, refusal: Callable[[], HTTPError]) -> None:
     if principal is None or principal is False:
         raise refusal()
-    request.principal = principal
+    request.state.principal = principal
 
 
 def _finder(what: str, check: str | Iterable[str] | Mapping[str, Any]) -> Callable[[str], Any]:

@@ -21,7 +21,7 @@ MALFORMED = ('Bearer error="invalid_token"', "is malformed")
 def guarded(hook: Any) -> Routes:
     routes = Routes()
     routes.before(hook)
-    routes.get("/")(lambda request: repr(request.principal))
+    routes.get("/")(lambda request: repr(request.state.principal))
     return routes
 
 
@@ -126,9 +126,9 @@ def test_on_a_server_before_every_kind_of_handler(kind, how):
 
         @routes.get("/")
         async def handler(request):
-            return request.principal
+            return request.state.principal
     else:
-        routes.get("/", threaded=kind == "threaded")(lambda request: request.principal)
+        routes.get("/", threaded=kind == "threaded")(lambda request: request.state.principal)
     with TestClient(routes) as client:
         assert client.get("/", headers={"Authorization": "Bearer s3cret"}).text == "ann"
         for token, path in (("x", "/"), ("x", "/nothing"), ("s3cret", "/nothing")):
