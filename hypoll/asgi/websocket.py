@@ -17,6 +17,7 @@ from hypoll.asgi.cycle import Cycle
 from hypoll.asgi.errors import DisconnectedError, is_disconnect
 from hypoll.asgi.start import Message
 from hypoll.concurrency.forks import keep_out
+from hypoll.protocol.current_request import mark_current
 from hypoll.protocol.fields import exact_bytes
 from hypoll.protocol.messages import FAILURES, HTTPError, problem
 from hypoll.web.results import ends_task, failure
@@ -72,6 +73,7 @@ class SocketCycle(SocketExchange):
             self._waiter.set_result(None)
 
     async def _run(self, bridge: AsyncioBridge) -> None:
+        mark_current(self.request)
         try:
             if self.connection is not None:
                 await self.handler_call.call(self.request, self)

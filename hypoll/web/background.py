@@ -18,6 +18,7 @@ from types import CoroutineType
 from typing import Any
 
 from hypoll.concurrency.forks import keep_out
+from hypoll.protocol.current_request import calls_application
 from hypoll.protocol.messages import FAILURES, Request
 from hypoll.web.naming import name_of
 from hypoll.web.results import ends_task
@@ -27,6 +28,7 @@ Background = Callable[[], Any]
 log = logging.getLogger("hypoll.error")
 
 
+@calls_application
 def run_background(request: Request, background: Background) -> None:
     """Do the work, which may not be async. Logs what it raises, and raises a signal's KeyboardInterrupt alone."""
     try:

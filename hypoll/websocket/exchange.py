@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hypoll.contracts import RunOn
+from hypoll.protocol.current_request import mark_current
 from hypoll.protocol.fields import HeaderSource
 from hypoll.protocol.messages import FAILURES
 from hypoll.server.exchange import Exchange
@@ -77,6 +78,7 @@ class SocketExchange(Exchange):
 
     async def _run(self, bridge: AsyncioBridge) -> None:
         self._begun = True
+        mark_current(self.request)
         try:
             if self.connection is None:
                 return  # the client has gone already

@@ -85,11 +85,34 @@ for each, prefix in ((routes, ""), (plain, "")):
     async def async_stream(request, kind):
         return Response(async_pieces(kind))
 
+    @each.get("/inline-work")
+    def inline_work(request):
+        return Response(background=lambda: log.info("work"))
+
+    @each.get("/threaded-work", threaded=True)
+    def threaded_work(request):
+        return Response(background=lambda: log.info("work"))
+
+    @each.get("/async-work")
+    async def async_work(request):
+        return Response(background=child)
+
     @each.get("/raises")
     def raises(request):
         raise RuntimeError("the handler's own")
 
 routes.mount("/plain", plain)
+
+@routes.websocket("/socket")
+async def socket(socket):
+    await socket.accept()
+    log.info("in a socket")
+    await asyncio.create_task(child())
+
+@routes.websocket("/threaded-socket", threaded=True)
+def threaded_socket(socket):
+    socket.accept()
+    log.info("in a socket")
 
 @plain.get("/mounted")
 def mounted(request):
@@ -120,6 +143,9 @@ KINDS = {
     "/x/threaded-stream": ["before", "after", "piece 0", "piece 1"],
     "/x/async-stream": ["before", "after", "piece 0", "piece 1"],
     "/plain/mounted": ["before", "mounted", "after"],
+    "/inline-work": ["before", "after", "work"],
+    "/threaded-work": ["before", "after", "work"],
+    "/async-work": ["before", "after", "in a task"],
 }
 """What is logged while a request is handled."""
 
@@ -164,9 +190,21 @@ def documents(master: Master, name: str) -> list[dict[str, Any]]:
 def test_each_line_made_while_a_request_is_handled_has_its_id(service, path):
     name = "id" + path.replace("/", "-")
     assert ask(service, path, name, traceparent=f"00-{TRACE}-{SPAN}-01") == 200
-    *lines, access = documents(service, name)
+    service.says(rf'"message":"{KINDS[path][-1]}","request_id":"{name}"')
+    lines = documents(service, name)
     assert [line["message"] for line in lines if "message" in line] == KINDS[path]
-    assert {(line["trace_id"], line["span_id"]) for line in (*lines, access)} == {(TRACE, SPAN)}
+    assert {(line["trace_id"], line["span_id"]) for line in lines} == {(TRACE, SPAN)}
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("/socket", ["in a socket", "in a task"]), ("/threaded-socket", ["in a socket"])]
+)
+def test_so_have_those_of_websockets(service, path, said):
+    name = "id" + path.replace("/", "-")
+    fields = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+    assert ask(service, path, name, Connection="Upgrade", **fields) == 101
+    for message in said:
+        service.says(rf'"message":"{message}","request_id":"{name}"')
 
 
 @pytest.mark.parametrize("path", FAILING)
