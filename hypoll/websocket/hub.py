@@ -16,9 +16,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-import orjson
-
 from hypoll.loop import Loop
+from hypoll.web.json_encoding import JSONEncoder
 from hypoll.websocket.base_socket import BaseSocket
 from hypoll.websocket.deflate import Deflate
 from hypoll.websocket.encoding import Message, encode
@@ -56,6 +55,7 @@ class Hub:
             raise ValueError(f"slow is {slow!r}, queue {queue}: it must be drop or close, and 1 at least")
         self._limit = queue
         self._closes = slow == "close"
+        self._encoder = JSONEncoder()
         self._lock = threading.Lock()
         self._rooms: dict[str, dict[Session, _Post]] = {}
         self._posts: dict[Loop, _Post] = {}
@@ -141,7 +141,7 @@ class Hub:
 
     def publish_json(self, room: str, value: Any, *, skip: BaseSocket | None = None) -> int:
         """`publish` a value as JSON, in a text message."""
-        return self.publish(room, orjson.dumps(value).decode(), skip=skip)
+        return self.publish(room, self._encoder.encode(value).decode(), skip=skip)
 
 
 class _Post:
