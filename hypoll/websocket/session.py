@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hypoll.contracts import NEVER, CloseReason, ConnectionState, Upgrade
 from hypoll.loop import ERR, HUP, IN, OUT, RDHUP
-from hypoll.server.context import BODY_READ_SIZE, READ_SIZE
+from hypoll.server.context import BODY_READ_SIZE
 from hypoll.server.socket_io import PeerGone, receive, reset, send_one
 from hypoll.server.upgrade import give_back
 from hypoll.server.writer import Outcome
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 CLOSE_TIME = 10.0
 """Seconds that the peer has to answer a close frame."""
+
+FRAME_READ_SIZE = 80 * 1024
+"""Bytes asked for by one read, so that a frame of 64 KiB may come as a whole: it is decoded once then."""
 
 HELD_SIZE = 64 * 1024
 """Bytes of frames that are held for one send while further messages wait for the application."""
@@ -202,7 +205,7 @@ class Session(Upgrade):
         if parser.waits:
             self._feed(connection, b"")
         elif connection.readable:
-            size = READ_SIZE if parser.left <= READ_SIZE else BODY_READ_SIZE
+            size = FRAME_READ_SIZE if parser.left <= FRAME_READ_SIZE else BODY_READ_SIZE
             data = receive(connection.sock, size)
             if data is None:
                 connection.readable = False
