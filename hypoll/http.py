@@ -336,6 +336,8 @@ class RequestParser:
         self.state = State.DONE
         self._clear_pending()
         self._section = self._execute = None
+        for name in ("_chunks", "_unfinished"):
+            self.__dict__.pop(name, None)
         return rest
 
     @property

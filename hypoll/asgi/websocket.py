@@ -202,6 +202,7 @@ class SocketCycle(SocketExchange):
             self.accept(self.handshake, message.get("subprotocol") or None, headers)
         except SocketClosed as closed:
             raise DisconnectedError(str(closed)) from None
+        self.handshake = None
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
