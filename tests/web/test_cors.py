@@ -302,11 +302,21 @@ def service(directory: Path) -> tuple[Routes, threading.Event, threading.Event]:
     return routes, started, gate
 
 
+Served = tuple[Running, threading.Event, threading.Event]
+
+
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, threading.Event, threading.Event]]:
+def with_one_thread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     routes, started, gate = service(tmp_path_factory.mktemp("files"))
     with running(routes, threads=1, queue=0, max_body=1000, max_headers=20, body_timeout=0.05) as it:
         yield it, started, gate
+
+
+@pytest.fixture
+def served(with_one_thread: Served) -> Served:
+    it = with_one_thread[0]
+    it.until(lambda: not it.server.thread_pool.full)  # the thread may be a moment behind its answer
+    return with_one_thread
 
 
 WHOLE = [
