@@ -250,7 +250,8 @@ class StoredPart(FormPart):
         return data
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """`FormPart.save`."""
+        """Write all of it to the file of a path, whatever has been read before. Raises `OSError`."""
+        self.file.seek(0)
         with open(path, "wb") as file:
             shutil.copyfileobj(self.file, file)
 
