@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -13,19 +12,9 @@ from typing import Any
 import pytest
 
 from hypoll.testing import TestClient
+from tests.support.examples import load
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 URL = "https://example.org/a?b=1#c"
-
-
-def load(name: str) -> ModuleType:
-    """The example's module, fresh."""
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_hello():
