@@ -17,7 +17,7 @@ from hypoll.protocol.header_section import HeaderSection
 from hypoll.protocol.messages import Request
 from hypoll.telemetry import error_log, log_sharing
 from hypoll.telemetry.log_fields import RequestFields, as_text
-from tests.support.client import Cut, fetch
+from tests.support.client import Client, Cut, fetch, request
 from tests.support.gunicorn import GUNICORN, HYPOLL, Master
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -202,7 +202,9 @@ def test_each_line_made_while_a_request_is_handled_has_its_id(service, path):
 def test_so_have_those_of_websockets(service, path, said):
     name = "id" + path.replace("/", "-")
     fields = {"Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
-    assert ask(service, path, name, Connection="Upgrade", **fields) == 101
+    with Client(("127.0.0.1", service.port)) as client:
+        client.send(request(path, fields={"X-Request-Id": name, "Connection": "Upgrade", **fields}))
+        assert client.head()[0] == 101
     for message in said:
         service.says(rf'"message":"{message}","request_id":"{name}"')
 
