@@ -239,17 +239,6 @@ class Settings:
         choices=("auto", "on", "off"),
     )
     early_hints: bool = _option(False, "Let an ASGI application send interim responses of status 103 (RFC 8297).")
-    ws_max_message: int = _option(
-        16 * MIB, "The largest message of a WebSocket, inflated: it is closed with 1009.", unit="bytes", least=125
-    )
-    ws_max_queue: int = _option(
-        32, "Messages of a WebSocket that may wait for the application; while one does, nothing is read.", least=1
-    )
-    ws_ping_interval: float = _option(20.0, "How often a WebSocket's peer is sent a ping. 0: never.", unit="s")
-    ws_ping_timeout: float = _option(
-        20.0, "How long a WebSocket's peer may be silent after a ping: it is closed. 0: for ever.", unit="s"
-    )
-    ws_compression: bool = _option(True, "Deflate messages for WebSocket clients that offer it (RFC 7692).")
     slow_callback: float = _option(
         0.1, "Log a handler that holds the loop for longer, with its stack. 0: don't look.", unit="s"
     )
@@ -261,6 +250,17 @@ class Settings:
         metavar="PATH",
         check=_check_path,
     )
+    ws_max_message: int = _option(
+        16 * MIB, "The largest message of a WebSocket, inflated: it is closed with 1009.", unit="bytes", least=125
+    )
+    ws_max_queue: int = _option(
+        32, "Messages of a WebSocket that may wait for the application; while one does, nothing is read.", least=1
+    )
+    ws_ping_interval: float = _option(20.0, "How often a WebSocket's peer is sent a ping. 0: never.", unit="s")
+    ws_ping_timeout: float = _option(
+        20.0, "How long a WebSocket's peer may be silent after a ping: it is closed. 0: for ever.", unit="s"
+    )
+    ws_compression: bool = _option(True, "Deflate messages for WebSocket clients that offer it (RFC 7692).")
     access_log: str = _option(
         "auto",
         "A line for each request: text is the combined format and the duration; auto is text, but off where standard "
@@ -372,6 +372,11 @@ class ServerOptions(TypedDict, total=False):
     slow_callback: float
     uvloop: bool
     script_name: str
+    ws_max_message: int
+    ws_max_queue: int
+    ws_ping_interval: float
+    ws_ping_timeout: float
+    ws_compression: bool
     access_log: str
     access_log_file: str
     access_log_skip: tuple[str, ...]
@@ -462,6 +467,7 @@ GROUPS = {
     "max_head": "Limits",
     "threads": "Threads and memory",
     "wsgi_stream": "Applications",
+    "ws_max_message": "WebSockets",
     "access_log": "Logs",
     "metrics": "Metrics, health and status",
     "forwarded_allow_ips": "Proxies",
