@@ -27,6 +27,8 @@ FOREIGN_OPTIONS = {
     "--ssl-ca-certs": "--ca-certs FILE",
     "--ssl-cert-reqs": "--cert-reqs none|optional|required",
     "--ssl-ciphers": "--ciphers CIPHERS",
+    "--ws-max-size": "--ws-max-message SIZE",
+    "--ws-per-message-deflate": "--no-ws-compression for none",
     "--h11-max-incomplete-event-size": "--max-head SIZE",
 }
 """What to give in place of uvicorn's options."""
