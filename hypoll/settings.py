@@ -369,6 +369,11 @@ class ServerOptions(TypedDict, total=False):
     factory: bool
     lifespan: str
     early_hints: bool
+    ws_max_message: int
+    ws_max_queue: int
+    ws_ping_interval: float
+    ws_ping_timeout: float
+    ws_compression: bool
     slow_callback: float
     uvloop: bool
     script_name: str
