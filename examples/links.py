@@ -11,7 +11,7 @@ import sqlite3
 from typing import Any
 from urllib.parse import urlsplit
 
-from hypoll import HTTPError, Request, Response, Routes
+from hypoll import HTTPError, Request, Response, Routes, redirect
 
 GUIDE = """\
 A URL shortener.
@@ -32,21 +32,20 @@ CREATE TABLE IF NOT EXISTS links (
     last_hit TEXT
 )
 """
+FOLLOWED = "UPDATE links SET hits = hits + 1, last_hit = strftime('%Y-%m-%dT%H:%M:%SZ', 'now') WHERE slug = ?"
 URL = re.compile(r"https?://[!-~]{1,2000}", re.IGNORECASE)
 SLUG = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MAX_PAGE = 100
 
 routes = Routes()
-db: sqlite3.Connection
 
 
 @routes.on_start
 def open_database() -> None:
     """Connect once. Handlers run one after another on one thread, so that one connection is all they need."""
-    global db
     path = os.environ.get("LINKS_DB", "links.db")
     try:
-        db = connected(path)
+        routes.state.db = connected(path)
     except sqlite3.OperationalError as error:
         where = f"{os.path.abspath(path)!r}: {error}. User {os.getuid()} must be able to write there"
         raise OSError(f"LINKS_DB can't be opened at {where}") from error
@@ -63,7 +62,7 @@ def connected(path: str) -> sqlite3.Connection:
 
 @routes.on_stop
 def close_database() -> None:
-    db.close()
+    routes.state.db.close()
 
 
 @routes.get("/")
@@ -83,23 +82,23 @@ def create(request: Request) -> tuple[dict[str, Any], int, dict[str, str]]:
         if asked is not None:
             raise HTTPError(409, f"the slug {slug} is taken")
         slug = secrets.token_urlsafe(5)
-    return presented(request, find(slug)), 201, {"Location": f"/links/{slug}"}
+    return presented(request, find(slug)), 201, {"Location": routes.url_for("link", slug=slug)}
 
 
-@routes.get("/links")
+@routes.get("/links", name="links")
 def index(request: Request) -> dict[str, Any]:
     """A page of links, and as `next` the path of the following page, or null."""
-    limit, after = request.query.get("limit", "20"), request.query.get("after", "")
-    if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= MAX_PAGE:
+    limit, after = request.query.get("limit", 20, type=int), request.query.get("after", "")
+    if not 1 <= limit <= MAX_PAGE:
         raise HTTPError(400, f"limit must be a number from 1 to {MAX_PAGE}")
-    size = int(limit)
     # One row more than the page has shows whether there is a next page.
-    rows = db.execute("SELECT * FROM links WHERE slug > ? ORDER BY slug LIMIT ?", (after, size + 1)).fetchall()
-    following = f"/links?limit={size}&after={rows[size - 1]['slug']}" if len(rows) > size else None
-    return {"links": [presented(request, row) for row in rows[:size]], "next": following}
+    rows = execute("SELECT * FROM links WHERE slug > ? ORDER BY slug LIMIT ?", after, limit + 1).fetchall()
+    page, more = rows[:limit], len(rows) > limit
+    following = routes.url_for("links", query={"limit": limit, "after": page[-1]["slug"]}) if more else None
+    return {"links": [presented(request, row) for row in page], "next": following}
 
 
-@routes.get("/links/{slug}")
+@routes.get("/links/{slug}", name="link")
 def read(request: Request, slug: str) -> dict[str, Any]:
     return presented(request, find(slug))
 
@@ -107,7 +106,7 @@ def read(request: Request, slug: str) -> dict[str, Any]:
 @routes.delete("/links/{slug}")
 def delete(request: Request, slug: str) -> None:
     find(slug)
-    db.execute("DELETE FROM links WHERE slug = ?", (slug,))
+    execute("DELETE FROM links WHERE slug = ?", slug)
 
 
 @routes.get("/links/{slug}/stats")
@@ -121,15 +120,18 @@ def follow(request: Request, slug: str) -> Response:
     """Redirect to the link's URL, and count that; a HEAD, which comes here too, only asks."""
     url = find(slug)["url"]
     if request.method == "GET":
-        db.execute(
-            "UPDATE links SET hits = hits + 1, last_hit = strftime('%Y-%m-%dT%H:%M:%SZ', 'now') WHERE slug = ?", (slug,)
-        )
-    return Response(status=302, headers={"Location": url})
+        execute(FOLLOWED, slug)
+    return redirect(url, 302)
+
+
+def execute(sql: str, *values: object) -> sqlite3.Cursor:
+    cursor: sqlite3.Cursor = routes.state.db.execute(sql, values)
+    return cursor
 
 
 def find(slug: str) -> sqlite3.Row:
     """The row of a link. Raises `HTTPError` 404."""
-    row: sqlite3.Row | None = db.execute("SELECT * FROM links WHERE slug = ?", (slug,)).fetchone()
+    row: sqlite3.Row | None = execute("SELECT * FROM links WHERE slug = ?", slug).fetchone()
     if row is None:
         raise HTTPError(404, f"there is no link {slug!r}")
     return row
@@ -137,7 +139,7 @@ def find(slug: str) -> sqlite3.Row:
 
 def insert(slug: str, url: str) -> bool:
     """Add a link. False when the slug is taken."""
-    return db.execute("INSERT INTO links (slug, url) VALUES (?, ?) ON CONFLICT DO NOTHING", (slug, url)).rowcount == 1
+    return execute("INSERT INTO links (slug, url) VALUES (?, ?) ON CONFLICT DO NOTHING", slug, url).rowcount == 1
 
 
 def presented(request: Request, row: sqlite3.Row) -> dict[str, Any]:

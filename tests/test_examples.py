@@ -231,7 +231,7 @@ def test_a_page_has_twenty_links_unless_another_number_is_asked_for(client):
 def test_a_bad_limit_is_refused(client, limit):
     refused = client.get("/links", params={"limit": limit})
     assert refused.status_code == 400
-    assert refused.json()["detail"] == "limit must be a number from 1 to 100"
+    assert "limit" in refused.json()["detail"]
 
 
 def test_sql_in_a_request_is_only_text(client):
