@@ -377,11 +377,6 @@ class ServerOptions(TypedDict, total=False):
     slow_callback: float
     uvloop: bool
     script_name: str
-    ws_max_message: int
-    ws_max_queue: int
-    ws_ping_interval: float
-    ws_ping_timeout: float
-    ws_compression: bool
     access_log: str
     access_log_file: str
     access_log_skip: tuple[str, ...]
