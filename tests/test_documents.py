@@ -22,6 +22,7 @@ import tomllib
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +35,7 @@ import trustme
 import yaml
 from markdown_it import MarkdownIt
 
-from hypoll import Response, Routes
+from hypoll import Response, RouteError, Routes
 from hypoll.protocol.header_section import HeaderSection
 from hypoll.protocol.messages import Request
 from hypoll.protocol.peer import Peer
@@ -306,6 +307,7 @@ def _service(text: str, directory: Path) -> None:
 @tries("README.md", "docker build -t hypoll .")
 @tries("docs/tls.md", "hypoll app:routes --certfile cert.pem --keyfile key.pem")
 @tries("docs/wsgi.md", "hypoll flaskapp:app")
+@tries("docs/application.md", "hypoll app:routes")
 @tries("docs/asgi.md", "hypoll asgiapp:app")
 def _shell(text: str, directory: Path) -> None:
     for number, words in enumerate(commands(text)):
@@ -461,7 +463,7 @@ def _cors(text: str, directory: Path) -> None:
         assert answer.headers["Access-Control-Expose-Headers"] == "X-Total"
 
 
-@tries("docs/routing.md", '@routes.put("/photos/{id:int}", threaded=True, max_body=20 * 1024 * 1024, timeout=10)')
+@tries("docs/application.md", '@routes.put("/photos/{id:int}", threaded=True, max_body=20 * 1024 * 1024, timeout=10)')
 def _photos(text: str, directory: Path) -> None:
     module(text, routes=(routes := Routes()))
     with TestClient(routes, max_body=10) as client:
@@ -504,7 +506,7 @@ def _pages(text: str, directory: Path) -> None:
         assert client.get("/api/nothing").status_code == 404
 
 
-@tries("docs/routing.md", "from hypoll import Response, Routes")
+@tries("docs/application.md", "from hypoll import Response, Routes")
 def _names(text: str, directory: Path) -> None:
     (directory / "public").mkdir()
     with contextlib.chdir(directory), TestClient((names := module(text))["routes"]) as client:
@@ -689,9 +691,97 @@ def _items(text: str, directory: Path) -> None:
 @tries("docs/application.md", "import sqlite3")
 def _state(text: str, directory: Path) -> None:
     with TestClient(module(text)["routes"]) as client:
-        assert client.get("/me").status_code == 401
-        seen = client.get("/me", headers={"Authorization": "Bearer s3cret"}).json()
-        assert seen == {"user": "ada", "sqlite": sqlite3.sqlite_version}
+        seen = client.get("/about", headers={"Accept-Language": "de-CH"}).json()
+        assert seen == {"language": "de", "sqlite": sqlite3.sqlite_version}
+
+
+@tries("docs/application.md", "# app.py", "# test_app.py")
+def _tested(text: str, directory: Path) -> None:
+    """The application and its tests belong together."""
+    for name in ("app.py", "test_app.py"):
+        (code,) = (one.text for one in examples() if one[:2] == ("docs/application.md", f"# {name}"))
+        (directory / name).write_text(code)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_app.py"]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    assert "2 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_table_says_which_route_answers():
+    text = (ROOT / "docs/application.md").read_text()
+    (table,) = re.findall(r"(?m)^\| path \| `/users/me`.*\n(?:\|.*\n)+", text)
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    routes = Routes()
+    patterns = [cell.strip("`") for cell in head[1:]]
+    for pattern in reversed(patterns):
+        routes.get(pattern)(partial(lambda pattern, request, **values: [pattern, values], pattern))
+    for path, *cells in rows:
+        ((number, words),) = [(number, cell) for number, cell in enumerate(cells) if cell]
+        values = dict(re.findall(r"`(\w+)=\"?(.+?)\"?`", words))
+        body = routes(Request("GET", path.encode())).body
+        assert isinstance(body, bytes)
+        assert json.loads(body) == [
+            patterns[number],
+            {name: int(it) if it.isdigit() else it for name, it in values.items()},
+        ]
+
+
+@tries("docs/application.md", "orders = Routes()")
+def _mounted(text: str, directory: Path) -> None:
+    with TestClient(module(text, Routes=Routes)["routes"]) as client:
+        assert client.get("/shops/tea/orders/7").json() == {"shop": "tea", "order": 7}
+
+
+@tries("docs/application.md", "from html import escape")
+def _errors(text: str, directory: Path) -> None:
+    with TestClient(module(text)["routes"]) as client:
+        assert client.post("/buy/tea").status_code == 204
+        sold_out = client.post("/buy/tea")
+        assert (sold_out.status_code, sold_out.json()) == (409, {"sold_out": "tea"})
+        missing = client.post("/buy/<b>")
+        assert (missing.status_code, missing.text) == (404, "<h1>404</h1><p>there is no &lt;b&gt;")
+        assert client.get("/buy/tea").headers["Allow"] == "OPTIONS, POST"
+
+
+@tries("docs/application.md", "from time import perf_counter")
+def _hooks(text: str, directory: Path) -> None:
+    with TestClient(module(text)["routes"]) as client:
+        answer = client.get("/")
+        assert answer.text == "good day"
+        assert re.fullmatch(r"app;dur=\d+\.\d", answer.headers["Server-Timing"])
+        assert client.get("/", headers={"X-Shop": "closed"}).status_code == 403
+        assert "Server-Timing" in client.get("/nothing").headers
+
+
+@tries("docs/application.md", "import asyncio")
+def _cleaner(text: str, directory: Path) -> None:
+    names = module(text)
+    cleaned: queue.SimpleQueue[None] = queue.SimpleQueue()
+    names["PAUSE"] = 0
+    names["delete_old_sessions"] = lambda: cleaned.put(None)
+    with TestClient(names["routes"]):
+        for _ in range(3):
+            cleaned.get(timeout=10)
+    assert names["routes"].state.cleaner.cancelled()
+
+
+@tries("docs/application.md", "import logging")
+def _paid(text: str, directory: Path) -> None:
+    (directory / "app.py").write_text(text)
+    with Master(directory, ["-m", "hypoll", "app:routes", "--bind", "127.0.0.1:0", "--access-log", "off"]) as master:
+        url = f"http://127.0.0.1:{master.port}/orders/7/pay"
+        assert requests.post(url, headers={"X-Request-Id": "b6f0c2d1a9000017"}, timeout=10).status_code == 204
+        master.popen.terminate()
+        master.wait()
+        assert "INFO paid, request b6f0c2d1a9000017 order=7" in "\n".join(master.lines)
+
+
+@tries("docs/application.md", "from typing import Any")
+def _typed(text: str, directory: Path) -> None:
+    with TestClient(module(text)["routes"]) as client:
+        assert client.get("/sums/1/2").json() == {"sum": 3}
+        assert client.get("/sums/1/2?dry=yes").status_code == 422
+    with pytest.raises(RouteError, match="first"):
+        module(text.replace("first: int", "first: str"))
 
 
 @tries("docs/application.md", "from hypoll import Routes")
