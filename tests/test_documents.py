@@ -799,6 +799,73 @@ def _digests(text: str, directory: Path) -> None:
         assert answer.json() == {"title": "a", "x": sha256(b"1").hexdigest(), "y": sha256(b"2").hexdigest()}
 
 
+# docs/from-flask.md, docs/from-fastapi.md
+
+
+def both(document: str, there: str, here: str) -> list[Any]:
+    """The applications of a page's two blocks."""
+    texts = {one.name: one.text for one in examples() if one.document == document}
+    return [module(texts[f"# {there}.py"], __name__="__main__")["app"], module(texts["# app.py"])[here]]
+
+
+@tries("docs/from-flask.md", "# flaskapp.py", "# app.py")
+def _from_flask(text: str, directory: Path) -> None:
+    for application in both("docs/from-flask.md", "flaskapp", "routes"):
+        with TestClient(application) as client:
+            assert client.get("/notes").status_code == 401
+            client.headers["Authorization"] = "Bearer s3cret"
+            added = client.post("/notes", data={"text": "tea"}, allow_redirects=False)
+            assert (added.status_code, added.headers["Location"]) == (303, "/notes/1")
+            read = client.get("/notes/1")
+            assert (read.json(), read.headers["Cache-Control"]) == ({"text": "tea"}, "no-store")
+            assert client.get("/notes?page=1").json() == ["tea"]
+            assert client.get("/notes?page=2").json() == []
+            assert "there is no such note" in client.get("/notes/2").text
+            assert client.post("/notes", data={}).status_code in (400, 415)
+
+
+@tries("docs/from-flask.md", "from itsdangerous import BadSignature, URLSafeTimedSerializer")
+def _session(text: str, directory: Path) -> None:
+    (directory / "templates").mkdir()
+    (directory / "templates" / "home.html").write_text("<p>hello {{ user }}")
+    with contextlib.chdir(directory), TestClient(module(text)["routes"]) as client:
+        assert client.get("/").text == "<p>hello None"
+        assert client.post("/login", data={"user": "<Ada>"}).text == "<p>hello &lt;Ada&gt;"
+        client.cookies.set("session", "forged")
+        assert client.get("/", headers={"Cookie": "session=forged"}).text == "<p>hello None"
+
+
+@tries("docs/from-flask.md", "# both.py", "hypoll both:application")
+def _both(text: str, directory: Path) -> None:
+    texts = {one.name: one.text for one in examples() if one.document == "docs/from-flask.md"}
+    for name in ("flaskapp.py", "app.py", "both.py"):
+        (directory / name).write_text(texts[f"# {name}"])
+    (words,) = commands(texts["hypoll both:application"])
+    with Master(directory, ["-m", *words, "--bind", "127.0.0.1:0"]) as master:
+        for prefix in ("", "/v2"):
+            url = f"http://127.0.0.1:{master.port}{prefix}/notes"
+            assert requests.get(url, headers={"Authorization": "Bearer s3cret"}, timeout=10).json() == []
+
+
+@tries("docs/from-fastapi.md", "# main.py", "# app.py")
+def _from_fastapi(text: str, directory: Path) -> None:
+    for application in both("docs/from-fastapi.md", "main", "routes"):
+        with TestClient(application) as client:
+            assert client.get("/notes").status_code == 401
+            client.headers["Authorization"] = "Bearer s3cret"
+            with mock.patch("builtins.print") as printed:
+                added = client.post("/notes", json={"text": "tea"})
+                assert (added.status_code, added.json()) == (201, {"id": 1})
+                assert client.get("/notes/1").json() == {"text": "tea", "stars": 0}
+            assert printed.call_args.args == ("ada wrote note 1",)
+            assert client.get("/notes").json() == [{"text": "tea", "stars": 0}]
+            assert client.get("/notes?page=2").json() == []
+            assert client.get("/notes?page=0").status_code == 422
+            invalid = client.post("/notes", json={"text": ""})
+            assert (invalid.status_code, invalid.json()["detail"][0]["type"]) == (422, "string_too_short")
+            assert client.get("/notes/2").json()["detail"] == "there is no such note"
+
+
 # docs/websockets.md
 
 

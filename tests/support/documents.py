@@ -112,8 +112,8 @@ SOURCES = ("hypoll", "benchmarks", "tests")
 VARIABLES: dict[str, type] = {"request": Request, "routes": Routes}
 """What the documents call an object, and what it is one of."""
 
-OTHERS = ("uvicorn",)
-"""Programs whose options stand in the first column of a table of that heading."""
+OTHERS = ("uvicorn", "Flask", "FastAPI")
+"""Programs whose options and names stand in the first column of a table of that heading."""
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _PATH = re.compile(
