@@ -291,6 +291,8 @@ def _service(text: str, directory: Path) -> None:
         made = client.post("/users", json={"name": "Grace"})
         assert (made.status_code, made.json(), made.headers["Location"]) == (201, {"id": 2}, "/users/2")
         assert client.get("/users/2").json() == {"id": 2, "name": "Grace"}
+        assert client.get("/users?page=1").json() == ["Ada", "Grace"]
+        assert client.get("/users?page=one").status_code == 400
         refused = client.post("/users", json={"nam": "Grace"})
         assert refused.status_code == 422
         assert '{"name": "Grace"}' in refused.json()["detail"]
