@@ -215,9 +215,13 @@ class Server:
             self.drain()
 
     def cut_streams(self) -> None:
-        """Close the connections whose answers go on, as at the end of `graceful_timeout`: where nobody minds."""
-        for connection in [connection for connection in self.connections if connection.writer.source is not None]:
+        """Close the connections whose answers go on, and WebSockets, as at the end of `graceful_timeout`: where nobody
+        minds.
+        """
+        for connection in list(self.connections):
             source = connection.writer.source
+            if source is None and connection.upgrade is None:
+                continue
             connection.close()
             if isinstance(source, StreamedBody):
                 source.detach()
