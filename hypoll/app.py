@@ -335,7 +335,8 @@ class Routes(Application):
         includes 404 and 405; a hook for `Exception` takes them, too, where there is none for `HTTPError`.
         """
         if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            raise RouteError(f"routes.error takes an exception class, not {kind!r}")
+            status = " (HTTPError for all statuses: the hook gets error.status)" if isinstance(kind, int) else ""
+            raise RouteError(f"routes.error takes an exception class, not {kind!r}{status}")
 
         def declare(hook: H) -> H:
             is_async = check_hook(f"error({kind.__name__})", hook, "request", "error")

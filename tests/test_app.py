@@ -753,6 +753,11 @@ def test_an_error_hook_is_for_an_exception_class(kind):
         Routes().error(kind)
 
 
+def test_a_status_is_no_class():
+    with pytest.raises(RouteError, match=r"not 404 \(HTTPError for all statuses"):
+        Routes().error(404)  # type: ignore[arg-type]
+
+
 def test_two_error_hooks_for_one_class_collide():
     routes = Routes()
     routes.error(KeyError)(lambda request, error: "first")
@@ -938,6 +943,8 @@ def test_a_prefix_may_have_parameters_that_the_handlers_take():
     assert ask(outer, "GET", "/tenants/a/x/7").body == b'{"id":7,"tenant":"a"}'
     with pytest.raises(RouteError, match=r"of '/tenants/\{tenant\}/y' must take \(request, tenant\)"):
         inner.get("/y")(lambda request: "y")
+    with pytest.raises(RouteError, match=r"missing a required argument: 'tenant'; a parameter .* needs a default"):
+        inner.get("/z")(lambda request, tenant: "z")
 
 
 def test_colliding_mounts():

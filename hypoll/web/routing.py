@@ -228,7 +228,12 @@ def check_handler(path: str, handler: Handler, first: str = "request") -> None:
     """
     parameters = [segment for segment in parse_path(path) if isinstance(segment, Parameter)]
     where = f"the handler {place_of(handler)} of {path!r}"
-    _check_arguments(where, handler, [first], [parameter.name for parameter in parameters])
+    try:
+        _check_arguments(where, handler, [first], [parameter.name for parameter in parameters])
+    except RouteError as error:
+        if "missing a required" not in str(error):
+            raise
+        raise RouteError(f"{error}; a parameter that only the prefix of a mount has needs a default") from None
     for parameter in parameters:
         given = parameter.converter.gives
         annotation = contradiction(handler, parameter.name, given)
