@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import datetime
 import enum
@@ -756,6 +757,29 @@ def test_an_error_hook_is_for_an_exception_class(kind):
 def test_a_status_is_no_class():
     with pytest.raises(RouteError, match=r"not 404 \(HTTPError for all statuses"):
         Routes().error(404)  # type: ignore[arg-type]
+
+
+def test_an_inline_handler_that_waits_has_failed_once(caplog):
+    routes = Routes()
+    routes.after(lambda request, response: response.headers.add("X-Seen", "yes"))
+    routes.get("/")(lambda request: asyncio.sleep(0))
+    answer = ask(routes, "GET", "/")
+    assert (answer.status, answer.headers["X-Seen"]) == (500, "yes")
+    (record,) = caplog.records
+    assert "no async def: declare it so" in str(record.exc_info[1])
+
+
+def test_one_that_goes_on_waiting_fails_all_the_same():
+    async def stubborn() -> None:
+        while True:
+            with contextlib.suppress(RuntimeError):
+                await asyncio.sleep(0)
+
+    routes = Routes()
+    routes.before(lambda request: None)
+    routes.get("/")(lambda request: stubborn())
+    with pytest.raises(RuntimeError, match="declare it so"):
+        ask(routes, "GET", "/")
 
 
 def test_two_error_hooks_for_one_class_collide():

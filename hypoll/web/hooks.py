@@ -108,14 +108,16 @@ def _let_end(error: BaseException, in_thread: InThread | None) -> None:
 
 
 def at_once(coroutine: Coroutine[Any, Any, Response]) -> Response:
-    """Run a coroutine that waits for nothing."""
+    """Run a coroutine that waits for nothing. A handler or hook that has it wait all the same has failed."""
+    error = RuntimeError("a handler or hook returned something to await, and is no async def: declare it so")
     try:
         coroutine.send(None)
+        coroutine.throw(error)  # where it waits: error hooks see that, too
     except StopIteration as end:
         response: Response = end.value
         return response
     coroutine.close()
-    raise RuntimeError("a handler or hook returned something to await, and is no async def: declare it so")
+    raise error
 
 
 async def _resolve(result: Any) -> Any:
