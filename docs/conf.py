@@ -38,6 +38,8 @@ python_use_unqualified_type_names = True
 html_theme = "furo"
 html_title = f"hypoll {__version__}"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {
     "source_repository": SOURCE.removesuffix("blob/main/"),
     "source_branch": "main",
