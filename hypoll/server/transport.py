@@ -329,8 +329,9 @@ class TLSSocket(socket.socket):
     def _send(self, pieces: Iterable[bytes | memoryview]) -> int:
         """Encrypt pieces of content and send them, behind what is encrypted already. Gives what counts as sent."""
         content = self._owed
-        if not self._unsent or self._push():
-            ahead = 0
+        # What waits from before goes along with what is made now: each call of the kernel wakes the peer.
+        if sum(map(len, self._unsent)) < AHEAD_SIZE or self._push():
+            ahead = sum(map(len, self._unsent))
             for piece in pieces:
                 self._encrypt(piece)
                 content += len(piece)
