@@ -13,7 +13,10 @@ MAX_ID = 128
 """The most characters of a name that is taken over."""
 
 _CHARACTERS = (string.ascii_letters + string.digits + "._~+/=:@-").encode()
-_TRACEPARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
+# ff is no version, zeros name nothing, and version 00 has nothing behind the flags.
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:(?<!\A00.{53})-.*)?"
+)
 
 _BLOCKS = 0x10000
 _DIGITS = [b"%02x" % number for number in range(0x100)]
@@ -78,11 +81,5 @@ def trace_id(traceparent: bytes) -> bytes | None:
 
 def trace_context(traceparent: bytes) -> tuple[str, str] | None:
     """The trace-id and the parent-id of a `traceparent` field (W3C Trace Context, 3.2); None when it isn't valid."""
-    match = _TRACEPARENT.fullmatch(traceparent)
-    if match is None:
-        return None
-    version, trace, parent, more = match.groups()
-    # ff is no version, 00 has nothing behind the flags, and zeros name nothing.
-    if version == b"ff" or (version == b"00" and more is not None) or not trace.strip(b"0") or not parent.strip(b"0"):
-        return None
-    return trace.decode(), parent.decode()
+    match = _TRACEPARENT.fullmatch(traceparent.decode("latin-1"))
+    return None if match is None else (match[1], match[2])
