@@ -2,5 +2,7 @@
 
 from hypoll.websocket.errors import SocketClosed
 from hypoll.websocket.hub import Hub
+from hypoll.websocket.socket import Socket
+from hypoll.websocket.thread_socket import ThreadSocket
 
-__all__ = ["Hub", "SocketClosed"]
+__all__ = ["Hub", "Socket", "SocketClosed", "ThreadSocket"]
