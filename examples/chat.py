@@ -5,8 +5,7 @@ restart of the server, too, connects again by itself.
 """
 
 from hypoll import Request, Response, Routes, html, redirect
-from hypoll.websocket import Hub
-from hypoll.websocket.socket import Socket
+from hypoll.websocket import Hub, Socket
 
 routes = Routes()
 hub = Hub(slow="close")
@@ -45,6 +44,7 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>Chat</title>
+<link rel="icon" href="data:,">
 <style>
   body { font: 16px/1.5 system-ui, sans-serif; max-width: 40em; margin: 2em auto; padding: 0 1em; color: #222; }
   header { display: flex; justify-content: space-between; align-items: baseline; border-bottom: 1px solid #ddd; }

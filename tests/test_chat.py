@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hypoll.testing import ClientSocket, TestClient
-from tests.support.browser import browse, needs_browser
+from tests.support.browser import needs_browser
+from tests.support.chromium import Page, chromium
 from tests.support.examples import load
 
 
@@ -44,38 +43,33 @@ def test_the_front_page_leads_to_a_room(client):
     assert client.get("/").headers["Content-Type"] == "text/html; charset=utf-8"
 
 
-class Answering(threading.Thread):
-    """Says something to Ada when she joins, and listens until she has left so many times."""
+SAID = "[...document.querySelectorAll('#log .said')].map(line => line.textContent)"
+MARKUP = "I am. <b>How are you?</b>"
 
-    def __init__(self, socket: ClientSocket, visits: int) -> None:
-        super().__init__()
-        self.socket = socket
-        self.visits = visits
-        self.heard: list[Any] = []
 
-    def run(self) -> None:
-        for message in self.socket:
-            self.heard.append(message)
-            if "joined" in message and "Ada" in message:
-                self.socket.send("Hello, Ada! <b>How are you?</b>")
-            self.visits -= "left" in message and "Ada" in message
-            if not self.visits:
-                break
+def say(page: Page, text: str) -> None:
+    page.evaluate(f"$('text').value = {text!r}; document.forms[0].requestSubmit()")
 
 
 @pytest.mark.full
 @needs_browser
-def test_a_browser_talks_in_a_room(client, tmp_path):
+def test_two_pages_talk_and_come_back_when_their_connection_was_lost(client, tmp_path):
     """HYPOLL_SCREENSHOT=FILE.png takes the picture of the documentation."""
-    with client.websocket("/rooms/tea/talk?name=Grace", timeout=60) as socket:
-        picture = os.environ.get("HYPOLL_SCREENSHOT")
-        answering = Answering(socket, 2 if picture else 1)
-        answering.start()
-        page = f"{client.base_url}/rooms/tea?name=Ada"
-        seen = browse(page, tmp_path, seconds=5, size="720,560", picture=Path(picture) if picture else None)
-        answering.join()
-    assert ">connected<" in seen.markup, seen.said
-    assert "Ada has joined; 2 here" in seen.markup
-    assert "<b>Grace</b>Hello, Ada! &lt;b&gt;How are you?&lt;/b&gt;" in seen.markup, "as text"
-    assert "CONSOLE" not in seen.said
-    assert any("left" in message and "Ada" in message for message in answering.heard)
+    with chromium(tmp_path) as browser:
+        pages = [browser.open(f"{client.base_url}/rooms/tea?name={name}") for name in ("Ada", "Grace")]
+        for page in pages:
+            page.until("$('state').textContent === 'connected'")
+        ada, grace = pages
+        say(ada, "Is anybody here?")
+        ada.until(f"{SAID}.length === 1")
+        say(grace, MARKUP)
+        for page in pages:
+            page.until(f"{SAID}.join() === 'AdaIs anybody here?,Grace{MARKUP}'")
+            assert page.evaluate("document.querySelectorAll('.said b').length") == 2, "what is said is no markup"
+        if picture := os.environ.get("HYPOLL_SCREENSHOT"):
+            ada.draw(Path(picture), 720, 560)
+        ada.evaluate("window.lost = socket; socket.close()")
+        ada.until("socket !== lost && $('state').textContent === 'connected'")
+        say(ada, "I am back.")
+        grace.until(f"{SAID}.at(-1) === 'AdaI am back.'")
+        assert [page.complaints for page in pages] == [[], []]
