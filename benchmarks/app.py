@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from hypoll import Request, Response, Routes
+from hypoll.websocket import Socket
 
 LARGE = bytes(8 * 1024 * 1024)
 """More than a socket's send buffer takes at once."""
@@ -103,3 +104,14 @@ tasks = Routes()
 async def async_message(request: Request) -> dict[str, Any]:
     """Answer as `message` does."""
     return {"message": "Hello, World!"}
+
+
+echo = Routes()
+"""The echo of the WebSocket rows."""
+
+
+@echo.websocket("/")
+async def send_back(socket: Socket) -> None:
+    """Send each message back."""
+    async for message in socket:
+        await socket.send(message)

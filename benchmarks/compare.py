@@ -181,7 +181,7 @@ def main() -> int:
     arguments = measure.parser(__doc__, seconds=2)
     arguments.add_argument("--runs", type=int, default=5, help="runs of each (default 5)")
     arguments.add_argument("--check", action="store_true", help="exit 1 when a row costs more than its limit")
-    arguments.add_argument("--table", default="", help="asgi: the rows of ASGI applications")
+    arguments.add_argument("--table", default="", help="asgi: the rows of ASGI applications; websocket: of WebSockets")
     chosen = arguments.parse_args()
     contestants = choose(chosen.only, chosen.table)
     measure.end_on_term()

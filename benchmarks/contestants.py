@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 FLOOR = HERE / "floor"
+SOCKETS = HERE / "sockets"
+"""The client of the rows of WebSockets."""
 
 ENVIRONMENT = HERE / "peers-env"
 """Where the peers are installed, apart from hypoll."""
@@ -67,6 +70,7 @@ class Contestant:
     packages: those of the peers' environment that the server needs. Where one can't be installed it isn't measured.
     table: the table that it is a row of, when that isn't the first.
     threads: several threads share the processor. That they wait for each other says nothing of the machine.
+    message: bytes of a WebSocket's message, which is sent back; wrk has no part in such a row.
     """
 
     key: str
@@ -85,6 +89,7 @@ class Contestant:
     packages: tuple[str, ...] = ()
     threads: bool = False
     table: str = ""
+    message: int | None = None
 
     @property
     def has_limit(self) -> bool:
@@ -187,6 +192,35 @@ def asgi_row(key: str, title: str, traffic: str, must: float, *options: str, **m
     )
 
 
+ECHO = "echo:app"
+"""The application of the WebSocket rows, in this directory."""
+
+SOCKET_PEERS = {
+    "uvicorn": ("uvicorn-sansio", ("uvicorn", "uvloop", "httptools", "websockets")),
+    "gunicorn": ("gunicorn", ("gunicorn", "uvloop")),
+}
+"""Servers of WebSockets: how `peer_apps` calls them, and the packages that each needs."""
+
+SOCKET_MESSAGES = (
+    ("ws", "echo of 64 bytes", 64, 64, 0.8, ("ws-gunicorn",)),
+    ("ws64k", "echo of 64 KiB", 65536, 16, 1.0, ()),
+)
+"""Key, title, bytes and connections; what hypoll may cost as a multiple of uvicorn, and who must cost more."""
+
+
+def socket_rows() -> Iterator[Contestant]:
+    """The rows of WebSockets: peers, then Routes and an ASGI application on hypoll, for each size of messages."""
+    for key, title, size, connections, must, below in SOCKET_MESSAGES:
+        common: dict[str, Any] = {"message": size, "connections": connections, "table": "websocket"}
+        common["base"] = f"{key}-uvicorn"
+        for name, (server, packages) in SOCKET_PEERS.items():
+            command = peer(server, "asgi", app=ECHO)
+            yield Contestant(f"{key}-{name}", f"{title}, by {name}", command, packages=packages, **common)
+        for name, what, app in (("routes", "Routes", "echo"), ("asgi", "ASGI", f"benchmarks.{ECHO}")):
+            row = f"{key}-{name}"
+            yield Contestant(row, f"{title}, {what}", hypoll(app), must=must, below=below, **common)
+
+
 FEW = 32
 """Connections where each request is a large one, or a connection of its own."""
 
@@ -268,6 +302,7 @@ CONTESTANTS = (
         below=("fastapi-uvicorn", "fastapi-granian"),
         table="asgi",
     ),
+    *socket_rows(),
     Contestant("floor", "bare epoll in C", (str(FLOOR),)),
     Contestant("floor-level", "bare epoll in C, level-triggered", (str(FLOOR), "level")),
     Contestant("inline", "JSON", hypoll("hello")),

@@ -34,3 +34,9 @@ def install(python: str, packages: Sequence[str] = PACKAGES) -> list[str]:
     print(f"installing {', '.join(packages)} into {ENVIRONMENT} ...", file=sys.stderr, flush=True)
     pip = [PEERS_PYTHON, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     return [name for name in packages if subprocess.run([*pip, name], capture_output=True, check=False).returncode]
+
+
+def installed() -> set[str]:
+    """The packages that the environment has: none, where it isn't there. A measurement installs what its rows need."""
+    found = ENVIRONMENT.glob("lib/python*/site-packages/*.dist-info")
+    return {path.name.partition("-")[0].replace("_", "-").lower() for path in found}

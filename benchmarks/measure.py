@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from benchmarks.contestants import CERTFILE, CONTESTANTS, FLOOR, HERE, KEYFILE, LOG, PYTHON, ROOT, Contestant
+from benchmarks.contestants import CERTFILE, CONTESTANTS, FLOOR, HERE, KEYFILE, LOG, PYTHON, ROOT, SOCKETS, Contestant
 
 STOP_TIMEOUT = 5.0
 """Seconds a server may take to end after TERM."""
@@ -26,7 +26,7 @@ _URL = re.compile(r"https?://127\.0\.0\.1:([0-9]+)")
 _REQUESTS = re.compile(r"([0-9]+) requests in ")
 _RATE = re.compile(r"Requests/sec: +([0-9.]+)")
 _WRK_FAILURES = re.compile(r"Socket errors: .*|Non-2xx or 3xx responses: .*")
-
+_ECHOES = re.compile(r"([0-9]+) echoes in ([0-9.]+) s")
 
 _ENDS = re.compile(r"Socket errors: connect 0, read [0-9]+, write 0, timeout 0")
 
@@ -36,7 +36,7 @@ class BenchmarkError(Exception):
 
 
 class Load(NamedTuple):
-    """What wrk did."""
+    """What wrk did, or the client of WebSockets: a message and its echo count as a request."""
 
     requests: int
     rate: float
@@ -160,9 +160,11 @@ def end_on_term() -> None:
 
 
 def load(contestant: Contestant, port: int, core: int, seconds: int, connections: int, seed: int) -> Load:
-    """Let wrk ask for `seconds`. Raises `BenchmarkError` when a request fails."""
-    url = f"{contestant.scheme}://127.0.0.1:{port}{contestant.path}"
+    """Let wrk ask for `seconds`, or WebSockets send messages. Raises `BenchmarkError` when a request fails."""
     count = contestant.connections or connections
+    if contestant.message is not None:
+        return _load_sockets([str(number) for number in (port, contestant.message, count, seconds, seed)], core)
+    url = f"{contestant.scheme}://127.0.0.1:{port}{contestant.path}"
     command = ["wrk", f"-t{WRK_THREADS}", f"-c{count}", f"-d{seconds}s", url]
     if contestant.traffic is not None:
         command[-1:] = ["-s", str(HERE / "traffic.lua"), url, "--", contestant.traffic, str(seed)]
@@ -173,6 +175,17 @@ def load(contestant: Contestant, port: int, core: int, seconds: int, connections
         raise BenchmarkError(f"wrk failed: {done.stdout}")
     # It counts a connection's end among the errors, also where it asked for that.
     return parse_wrk(done.stdout, closing=contestant.traffic == "close")
+
+
+def _load_sockets(arguments: Sequence[str], core: int) -> Load:
+    if not SOCKETS.exists():
+        raise BenchmarkError(f"{SOCKETS} isn't there: scripts/bench compiles it")
+    command = pinned(core, [str(SOCKETS), *arguments])
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    found = _ECHOES.fullmatch(done.stdout.strip())
+    if done.returncode or found is None or not int(found[1]):
+        raise BenchmarkError(f"the client of WebSockets failed: {done.stdout}")
+    return Load(int(found[1]), int(found[1]) / float(found[2]))
 
 
 def parse_wrk(text: str, *, closing: bool = False) -> Load:

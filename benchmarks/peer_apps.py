@@ -86,11 +86,13 @@ def command(server: str, interface: str, port: int, app: str) -> list[str]:
     """The command line of a server. Raises `KeyError`."""
     where = str(port)
     binary = str(Path(sys.executable).parent)
+    uvicorn = [
+        *(f"{binary}/uvicorn", app, "--port", where, "--no-access-log", "--loop", "uvloop", "--http", "httptools"),
+    ]
     called = f"import peer_apps; from {server} import {{}} as serve; serve(peer_apps.{interface}, "
     return {
-        "uvicorn": [
-            *(f"{binary}/uvicorn", app, "--port", where, "--no-access-log", "--loop", "uvloop", "--http", "httptools"),
-        ],
+        "uvicorn": uvicorn,
+        "uvicorn-sansio": [*uvicorn, "--ws", "websockets-sansio"],
         "granian": [f"{binary}/granian", app, "--interface", interface, "--port", where, "--no-access-log"],
         "bjoern": [sys.executable, "-c", called.format("run") + f"'127.0.0.1', {where})"],
         "fastpysgi": [f"{binary}/fastpysgi", app, "--host", "127.0.0.1", "--port", where, "--loglevel", "1"],

@@ -16,7 +16,8 @@ import pytest
 
 from benchmarks import compare, idle, measure, peer_apps, syscalls
 from benchmarks.compare import Cost
-from benchmarks.contestants import CONTESTANTS, ENVIRONMENT, FLOOR, HERE, Contestant, choose, hypoll
+from benchmarks.contestants import CONTESTANTS, FLOOR, HERE, Contestant, choose, hypoll
+from benchmarks.environment import installed
 from benchmarks.measure import BenchmarkError, Cpu, Load
 
 BY_KEY = {contestant.key: contestant for contestant in CONTESTANTS}
@@ -57,6 +58,45 @@ def test_the_floor_answers_as_many_bytes_as_hypoll(floor, mode):
     date = re.compile(rb"Date: [^\r]+")
     assert date.sub(b"", ours) == date.sub(b"", floors)
     assert len(ours) == len(floors)
+
+
+@pytest.fixture(scope="module")
+def sockets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The client of the WebSocket rows, compiled."""
+    program = tmp_path_factory.mktemp("sockets") / "sockets"
+    subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", program, HERE / "sockets.c"], check=True)
+    return program
+
+
+@pytest.mark.full
+def test_a_server_without_websockets_fails(sockets, monkeypatch):
+    monkeypatch.setattr(measure, "SOCKETS", sockets)
+    with (
+        measure.running(BY_KEY["inline"], sys.executable) as (_, port),
+        pytest.raises(BenchmarkError, match=r"the client of WebSockets failed: HTTP/1\.1 200 "),
+    ):
+        measure.load(BY_KEY["ws-routes"], port, measure.cores()[1], 1, 64, 7)
+
+
+def test_without_its_client_the_rows_of_websockets_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "SOCKETS", tmp_path / "sockets")
+    with pytest.raises(BenchmarkError, match="scripts/bench compiles it"):
+        measure.load(BY_KEY["ws-routes"], 1, 0, 1, 64, 7)
+
+
+def test_websockets_have_a_table_of_their_own():
+    rows = choose([], "websocket")
+    assert [row.key for row in rows] == [
+        *("ws-uvicorn", "ws-gunicorn", "ws-routes", "ws-asgi"),
+        *("ws64k-uvicorn", "ws64k-routes", "ws64k-asgi"),
+    ]
+    peers = {"ws_uvicorn": [20.0], "ws_gunicorn": [14.0], "ws64k_uvicorn": [100.0]}
+    own = {"ws_routes": [12.0], "ws_asgi": [17.0], "ws64k_routes": [101.0], "ws64k_asgi": [99.0]}
+    assert compare.excesses(rows, by_key(**peers, **own)) == [
+        "ws-asgi costs 0.85 times ws-uvicorn: more than 0.8",
+        "ws-asgi costs 0.85 times ws-uvicorn: not less than ws-gunicorn with 0.70",
+        "ws64k-routes costs 1.01 times ws64k-uvicorn: more than 1.0",
+    ]
 
 
 def test_the_level_triggered_variant_changes_its_registration_while_output_waits():
@@ -337,14 +377,15 @@ def test_every_contestant_has_a_key_of_its_own():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("key", sorted({row.key for row in (*choose([]), *choose([], "asgi"))}))
-def test_each_row_is_answered(key, floor, monkeypatch):
-    """With the traffic it is measured by: wrk tells of what isn't 2xx."""
+@pytest.mark.parametrize("key", sorted({row.key for table in ("", "asgi", "websocket") for row in choose([], table)}))
+def test_each_row_is_answered(key, floor, sockets, monkeypatch):
+    """With the traffic it is measured by: wrk tells of what isn't 2xx, the client of WebSockets of other echoes."""
     row = BY_KEY[key]
-    if row.packages and not ENVIRONMENT.exists():
-        pytest.skip("`scripts/bench` installs the peers")
+    if missing := {*row.packages} - installed():
+        pytest.skip(f"`scripts/bench` installs the peers: {', '.join(sorted(missing))}")
     command = tuple(str(floor) if word == str(FLOOR) else word for word in row.command)
     monkeypatch.setattr(measure, "FLOOR", floor)
+    monkeypatch.setattr(measure, "SOCKETS", sockets)
     with measure.running(dataclasses.replace(row, command=command), sys.executable) as (_, port):
         assert measure.load(row, port, min(os.sched_getaffinity(0)), 1, 8, seed=5).requests > 0
 
