@@ -25,6 +25,10 @@ be deflated takes twice as long.
 LARGEST_SIZE = 256 * 1024
 """Bytes up to which a message is deflated: everybody waits meanwhile, 10 ms for so much of what can't be."""
 
+MOST_ENDS = 64
+"""Final blocks that a message may have (RFC 7692, 7.2.3.4). Senders make one, at its end. Two bytes are enough for one,
+and each costs a new inflater and a copy of all that is behind it."""
+
 TAIL = b"\x00\x00\xff\xff"
 """What ends a deflated message, and isn't sent (RFC 7692, 7.2.1)."""
 
@@ -58,22 +62,27 @@ class Deflate(NamedTuple):
 class Inflater:
     """Inflates one message, as its pieces come."""
 
-    __slots__ = ("_zlib",)
+    __slots__ = ("_ends", "_zlib")
 
     def __init__(self, bits: int) -> None:
         self._zlib = zlib.decompressobj(-bits)
+        self._ends = 0
 
     def inflate(self, data: bytes, limit: int) -> bytes | None:
-        """Inflate a piece; None: it would be more than `limit` bytes. Raises `zlib.error`."""
+        """Inflate a piece; None: it would be more than `limit` bytes.
+
+        Raises `zlib.error`, also for a message that ends its stream more than `MOST_ENDS` times.
+        """
         inflated = self._zlib.decompress(data, limit + 1)
-        if len(inflated) > limit:
-            return None
-        if self._zlib.eof:  # a final block may come before the message's end (RFC 7692, 7.2.3.4): another begins
+        while self._zlib.eof and len(inflated) <= limit:
+            # A final block may come before the message's end (RFC 7692, 7.2.3.4): another stream begins.
             rest = self._zlib.unused_data
+            self._ends += 1
+            if self._ends > MOST_ENDS:
+                raise zlib.error(f"the message ends its stream more than {MOST_ENDS} times")
             self._zlib = zlib.decompressobj(-15)
-            more = self.inflate(rest, limit - len(inflated)) if rest else b""
-            return None if more is None else inflated + more
-        return inflated
+            inflated += self._zlib.decompress(rest, limit + 1 - len(inflated))
+        return None if len(inflated) > limit else inflated
 
 
 def negotiate(offers: Extensions) -> Deflate | None:

@@ -48,6 +48,9 @@ def finished(data: bytes) -> bytes:
 
 RSV1 = 0x40
 
+FINAL_BLOCK = b"\x03\x00"
+"""An empty block that is the last of its stream (RFC 1951, 3.2.6)."""
+
 MESSAGES = [
     Case("text", "5.6", frame(TEXT, b"Hello"), ("Hello",)),
     Case("text-empty", "5.6", frame(TEXT), ("",)),
@@ -194,6 +197,8 @@ DEFLATED = [
     Case("not-deflated", "7692-6", frame(TEXT, b"Hello"), ("Hello",)),
     Case("stored", "7692-7.2.3.3", frame(TEXT | RSV1, b"\x00\x05\x00\xfa\xffHello\x00"), ("Hello",)),
     Case("final-block", "7692-7.2.3.4", frame(TEXT | RSV1, finished(b"Hello")), ("Hello",)),
+    Case("final-blocks", "7692-7.2.3.4", frame(TEXT | RSV1, FINAL_BLOCK * 64 + b"\0"), ("",)),
+    Case("final-blocks-flood", "10.4", frame(TEXT | RSV1, FINAL_BLOCK * 9000), code=1007, fault=True),
     Case(
         "two-blocks",
         "7692-7.2.3.5",

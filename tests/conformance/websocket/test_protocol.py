@@ -41,6 +41,7 @@ OTHERWISE = {
     "control-length-of-64-bits": "1009: it is too large, too",
     "control-ping-length-of-8-bytes": "the other takes the long form of a short length",
     "deflated-bomb-behind-a-final-block": "the other takes what is behind a final block for nothing",
+    "deflated-final-blocks-flood": "the other takes what is behind a final block for nothing",
     "deflated-malformed": "1002",
     "utf-8-in-an-unfinished-frame": "text is judged when its frame is whole",
     "utf-8-in-a-later-fragment": "1007 only at the end",
