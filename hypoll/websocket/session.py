@@ -149,7 +149,7 @@ class Session(Upgrade):
         """Ping the peer, or give it up."""
         connection = self._connected
         now = connection.context.loop.now
-        if self._pong_by <= now and (self._heard or self._is_paused(connection)):
+        if min(self._pong_by, self._ping_at) <= now and (self._heard or self._is_paused(connection)):
             self._pong_by = NEVER
         if self._close_by <= now and self.parser.ended is not None:
             self._end_by(connection, self.parser.ended)  # the application doesn't take what came before

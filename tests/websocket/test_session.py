@@ -209,6 +209,14 @@ def test_pings_come_and_an_answer_keeps_it_open(app):
         assert socket.frame() == (TEXT, b"still here")
 
 
+def test_pings_come_in_their_interval_however_long_an_answer_may_take(app):
+    with running(app.routes, ws_ping_interval=0.05, ws_ping_timeout=600.0) as it:
+        socket = opened(it, "/async/echo")
+        for _ in range(4):
+            assert socket.frame() == (PING, b"")
+            socket.send(PONG)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_silent_client_is_given_up(app, kind):
     with running(app.routes, ws_ping_interval=0.05, ws_ping_timeout=0.1) as it:
