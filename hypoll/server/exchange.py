@@ -441,6 +441,7 @@ class Exchange(Job):
 
                 self._task = asyncio.current_task() if self.connection is not None else None
                 await source.run()
+                self._task = None  # what it does from here on isn't for the client: its work
             elif hasattr(body, "aclose"):
                 await body.aclose()
         except KeyboardInterrupt:

@@ -56,6 +56,10 @@ def declare(routes: Routes, kind: str, path: str, handler: Callable[..., Any]) -
         routes.get(path, threaded=kind == "threaded")(handler)
 
 
+LARGE = 32 * 1024 * 1024
+"""Bytes that no socket buffer takes."""
+
+
 class Work:
     """Background work that is watched."""
 
@@ -285,6 +289,33 @@ def test_it_runs_when_the_client_has_gone(kind):
         assert work.done.wait(PATIENCE)
         gone.set()
     assert len(work.runs) == 1
+
+
+def test_it_goes_on_when_the_client_goes_that_has_not_read_the_body():
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+    routes = Routes()
+
+    async def work() -> None:
+        begun.set()
+        while not go.is_set():
+            await asyncio.sleep(0.002)
+        ended.set()
+
+    @routes.get("/")
+    async def large(request):
+        async def give() -> AsyncIterator[bytes]:
+            yield bytes(LARGE)
+
+        return Response(give(), headers={"Content-Length": str(LARGE)}, background=work)
+
+    with running(routes) as it:
+        client = it.connect(4096)
+        client.send(get("/"))
+        assert begun.wait(PATIENCE)
+        client.reset()
+        it.until(lambda: not it.server.connections)
+        go.set()
+        assert ended.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("kind", KINDS)
