@@ -77,14 +77,20 @@ class SocketExchange(Exchange):
             bridge.begun.add(task)
 
     async def _run(self, bridge: AsyncioBridge) -> None:
+        import asyncio  # it is loaded where a task runs: only the name is looked up
+
         self._begun = True
         mark_current(self.request)
         try:
             if self.connection is None:
                 return  # the client has gone already
             answer = await self.handler_call.call(self.request, self)
-            if answer is not None and self.connection is not None:
+            if answer is None:
+                return
+            self._task = None  # nothing to be cancelled: a client that goes ends neither the body's end nor the work
+            if self.connection is not None:
                 self.connection.respond(answer)
+            await self._finish_answer(answer, threaded=False)
         except FAILURES as error:
             if self.connection is None or not ends_task(error):
                 raise
@@ -93,7 +99,8 @@ class SocketExchange(Exchange):
             if self._lease is not None:
                 self._lease.release()
                 self._lease = None
-            task, self._task = self._task, None
+            self._task = None
+            task = asyncio.current_task()
             if task is not None:
                 bridge.begun.discard(task)
             bridge.count -= 1

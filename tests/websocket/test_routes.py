@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -257,6 +257,43 @@ def test_a_handshake_is_refused(it, kind, path, status, caplog):
         assert answer.status == status
         assert answer.fields["content-type"] == "application/problem+json"
     assert len([one for one in caplog.records if one.levelno == logging.ERROR]) == 2 * (status == 500)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [*((kind, body) for kind in KINDS for body in ("bytes", "pieces")), ("async", "pieces of a task")],
+)
+def test_a_refusal_is_an_answer_with_all_that_it_may_have(kind, body):
+    routes = Routes()
+    done = threading.Event()
+
+    async def give() -> AsyncIterator[bytes]:
+        for piece in (b"a", b"b"):
+            await asyncio.sleep(0)
+            yield piece
+
+    def refusal() -> Response:
+        made: Any = {"bytes": b"ab", "pieces": iter([b"a", b"b"]), "pieces of a task": give()}[body]
+        return Response(made, 409, background=done.set)
+
+    if kind == "async":
+
+        @routes.websocket("/")
+        async def task(socket):
+            return refusal()
+    else:
+
+        @routes.websocket("/", threaded=True)
+        def thread(socket):
+            return refusal()
+
+    with running(routes) as it:
+        client = it.connect()
+        for _ in range(2):
+            done.clear()
+            answer = client.ask(handshake("/"))
+            assert (answer.status, answer.body) == (409, b"ab")
+            assert done.wait(5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
