@@ -34,7 +34,7 @@ class BaseSocket:
         request: the handshake's request.
     """
 
-    __slots__ = ("_encoder", "_exchange", "_handshake", "_refused", "_subprotocols", "request")
+    __slots__ = ("_encoder", "_exchange", "_handshake", "_subprotocols", "request")
 
     def __init__(
         self, exchange: SocketExchange, handshake: Handshake, subprotocols: Sequence[str], encoder: JSONEncoder
@@ -44,7 +44,6 @@ class BaseSocket:
         self._encoder = encoder
         self._handshake: Handshake | None = handshake
         self._subprotocols = subprotocols
-        self._refused = False
 
     @property
     def subprotocol(self) -> str | None:
@@ -60,7 +59,7 @@ class BaseSocket:
     def closed(self) -> bool:
         """Whether it is closed, or being closed."""
         session = self._exchange.session
-        return self._refused if session is None else session.ended is not None or session.closing
+        return self._exchange.refused if session is None else session.ended is not None or session.closing
 
     @property
     def close_code(self) -> int | None:
@@ -79,7 +78,7 @@ class BaseSocket:
         session, handshake = self._exchange.session, self._handshake
         if session is not None:
             return session
-        if self._refused:
+        if self._exchange.refused:
             raise SocketClosed(Close(POLICY, "the handshake is refused"))
         assert handshake is not None
         if subprotocol is None:
@@ -106,7 +105,7 @@ class BaseSocket:
             raise ValueError(f"{code!r} is no code of a close frame: use 1000, or 3000 to 4999 for one of your own")
         session = self._exchange.session
         if session is None:
-            self._refused = True
+            self._exchange.refused = True
         else:
             session.close(Close(code, reason))
 

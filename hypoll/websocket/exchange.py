@@ -32,11 +32,13 @@ class SocketExchange(Exchange):
     Attributes:
         session: the WebSocket, once it is accepted.
         subprotocol: the one that is spoken.
+        refused: whether the handler has closed it before it was accepted.
     """
 
     connection: Connection | None
     session: Session | None = None
     subprotocol: str | None = None
+    refused = False
 
     if TYPE_CHECKING:
 

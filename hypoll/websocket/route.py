@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
@@ -79,6 +80,9 @@ class SocketRoute:
             if session is not None:
                 on_loop(exchange, partial(end_by_error, session, request, error))
                 return None
+            if isinstance(error, SocketClosed) and _is_over(exchange):
+                error.__traceback__ = None  # what it has closed by itself, or its client, is no failure of the handler
+                error = _refusal()
             response = await recover(scopes, request, error, in_thread, encoder)
         return None if response is None else await run_after(scopes, request, response, in_thread, encoder)
 
@@ -99,8 +103,17 @@ class SocketRoute:
             on_loop(exchange, partial(session.close, Close(NORMAL)))
             return None
         if result is None:
-            raise HTTPError(403, "the WebSocket was refused")
+            raise _refusal()
         return to_response(result, encoder)
+
+
+def _is_over(exchange: Any) -> bool:
+    """Whether a handshake can't be accepted any more: its handler has closed it, or its client has gone."""
+    return isinstance(exchange, SocketExchange) and (exchange.refused or exchange.connection is None)
+
+
+def _refusal() -> HTTPError:
+    return HTTPError(403, "the WebSocket was refused")
 
 
 def _kind_of(threaded: bool) -> Callable[..., BaseSocket]:
@@ -127,7 +140,8 @@ def on_loop(exchange: SocketExchange, call: Callable[[], object]) -> None:
     if exchange.handler_call.run_on is RunOn.TASK:
         call()
     else:
-        exchange.server.loop.call_soon_threadsafe(call)
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the WebSocket with it
+            exchange.server.loop.call_soon_threadsafe(call)
 
 
 def end_by_error(session: Session, request: Request, error: BaseException) -> None:

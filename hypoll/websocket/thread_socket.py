@@ -88,7 +88,7 @@ class ThreadSocket(BaseSocket):
 
     def _leave_pool(self) -> None:
         exchange = self._exchange
-        if not self._refused and not exchange.server.thread_pool.detach(exchange._lease or exchange):
+        if not exchange.refused and not exchange.server.thread_pool.detach(exchange._lease or exchange):
             raise busy()
 
     def receive(self) -> Message:

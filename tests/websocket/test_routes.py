@@ -13,6 +13,7 @@ import pytest
 from hypoll import HTTPError, Request, Response, Routes
 from hypoll.app import RouteError
 from hypoll.websocket.errors import SocketClosed
+from hypoll.websocket.frames import Close
 from tests.support.frames import BINARY, CLOSE, PING, PONG, TEXT, close, frame
 from tests.support.server import Running, running
 from tests.support.websocket import handshake, opened
@@ -27,6 +28,7 @@ class App:
         self.routes = Routes()
         self.seen: list[Any] = []
         self.event = threading.Event()
+        self.gone = threading.Event()
 
     def note(self, value: Any) -> None:
         self.seen.append(value)
@@ -108,6 +110,30 @@ def declare(app: App) -> None:  # noqa: C901 - the handlers of all tests, both k
     def refuse(socket):
         yield lambda: socket.close()
         app.note(socket.accepted)
+
+    @both("/refuse-and-go-on")
+    def refuse_and_go_on(socket):
+        yield lambda: socket.close()
+        try:
+            yield lambda: socket.send("nobody gets this")
+        except SocketClosed:
+            app.note("heard of it")
+            raise
+
+    @both("/another-s-end")
+    def end_of_another(socket):
+        raise SocketClosed(Close(1006))
+        yield
+
+    @both("/wait")
+    def wait(socket):
+        app.note("waits")
+        app.gone.wait(5)
+        try:
+            yield socket.accept
+        except SocketClosed:
+            app.note("gone")
+            raise
 
     @both("/forbid")
     def forbid(socket):
@@ -249,7 +275,17 @@ def test_the_handler_closes(app, it, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("path", "status"), [("refuse", 403), ("forbid", 401), ("fail-early", 500), ("nothing", 403)])
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("refuse", 403),
+        ("refuse-and-go-on", 403),
+        ("forbid", 401),
+        ("fail-early", 500),
+        ("another-s-end", 500),
+        ("nothing", 403),
+    ],
+)
 def test_a_handshake_is_refused(it, kind, path, status, caplog):
     client = it.connect()
     for _ in range(2):  # the connection goes on
@@ -257,6 +293,19 @@ def test_a_handshake_is_refused(it, kind, path, status, caplog):
         assert answer.status == status
         assert answer.fields["content-type"] == "application/problem+json"
     assert len([one for one in caplog.records if one.levelno == logging.ERROR]) == 2 * (status == 500)
+
+
+def test_a_client_that_goes_before_it_is_accepted_is_no_failure_of_a_thread(app, it, caplog):
+    app.gone.clear()
+    client = it.connect()
+    client.send(handshake("/threaded/wait"))
+    assert app.wait() == "waits"
+    client.reset()
+    it.until(lambda: not it.server.connections)
+    app.gone.set()
+    it.until(lambda: not it.server.thread_pool.unfinished)
+    assert app.seen == ["waits", "gone"]
+    assert [one for one in caplog.records if one.levelno == logging.ERROR] == []
 
 
 @pytest.mark.parametrize(

@@ -428,3 +428,22 @@ def test_threads_beside_the_pool_are_bounded(app):
             opened(it, "/threaded/echo")
         assert it.connect().ask(handshake("/threaded/echo")).status == 503
         assert served(it)
+
+
+def test_a_thread_that_hears_of_the_end_when_the_server_is_gone_has_not_failed(caplog):
+    routes, gone = Routes(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    @routes.websocket("/", threaded=True)
+    def late(socket):
+        threads.append(threading.current_thread())
+        socket.send("a")
+        assert gone.wait(PATIENCE)
+        socket.send("b")
+
+    with running(routes, graceful_timeout=0.05) as it:
+        assert opened(it, "/").frame() == (TEXT, b"a")
+    gone.set()
+    threads[0].join(PATIENCE)
+    assert not threads[0].is_alive()
+    assert [record for record in caplog.records if record.levelno == logging.ERROR] == []
