@@ -58,6 +58,7 @@ class Hub:
         self._encoder = JSONEncoder()
         self._lock = threading.Lock()
         self._rooms: dict[str, dict[Session, _Post]] = {}
+        self._rooms_of: dict[Session, dict[str, None]] = {}
         self._posts: dict[Loop, _Post] = {}
 
     def join(self, room: str, socket: BaseSocket) -> None:
@@ -78,6 +79,7 @@ class Hub:
             if post is None or post.thread != threading.get_ident():
                 post = self._posts[loop] = _Post(loop, self._limit, closes=self._closes)
             self._rooms.setdefault(room, {})[session] = post
+            self._rooms_of.setdefault(session, {})[room] = None
         if session.on_end is None:
             session.on_end = []
         if self._forget not in session.on_end:
@@ -91,17 +93,18 @@ class Hub:
                 self._leave(room, session)
 
     def _leave(self, room: str, session: Session) -> None:
-        members = self._rooms.get(room)
-        if members is not None:
-            members.pop(session, None)
+        members = self._rooms.get(room, {})
+        if session in members:
+            del members[session], self._rooms_of[session][room]
             if not members:
                 del self._rooms[room]
 
     def _forget(self, session: Session) -> None:
         """A socket has ended."""
         with self._lock:
-            for room in [room for room, members in self._rooms.items() if session in members]:
+            for room in list(self._rooms_of.get(session, ())):
                 self._leave(room, session)
+            self._rooms_of.pop(session, None)
             if not self._rooms:
                 self._posts.clear()
 

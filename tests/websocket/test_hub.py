@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -128,6 +129,39 @@ def test_members_with_and_without_compression_get_the_same():
         assert plain.frame() == (TEXT, b"x" * 1000)
         first, payload = deflating.frame()
         assert (first, len(payload) < 100) == (TEXT | 0x40, True)
+
+
+def test_who_goes_leaves_its_own_rooms_and_looks_at_no_others():
+    hub, looked_at = Hub(), []
+    routes = Routes()
+
+    class Rooms(dict[str, Any]):
+        def items(self):
+            looked_at.append("all")
+            return super().items()
+
+    @routes.websocket("/{room}")
+    async def join(socket, room):
+        hub.join(room, socket)
+        hub.join("all", socket)
+        hub.join("left", socket)
+        hub.leave("left", socket)
+        await socket.send("joined")
+        async for _ in socket:
+            pass
+
+    hub._rooms = Rooms()
+    with running(routes) as it:
+        one, two = opened(it, "/one"), opened(it, "/two")
+        for socket in (one, two):
+            assert socket.frame() == (TEXT, b"joined")
+        one.client.send(close(1000))
+        assert one.close_code() == 1000
+        it.until(lambda: hub.members("all") == 1)
+        assert sorted(hub.rooms) == ["all", "two"]
+        two.client.reset()
+        it.until(lambda: not hub.rooms)
+        assert (looked_at, hub._rooms_of) == ([], {})
 
 
 def test_what_cant_be():
