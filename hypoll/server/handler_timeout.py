@@ -87,7 +87,14 @@ class TimedExchange(Exchange):
             if not scope.expired():
                 raise
         watched.leave()
+        self._leave_thread()
         raise handler_too_slow(self.seconds)
+
+    def _leave_thread(self) -> None:
+        """Leave the thread to the call that goes on: what comes now, the body of an answer or its work, has another."""
+        lease, self._lease, self._thread_context = self._lease, None, None
+        if lease is not None:
+            lease.release()
 
     def _respond(self, answer: Response | bytes) -> None:
         self._stop_timer()
@@ -107,7 +114,10 @@ class TimedExchange(Exchange):
             where, name = f"{request.method} {request.raw_path}", request.id
             text = "%s took longer than %g s: its thread goes on, request %s"
             log.warning(text, where, self.seconds, name, extra={"request_id": name})
-        connection.respond(self._refusal(handler_too_slow(self.seconds)))
+        error = handler_too_slow(self.seconds)
+        if self.request_body is not None:
+            self.request_body.fail(error)  # a thread that waits for the body has not failed by itself
+        connection.respond(self._refusal(error))
 
     def _stop_timer(self) -> None:
         timer, self._timer = self._timer, None

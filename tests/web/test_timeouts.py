@@ -270,6 +270,39 @@ def test_the_log_says_that_a_thread_goes_on(caplog):
     assert line.startswith("GET /hangs took longer than 60 s: its thread goes on, request ")
 
 
+def test_a_thread_that_waits_for_a_body_is_told_and_has_not_failed(caplog):
+    routes = Routes()
+    routes.post("/", threaded=True, stream=True, timeout=SHORT)(lambda request: request.stream.read())
+    with running(routes) as it:
+        client = it.connect()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nbegun")
+        assert client.answer().status == 504
+        it.until(lambda: not it.server.thread_pool.unfinished)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("body", ["bytes", "pieces"])
+def test_the_answer_in_place_of_a_thread_has_all_that_it_may_have(body):
+    gate, done = Gate(), threading.Event()
+    routes = service(gate, "async hooks")
+
+    @routes.error(HTTPError)
+    async def show(request, error):
+        made = b"ab" if body == "bytes" else iter([b"a", b"b"])
+        return Response(made, error.status, background=done.set)
+
+    with running(routes, threads=2) as it:
+        client = it.connect()
+        answer = client.ask(get("/threaded"))
+        assert (answer.status, answer.body) == (504, b"ab")
+        assert done.wait(PATIENCE)
+        assert client.ask(get("/inline")).body == b"inline"
+        assert it.on_loop(lambda: it.server.thread_pool.overdue) == 1, "the thread was waited for"
+        gate.open.set()
+        it.until(lambda: not it.server.thread_pool.unfinished)
+        assert it.on_loop(lambda: (it.server.thread_pool.overdue, it.server.thread_pool.leases)) == (0, 0)
+
+
 def test_a_stream_has_its_time_until_its_head():
     routes, go = Routes(), threading.Event()
 
