@@ -84,7 +84,7 @@ class FormParser:
     def __init__(self, content_type: str, limits: FormLimits) -> None:
         self._limits = limits
         self._size = 0
-        self._text = bytearray()
+        self._text = UrlencodedParser(limits)
         self._parser: Any = None
         self._field: Any = None
         self._kind = kind = content_type.partition(";")[0].strip().lower()
@@ -110,7 +110,7 @@ class FormParser:
         if self._parser is None:
             if not self._kind:
                 raise HTTPError(415, "the body has no Content-Type: it is no form")
-            self._text += data
+            yield from _events_of(self._text.feed(data))
             return
         events = self._parser.parse(data)
         while (event := self._refusing(lambda: next(events, events))) is not events:
@@ -122,10 +122,7 @@ class FormParser:
         if self._parser is not None:
             self._refusing(self._parser.close)
             return
-        for name, value in parse_urlencoded(bytes(self._text), self._limits):
-            yield TextHead(name)
-            yield value.encode()
-            yield None
+        yield from _events_of(self._text.finish())
 
     def _check_field(self, event: Any) -> None:
         """Hold a text to its bound. Raises `HTTPError` 413."""
@@ -146,18 +143,64 @@ class FormParser:
             raise HTTPError(400, f"the form is malformed: {error}") from None
 
 
-def parse_urlencoded(body: bytes, limits: FormLimits) -> list[tuple[str, str]]:
-    """The fields of a form. Raises `HTTPError` 400 and 413."""
-    if body.count(b"&") >= limits.parts:
-        raise HTTPError(413, f"the form has more than {limits.parts} fields")
-    try:
-        pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict")
-    except UnicodeDecodeError:
-        raise HTTPError(400, "the form is not UTF-8") from None
-    for name, value in pairs:
-        if len(value) > limits.field_size:
-            raise HTTPError(413, f"the form field {name!r:.60} is larger than {limits.field_size} bytes")
-    return pairs
+def _events_of(fields: Iterable[tuple[str, bytes]]) -> Iterator[Any]:
+    """The events of fields that are here."""
+    for name, value in fields:
+        yield TextHead(name)
+        yield value
+        yield None
+
+
+class UrlencodedParser:
+    """Takes an urlencoded form apart as its body comes. It keeps the field that isn't whole, and no other."""
+
+    def __init__(self, limits: FormLimits) -> None:
+        self._limits = limits
+        # Each byte of a name, which is as the head of a part, and of a value may be encoded as three.
+        self._most = 3 * (limits.part_header + limits.field_size)
+        self._separators = 0
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> list[tuple[str, bytes]]:
+        """The fields, name and value, that are whole with this piece. Raises `HTTPError` 400 and 413."""
+        self._separators += data.count(b"&")
+        if self._separators >= self._limits.parts:
+            raise HTTPError(413, f"the form has more than {self._limits.parts} fields")
+        whole, separator, rest = data.rpartition(b"&")
+        if not separator:
+            self._keep(data)
+            return []
+        first, separator, others = whole.partition(b"&")
+        self._keep(first)
+        fields = self._parse(bytes(self._rest) + separator + others)
+        self._rest.clear()
+        self._keep(rest)
+        return fields
+
+    def finish(self) -> list[tuple[str, bytes]]:
+        """The last field. Raises as `feed` does."""
+        return self._parse(bytes(self._rest))
+
+    def _keep(self, data: bytes) -> None:
+        """Keep a piece of a field, if that doesn't get too large. Raises `HTTPError` 413."""
+        if len(self._rest) + len(data) > self._most:
+            name = bytes((self._rest + data[:60])[:60]).partition(b"=")[0].decode("utf-8", "replace")
+            raise self._too_large(name)
+        self._rest += data
+
+    def _parse(self, text: bytes) -> list[tuple[str, bytes]]:
+        try:
+            pairs = parse_qsl(text.decode(), keep_blank_values=True, errors="strict")
+        except UnicodeDecodeError:
+            raise HTTPError(400, "the form is not UTF-8") from None
+        fields = [(name, value.encode()) for name, value in pairs]
+        for name, value in fields:
+            if len(value) > self._limits.field_size:
+                raise self._too_large(name)
+        return fields
+
+    def _too_large(self, name: str) -> HTTPError:
+        return HTTPError(413, f"the form field {name!r:.60} is larger than {self._limits.field_size} bytes")
 
 
 class PartHead:

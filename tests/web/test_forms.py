@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import itertools
 import os
 import sys
 import tempfile
+import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 
@@ -156,6 +158,7 @@ def test_what_browsers_send_where_no_file_was_chosen_is_none():
         (MULTIPART, body_of([("a", "f", None, bytes(2000))]), 413, "the form is larger than 2000 bytes"),
         (URLENCODED, b"&".join([b"a=b"] * 6), 413, "the form has more than 5 fields"),
         (URLENCODED, b"a=" + b"x" * 51, 413, "the form field 'a' is larger than 50 bytes"),
+        (URLENCODED, b"a=" + b"%C3%A9" * 26, 413, "the form field 'a' is larger than 50 bytes"),
         (URLENCODED, b"a" * 2001, 413, "the form is larger than 2000 bytes"),
         (URLENCODED, b"a=%ff", 400, "the form is not UTF-8"),
         (URLENCODED, b"a=\xff", 400, "the form is not UTF-8"),
@@ -191,6 +194,52 @@ def test_forms_of_text(content_type, body, fields):
     assert [(part.name, part.text()) for part in form] == fields
     stream = FormStream(iter([body] if body else []), FormParser(content_type, LIMITS), LIMITS, lambda form: None)
     assert [(part.name, part.text()) for part in stream] == fields
+
+
+URLENCODED_FORMS = [
+    b"a=1&b=%C3%A9+x&&=&c&a=%26%3D",
+    b"&",
+    b"a",
+    b"a=1&",
+    "\xfc=\xe9&\u20ac=".encode(),
+    b"a=1&b=%ff&c=1",
+    b"a&b&c&d&e&f",
+]
+
+
+@pytest.mark.parametrize("body", URLENCODED_FORMS)
+def test_an_urlencoded_form_is_the_same_however_its_body_was_cut(body):
+    def fields_of(pieces: list[bytes]) -> list[tuple[str, str]] | int:
+        stream = FormStream(iter(pieces), FormParser(URLENCODED, LIMITS), LIMITS, lambda form: None)
+        try:
+            return [(part.name, part.text()) for part in stream]
+        except HTTPError as error:
+            return error.status
+
+    whole = fields_of([body])
+    if isinstance(whole, list):
+        assert whole == parse_qsl(body.decode(), keep_blank_values=True)
+    for at in range(len(body)):
+        assert fields_of([body[:at], body[at:]]) == whole
+    assert fields_of([body[at : at + 1] for at in range(len(body))]) == whole
+
+
+def test_of_an_urlencoded_stream_one_field_is_kept_and_that_is_bounded():
+    limits = LIMITS._replace(parts=1 << 30, size=None)
+    parser = FormParser(URLENCODED, limits)
+    piece = b"a=" + b"x" * 40 + b"&"
+    stream = FormStream((piece for _ in range(20_000)), parser, limits, lambda form: None)
+    tracemalloc.start()
+    try:
+        assert sum(len(part.read()) for part in stream) == 800_000
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+    taken = itertools.count()
+    endless = (b"x" * 100 for _ in taken)
+    with pytest.raises(HTTPError, match="larger than 50 bytes"):
+        FormStream(endless, FormParser(URLENCODED, limits), limits, lambda form: None).read()
+    assert next(taken) < 10
 
 
 def test_a_streamed_part_is_read_in_pieces_and_passed_over():
