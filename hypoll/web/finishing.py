@@ -29,9 +29,14 @@ async def pass_and_finish(
         response = await pass_hooks(scopes, route, missing, request, in_thread)
     else:
         response = await run_after(scopes, request, answer, in_thread, scopes[0].encoder)
+    on_thread = in_thread is None and route is not None and route.run_on is RunOn.THREAD
+    return finish_answer(scopes, request, response, on_thread)
+
+
+def finish_answer(scopes: Scopes, request: Request, response: Response, on_thread: bool) -> Response:
+    """Finish an answer. on_thread: whether this isn't the loop, so that compressing may take long."""
     compression = next((scope.compression for scope in reversed(scopes) if scope.compression is not None), None)
     if compression is not None:
-        on_thread = in_thread is None and route is not None and route.run_on is RunOn.THREAD
         try:
             response = compression.finish(request, response, on_thread)
         except FAILURES as error:

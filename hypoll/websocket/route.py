@@ -12,6 +12,7 @@ from typing import Any
 from hypoll.concurrency.forks import keep_out
 from hypoll.contracts import HandlerCall, RunOn
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response
+from hypoll.web.finishing import finish_answer
 from hypoll.web.hooks import Scopes, at_once, recover, run_after, run_before
 from hypoll.web.json_encoding import JSONEncoder
 from hypoll.web.naming import name_of
@@ -84,7 +85,10 @@ class SocketRoute:
                 error.__traceback__ = None  # what it has closed by itself, or its client, is no failure of the handler
                 error = _refusal()
             response = await recover(scopes, request, error, in_thread, encoder)
-        return None if response is None else await run_after(scopes, request, response, in_thread, encoder)
+        if response is None:
+            return None
+        response = await run_after(scopes, request, response, in_thread, encoder)
+        return finish_answer(scopes, request, response, not in_task)
 
     def _open(self, encoder: JSONEncoder, request: Request, exchange: Any) -> BaseSocket:
         """What the handler gets. Raises `HTTPError` for what isn't to be accepted, whatever the handler thinks."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import logging
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import orjson
 import pytest
 
 from hypoll import HTTPError, Request, Response, Routes
@@ -547,6 +549,40 @@ def test_hooks_run_before_and_see_refusals_only():
                 ("after", 426),
             ]
             seen.clear()
+
+
+@pytest.mark.parametrize("mounted", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_refusal_is_finished_as_any_answer_is(kind, mounted):
+    routes = Routes()
+
+    @routes.websocket("/async")
+    async def task(socket):
+        return {"why": "x" * 1000}, 409
+
+    @routes.websocket("/threaded", threaded=True)
+    def thread(socket):
+        return {"why": "x" * 1000}, 409
+
+    outer = Routes() if mounted else routes
+    outer.cors("https://app.example")
+    outer.secure_headers()
+    outer.compress()
+    if mounted:
+        outer.mount("/m", routes)
+    path = f"/m/{kind}" if mounted else f"/{kind}"
+    fields = {"Accept_Encoding": "gzip", "Origin": "https://app.example", "Host": "app.example"}
+    with running(outer) as it:
+        client = it.connect()
+        answer = client.ask(handshake(path, **fields))
+        assert (answer.status, answer.fields["content-encoding"]) == (409, "gzip")
+        assert gzip.decompress(answer.body) == orjson.dumps({"why": "x" * 1000})
+        plain = client.ask(handshake(path, Upgrade=None, **fields))
+        assert plain.status == 426
+        for each in (answer, plain):
+            assert each.fields["access-control-allow-origin"] == "https://app.example"
+            assert each.fields["x-content-type-options"] == "nosniff"
+            assert "Origin" in each.fields["vary"]
 
 
 def test_async_hooks_before_a_threaded_handler():
