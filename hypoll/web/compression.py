@@ -85,7 +85,11 @@ class Compression:
             return response
         if not _varies(response):
             response.headers.vary("Accept-Encoding")
-        return self._encoded(request, response, self._codings[names[0]], at_once) if names else response
+        if not names:
+            return response
+        encoded = self._encoded(request, response, self._codings[names[0]], at_once)
+        encoded.background = response.background
+        return encoded
 
     def _is_compressible(self, response: Response) -> bool:
         if response.status in _UNTOUCHED:

@@ -332,6 +332,38 @@ def test_it_belongs_to_the_response_that_is_sent(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("body", "field", "status"),
+    [
+        ("text", "X-None: 1", 200),
+        ("text", "If-None-Match: *", 304),
+        ("file", "X-None: 1", 200),
+        ("file", "If-None-Match: *", 304),
+        ("file", "Range: bytes=0-9", 206),
+        ("file", "Range: bytes=9000-", 416),
+    ],
+)
+def test_it_runs_whatever_the_server_makes_of_a_compressed_answer(kind, body, field, status, tmp_path):
+    (tmp_path / "file.txt").write_bytes(b"x" * 2000)
+    work = Work()
+    routes = Routes()
+    routes.compress()
+
+    def answer(request: Request) -> Response:
+        made: Any = File(tmp_path / "file.txt") if body == "file" else "x" * 2000
+        tag = {"ETag": '"1"'} if body == "text" else {}
+        return Response(made, headers=tag, background=work.awaited if kind == "async" else work)
+
+    declare(routes, kind, "/", answer)
+    with running(routes) as it:
+        client = it.connect()
+        answer = client.ask(f"GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n{field}\r\n\r\n".encode())
+        assert answer.status == status
+        assert work.done.wait(PATIENCE)
+    assert len(work.runs) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_constant_response_leaves_its_work_each_time(kind):
     work = Work()
     constant = Response("text", background=work)
