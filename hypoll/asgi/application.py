@@ -9,9 +9,9 @@ from hypoll.asgi.cycle import Cycle, PlainCycle
 from hypoll.asgi.lifespan import Lifespan
 from hypoll.asgi.recognition import ASGIApplication, single_callable
 from hypoll.asgi.route_pattern import pattern_of
-from hypoll.asgi.scope import Scopes
+from hypoll.asgi.scope import Scopes, scope_parts_of
 from hypoll.asgi.tls import Certificates
-from hypoll.asgi.websocket import SocketCycle, socket_scope
+from hypoll.asgi.websocket import SocketCycle, share_fields, socket_scope
 from hypoll.contracts import Application, HandlerCall, RunOn, RunToCompletion
 from hypoll.protocol.messages import Request
 from hypoll.web.results import failure, to_response
@@ -81,6 +81,7 @@ class ASGI(Application):
         connection, handshake = cycle.connection, cycle.handshake
         assert handshake is not None
         sock = None if connection is None else connection.tls
+        share_fields(scope_parts_of(request)[0])
         scope = self._scopes.of(request, None if sock is None else self._certificates.of(sock))
         return self.application(socket_scope(scope, handshake.subprotocols), cycle.receive_event, cycle.send_event)
 

@@ -59,7 +59,7 @@ class Scopes:
         if root_path and path[0] == "/" and not _is_below(path, root_path):
             path = root_path + path  # a proxy has taken it away
         peer, section = request.peer, request.header_section
-        fields, client, scheme = section.scope_parts or _scope_parts(request)
+        fields, client, scheme = section.scope_parts or scope_parts_of(request)
         if client is None:
             client = peer.client
         extensions: dict[str, Any] = {
@@ -92,14 +92,15 @@ class Scopes:
         }
 
 
-def _scope_parts(request: Request) -> ScopeParts:
+def scope_parts_of(request: Request) -> ScopeParts:
     """What scopes say about a header section: its fields, and client and scheme where a trusted proxy names them.
 
     It is kept with the section: a client repeats itself.
     """
     section, origin = request.header_section, request._origin
-    section.scope_parts = parts = fields_of(section), origin.client, origin.scheme
-    return parts
+    if section.scope_parts is None:
+        section.scope_parts = fields_of(section), origin.client, origin.scheme
+    return section.scope_parts
 
 
 def fields_of(section: HeaderSection) -> list[tuple[bytes, bytes]]:

@@ -17,6 +17,7 @@ from hypoll.asgi.cycle import Cycle
 from hypoll.asgi.errors import DisconnectedError, is_disconnect
 from hypoll.asgi.start import Message
 from hypoll.concurrency.forks import keep_out
+from hypoll.protocol.bounded import Bounded
 from hypoll.protocol.current_request import mark_current
 from hypoll.protocol.fields import exact_bytes
 from hypoll.protocol.messages import FAILURES, HTTPError, problem
@@ -33,6 +34,17 @@ if TYPE_CHECKING:
 
 DENIAL = "websocket.http.response"
 """The extension by which an application answers a handshake with a response of its own."""
+
+_REPEATED = frozenset(
+    b"host upgrade connection sec-websocket-version sec-websocket-extensions user-agent origin pragma cache-control "
+    b"accept accept-encoding accept-language x-forwarded-proto x-forwarded-host".split()
+)
+"""Fields that most clients send alike. None of them is a secret, or one client's own."""
+
+_SHARED_SIZE = 256
+
+_shared = Bounded[tuple[bytes, bytes], tuple[bytes, bytes]](lambda field: field)
+"""Such fields of open WebSockets, one object for all: that is a seventh of an idle one's memory."""
 
 log = logging.getLogger("hypoll.error")
 
@@ -250,6 +262,13 @@ def _close_of(message: Message) -> Close:
     if not isinstance(reason or "", str):
         raise TypeError(f"the reason of websocket.close is {reason!r:.60}: it must be a str")
     return Close(code, reason or "")
+
+
+def share_fields(fields: list[tuple[bytes, bytes]]) -> None:
+    """Replace fields that other open WebSockets have, too, by theirs."""
+    for index, field in enumerate(fields):
+        if field[0] in _REPEATED and len(field[1]) <= _SHARED_SIZE:
+            fields[index] = _shared[field]
 
 
 def socket_scope(scope: dict[str, Any], subprotocols: Iterable[str]) -> dict[str, Any]:

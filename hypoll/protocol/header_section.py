@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
+from hypoll.protocol.bounded import Bounded
 from hypoll.protocol.peer import Client, Origin, Peer
 
 USER_AGENT, REFERER, REQUEST_ID, TRACEPARENT = 16, 17, 18, 19
@@ -30,6 +31,10 @@ _INDEXED_NAMES = {number: name for name, number in INDEXED_FIELDS.items()}
 
 ScopeParts = tuple[list[tuple[bytes, bytes]], Client | None, str | None]
 """The fields of a header section in bytes, and what trusted proxies say about client and scheme."""
+
+
+_user_agents = Bounded[bytes, bytes](lambda line: line, size=256)
+"""Lines that name the client's program: requests that stay for long share them."""
 
 
 class HeaderSection:
@@ -77,15 +82,26 @@ class HeaderSection:
         """(lower-case name, value) of each field line, latin-1."""
         fields = self._fields
         if fields is None:
-            fields = self._fields = fields_of(self.block.decode("latin-1").split("\r\n")[1:])
+            if self.scope_parts is not None and not self.block:
+                fields = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in self.scope_parts[0])
+            else:
+                fields = fields_of(self.block.decode("latin-1").split("\r\n")[1:])
+            self._fields = fields
         return fields
 
     def compact(self) -> None:
-        """Keep the fields as bytes alone: of a request that stays for long they are seldom asked for again."""
-        if self._fields is not None:
+        """Keep the fields as bytes alone: of a request that stays for long they are seldom asked for again.
+
+        Where a scope of ASGI has them they are those of the scope.
+        """
+        if self.scope_parts is not None:
+            self.block = b""
+        elif self._fields is not None:
             self.block = "".join(f"\r\n{name}:{value}" for name, value in self._fields).encode("latin-1")
-            self._fields = None
-        self.scope_parts = self.environ = None
+        self._fields = self.environ = None
+        agent = self.indexed.get(USER_AGENT)
+        if agent is not None:
+            self.indexed[USER_AGENT] = _user_agents[agent]
 
     @property
     def has_no_body(self) -> bool:

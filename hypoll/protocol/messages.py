@@ -195,6 +195,11 @@ class Request:
             self._cookies = Cookies(parse_cookies(self.headers.get("cookie", "")))
         return self._cookies
 
+    def compact(self) -> None:
+        """Let go of what can be made of the header section again: of a request that stays for long."""
+        self._headers = self._cookies = None
+        self.header_section.compact()
+
     @property
     def state(self) -> State:
         """Whatever the application notes of this request, as attributes: a `before` hook for the handler, say."""

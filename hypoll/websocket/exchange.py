@@ -63,7 +63,7 @@ class SocketExchange(Exchange):
         self.subprotocol = subprotocol
         self.connection = None
         connection.run_guarded(hand_to, connection, self.request, head, session)
-        self.request.header_section.compact()
+        self.request.compact()
         return session
 
     def start(self) -> None:

@@ -311,3 +311,21 @@ def test_a_malformed_handshake_isnt_the_applications():
         assert it.connect().ask(handshake(Sec_WebSocket_Version="8")).status == 426
         assert it.connect().ask(handshake(Sec_WebSocket_Key="x")).status == 400
     assert app.scope == {}
+
+
+def test_scopes_that_stay_share_what_most_clients_send_and_nothing_else():
+    scopes: list[Message] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        scopes.append(scope)
+        await echo(scope, receive, send)
+
+    fields = {"User_Agent": "somebody/1", "Cookie": "a=b", "Authorization": "Bearer s3cret", "Accept": "x" * 300}
+    with serving(app) as it:
+        for _ in range(2):
+            opened(it, **fields)
+        one, two = (dict(zip((name for name, _ in s["headers"]), s["headers"], strict=True)) for s in scopes)
+    assert one == two
+    assert scopes[0]["headers"] is not scopes[1]["headers"]
+    shared = {name for name in one if one[name] is two[name]}
+    assert shared == {b"host", b"upgrade", b"connection", b"sec-websocket-version", b"user-agent"}

@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import pytest
 
+from hypoll.asgi.scope import scope_parts_of
 from hypoll.http import Headers, HTTPError, MultiDict, Peer, Request, RequestParser, Response, problem
-from hypoll.protocol.header_section import HeaderSection
+from hypoll.protocol.header_section import USER_AGENT, HeaderSection
 from hypoll.protocol.messages import MAX_QUERY_FIELDS, reason
 from hypoll.protocol.peer import NOBODY
 from hypoll.settings import Settings
@@ -23,6 +24,21 @@ def received(target: str = "/", *fields: str, body: bytes = b"") -> Request:
 
 
 # laziness
+
+
+@pytest.mark.parametrize("by_scope", [False, True])
+def test_a_request_that_stays_answers_as_before(by_scope: bool) -> None:
+    fields = ("Cookie: e=f", "User-Agent: somebody/1", "X-Name: \xe9", "X-Name:  twice ")
+    one, other = received("/", *fields), received("/", *fields)
+    assert one.cookies == {"e": "f"}
+    if by_scope:
+        scope_parts_of(one)
+    one.compact()
+    assert not {"_headers", "_cookies"} & {name for name, value in vars(one).items() if value is not None}
+    assert (one.header_section.block == b"") is by_scope
+    assert one.header_section.last_value(USER_AGENT) == "somebody/1"
+    assert one.headers.raw == other.headers.raw
+    assert one.cookies == other.cookies
 
 
 def test_only_what_is_asked_for_is_built() -> None:
