@@ -251,7 +251,8 @@ class Runner:
             raise
         self.telemetry.health.start()
         if self.admin is not None:
-            log.info("metrics, health and status are on %s", ", ".join(self.admin.addresses))
+            there = [name for name in ("metrics", "health", "status") if getattr(self.settings, name)]
+            log.info("%s: on %s", ", ".join(there), ", ".join(self.admin.addresses))
         return server
 
     def begin_shutdown(self) -> None:

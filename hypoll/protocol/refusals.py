@@ -37,4 +37,4 @@ def body_too_large(limit: int) -> HTTPError:
 
 def handler_too_slow(seconds: float) -> HTTPError:
     """The refusal of a request whose handler has taken longer than it may."""
-    return HTTPError(504, f"the answer took longer than {seconds:g} seconds")
+    return HTTPError(504, f"the answer took longer than {seconds:g} s")

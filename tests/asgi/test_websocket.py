@@ -320,7 +320,8 @@ def test_scopes_that_stay_share_what_most_clients_send_and_nothing_else():
         scopes.append(scope)
         await echo(scope, receive, send)
 
-    fields = {"User_Agent": "somebody/1", "Cookie": "a=b", "Authorization": "Bearer s3cret", "Accept": "x" * 300}
+    fields: Message = {"User_Agent": "somebody/1", "Cookie": "a=b", "Authorization": "Bearer s3cret"}
+    fields["Accept"] = "x" * 300
     with serving(app) as it:
         for _ in range(2):
             opened(it, **fields)

@@ -138,7 +138,7 @@ def serving(directory: Path, command: list[str], **environment: str) -> Iterator
 
 
 def admin_address(master: Master) -> str:
-    return master.says(r"metrics, health and status are on (\S+)$")[1]
+    return master.says(r"metrics, health, status: on (\S+)$")[1]
 
 
 @pytest.mark.parametrize("kind", ["tcp", "unix"])
@@ -146,16 +146,16 @@ def test_all_workers_accept_from_one_listener(directory, kind, monkeypatch):
     address = "127.0.0.1:0" if kind == "tcp" else f"unix:{directory}/admin"
     command = [*HYPOLL, "--bind", "127.0.0.1:0", "--workers", "2", "--admin-bind", address, *WORDS]
     with serving(directory, command) as master:
-        master.says("metrics, health and status are on", 2)
+        master.says("metrics, health, status: on", 2)
         admin = admin_address(master)
-        assert {line.rpartition(" ")[2] for line in master.lines if "status are on" in line} == {admin}
+        assert {line.rpartition(" ")[2] for line in master.lines if "status: on" in line} == {admin}
         for _ in range(5):
             assert master.get()[0] == 200
             assert [ask(admin, path)[0] for path in PATHS] == [200] * len(PATHS)
         assert master.get("/metrics")[0] == 404
         until(lambda: b'route="/",status="200"} 5.0' in ask(admin, "/metrics")[1])
         master.signal(signal.SIGHUP)
-        master.says("metrics, health and status are on", 4)
+        master.says("metrics, health, status: on", 4)
         assert ask(admin, "/healthz/ready")[0] == 200
         monkeypatch.setenv("HYPOLL_ADMIN_BIND", admin.removeprefix("http://"))
         monkeypatch.setenv("HYPOLL_HEALTH", "/healthz")
@@ -173,8 +173,8 @@ def test_a_successor_takes_it_over(directory, kind):
     with serving(directory, command) as master:
         admin = admin_address(master)
         master.signal(signal.SIGUSR2)
-        master.says("metrics, health and status are on", 2)
-        assert {line.rpartition(" ")[2] for line in master.lines if "status are on" in line} == {admin}
+        master.says("metrics, health, status: on", 2)
+        assert {line.rpartition(" ")[2] for line in master.lines if "status: on" in line} == {admin}
         successor = int(master.says(r"\[(\d+)\] INFO Starting gunicorn", 2)[1])
         master.signal(signal.SIGTERM)
         assert master.popen.wait(30) == 0

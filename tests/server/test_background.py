@@ -357,8 +357,8 @@ def test_it_runs_whatever_the_server_makes_of_a_compressed_answer(kind, body, fi
     declare(routes, kind, "/", answer)
     with running(routes) as it:
         client = it.connect()
-        answer = client.ask(f"GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n{field}\r\n\r\n".encode())
-        assert answer.status == status
+        came = client.ask(f"GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n{field}\r\n\r\n".encode())
+        assert came.status == status
         assert work.done.wait(PATIENCE)
     assert len(work.runs) == 1
 
