@@ -324,7 +324,7 @@ def test_scopes_that_stay_share_what_most_clients_send_and_nothing_else():
     fields["Accept"] = "x" * 300
     with serving(app) as it:
         for _ in range(2):
-            opened(it, **fields)
+            opened(it, "/", b"", 0, **fields)
         one, two = (dict(zip((name for name, _ in s["headers"]), s["headers"], strict=True)) for s in scopes)
     assert one == two
     assert scopes[0]["headers"] is not scopes[1]["headers"]
