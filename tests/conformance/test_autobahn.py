@@ -11,7 +11,7 @@ import pytest
 from benchmarks.app import echo
 from benchmarks.echo import app
 from tests.asgi.asgiapps import serving
-from tests.conformance.autobahn import LARGE, failures, run_cases
+from tests.conformance.autobahn import LARGE, PING_INTERVAL, failures, run_cases
 from tests.support.server import Running, running
 
 pytestmark = pytest.mark.full
@@ -25,7 +25,7 @@ OTHERS = 247
 
 @pytest.fixture(scope="module", params=["routes", "asgi"])
 def server(request: pytest.FixtureRequest) -> Iterator[Running]:
-    settings: dict[str, Any] = {"access_log": "off"}
+    settings: dict[str, Any] = {"access_log": "off", "ws_ping_interval": PING_INTERVAL}
     with running(echo, **settings) if request.param == "routes" else serving(app, **settings) as it:
         yield it
 
