@@ -38,7 +38,7 @@ def _sent(data: bytes, await_answer: bytes = b"") -> Phase:
 BIG = b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n"
 STREAM = b"GET /stream/100 HTTP/1.1\r\nHost: a\r\n\r\n"
 
-PHASES: dict[str, tuple[Phase, int, bytes]] = {
+STATES: dict[str, tuple[Phase, int, bytes]] = {
     "new": (_sent(b""), 0, b""),
     "idle": (_sent(GET, b"\r\n\r\nok"), 0, b""),
     "empty lines": (_sent(b"\r\n\r\n"), 0, b""),
@@ -71,11 +71,11 @@ def server() -> Iterator[Served]:
         served.assert_no_failure()
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("leave", [Client.close, Client.reset], ids=["fin", "rst"])
-def test_a_peer_that_leaves_leaves_nothing(server: Served, phase: str, leave: Callable[[Client], None]) -> None:
+def test_a_peer_that_leaves_leaves_nothing(server: Served, state: str, leave: Callable[[Client], None]) -> None:
     before = server.held()
-    enter = PHASES[phase][0]
+    enter = STATES[state][0]
     clients = [Client(server.address, 65536) for _ in range(3)]
     for client in clients:
         enter(client)
@@ -85,10 +85,10 @@ def test_a_peer_that_leaves_leaves_nothing(server: Served, phase: str, leave: Ca
     server.await_held(before)
 
 
-@pytest.mark.parametrize("phase", PHASES)
-def test_a_peer_that_half_closes_gets_what_is_owed_and_leaves_nothing(server: Served, phase: str) -> None:
+@pytest.mark.parametrize("state", STATES)
+def test_a_peer_that_half_closes_gets_what_is_owed_and_leaves_nothing(server: Served, state: str) -> None:
     before = server.held()
-    enter, status, end = PHASES[phase]
+    enter, status, end = STATES[state]
     with Client(server.address, 65536) as client:
         enter(client)
         client.half_close()
@@ -99,11 +99,11 @@ def test_a_peer_that_half_closes_gets_what_is_owed_and_leaves_nothing(server: Se
     server.await_held(before)
 
 
-@pytest.mark.parametrize("phase", PHASES)
-def test_a_peer_that_half_closes_and_then_resets_leaves_nothing(server: Served, phase: str) -> None:
+@pytest.mark.parametrize("state", STATES)
+def test_a_peer_that_half_closes_and_then_resets_leaves_nothing(server: Served, state: str) -> None:
     before = server.held()
     client = Client(server.address, 65536)
-    PHASES[phase][0](client)
+    STATES[state][0](client)
     client.half_close()
     client.reset()
     server.await_held(before)

@@ -194,8 +194,8 @@ class Wire:
         server.admit(sock, ("127.0.0.1", 4711))
         (self.connection,) = server.connections - before
 
-    def is_in(self, phase: ConnectionState) -> bool:
-        return self.connection.state is phase
+    def is_in(self, state: ConnectionState) -> bool:
+        return self.connection.state is state
 
     def send(self, data: bytes) -> None:
         """Send all of it, turning the loop as often as that needs."""
@@ -256,8 +256,8 @@ class Wire:
         self.send(data)
         return self.await_answers(count)
 
-    def await_phase(self, phase: ConnectionState) -> None:
-        self.turner.until(lambda: self.is_in(phase))
+    def await_state(self, state: ConnectionState) -> None:
+        self.turner.until(lambda: self.is_in(state))
 
     def reset(self) -> None:
         self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -433,7 +433,7 @@ def test_the_time_an_answer_took_to_make_is_not_its_client_s(serve, app, clock, 
     app.answers["/"] = lambda request: answer(clock)
     wire = serve(small=True)
     wire.client.send(GET)
-    wire.await_phase(ConnectionState.SENDING)
+    wire.await_state(ConnectionState.SENDING)
     wire.turner.settle()
     assert len(wire.await_answers(1)[0].body) == size
 
@@ -447,7 +447,7 @@ def test_the_time_an_answer_took_to_make_is_not_taken_from_reading_away(serve, a
     app.answers["/"] = answer
     served = serve()
     served.client.send(GET + b"some")
-    served.await_phase(ConnectionState.LINGERING)
+    served.await_state(ConnectionState.LINGERING)
     served.turner.after(4)
     assert served.is_in(ConnectionState.LINGERING)
 
@@ -473,7 +473,7 @@ def test_a_connection_cut_while_output_waits_leaves_nothing_to_the_kernel(serve,
     wire.send(GET)
     assert wire.is_in(ConnectionState.SENDING)
     wire.turner.after(32)
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
     wire.turner.until(lambda: wire.collect() >= 0 and wire.ended)
     assert wire.was_reset
 
@@ -594,7 +594,7 @@ def test_a_half_close_is_seen_by_a_connection_that_is_to_come_back(wire, app):
     """Its client may have gone: only a probe tells. The edge comes once."""
     app.threaded("/", lambda request: b"%d" % app.gate.wait(30))
     wire.send(GET)
-    wire.await_phase(ConnectionState.WAITING)
+    wire.await_state(ConnectionState.WAITING)
     wire.connection.reschedule()
     wire.end_input()
     wire.turner.after(2)
@@ -823,14 +823,14 @@ def test_input_under_way_when_the_server_closes_does_not_reset_the_answer(wire, 
     assert not wire.was_reset
     assert app.seen == ["/"]
     wire.client.close()
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
 
 
 def test_what_the_client_sends_while_the_kernel_has_its_last_answer_does_not_reset_it(wire, app):
     app.answers["/"] = lambda request: Response(bytes(200 * KIB))
     wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400 * KIB)
     wire.send(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-    wire.await_phase(ConnectionState.LINGERING)
+    wire.await_state(ConnectionState.LINGERING)
     wire.send(GET)
     (answer,) = wire.await_end()
     assert len(answer.body) == 200 * KIB
@@ -851,7 +851,7 @@ def test_a_request_and_the_end_at_once(wire):
     wire.client.send(GET)
     wire.end_input()
     assert [answer.status for answer in wire.await_end()] == [200]
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
 
 
 def test_the_end_at_once_on_an_idle_connection(wire):
@@ -872,7 +872,7 @@ def test_the_end_after_the_request_while_its_answer_waits(serve, app):
     assert wire.is_in(ConnectionState.SENDING)
     assert len(wire.await_end()[0].body) == 1 * MIB
     assert not wire.was_reset
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
 
 
 def test_the_end_while_answers_wait_does_not_lose_the_requests_before_it(serve, app):
@@ -890,13 +890,13 @@ def test_the_end_in_the_middle_of_a_request_is_refused(wire, app, part):
     wire.end_input()
     assert_refused(wire.await_end()[0], 400)
     assert app.seen == []
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
 
 
 def test_the_end_of_an_idle_connection_closes_it(wire):
     wire.talk(GET)
     wire.end_input()
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
     wire.received = bytearray()
     assert wire.await_end() == []
 
@@ -939,7 +939,7 @@ def test_a_client_in_the_middle_of_its_upload_can_read_the_refusal(wire, app, be
     assert not wire.was_reset
     assert wire.is_in(ConnectionState.LINGERING)
     wire.end_input()
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
     assert not wire.was_reset  # as it would be if some of its input was unread
 
 
@@ -955,7 +955,7 @@ def test_the_clients_end_behind_unread_input_does_not_cut_the_last_answer(wire, 
     assert len(wire.received) < 8 * MIB
     wire.client.send(GET)
     wire.end_input()
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
     assert len(wire.await_end()[0].body) == 8 * MIB
     assert not wire.was_reset
 
@@ -965,7 +965,7 @@ def test_the_clients_end_ends_the_lingering(wire):
     assert wire.is_in(ConnectionState.LINGERING)
     wire.client.send(bytes(100 * KIB))
     wire.end_input()
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
     assert not wire.was_reset
 
 
@@ -1008,7 +1008,7 @@ def test_of_many_that_linger_the_oldest_is_closed(serve, monkeypatch):
     assert [wire.is_in(ConnectionState.LINGERING) for wire in wires] == [False, True, True]
     assert wires[0].is_in(ConnectionState.CLOSED)
     wires[1].end_input()
-    wires[1].await_phase(ConnectionState.CLOSED)
+    wires[1].await_state(ConnectionState.CLOSED)
     assert list(wires[2].connection.context.lingering) == [wires[2].connection]
 
 
@@ -1219,7 +1219,7 @@ def test_an_iterator_is_closed_when_the_client_goes(serve, app):
     wire = serve(small=True)
     wire.send(GET)
     wire.reset()
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
     assert pieces.closed == 1
     assert pieces.pulled < 20
 
@@ -1240,9 +1240,9 @@ def test_an_iterator_that_fails_in_any_way_costs_its_connection_alone(wire, serv
 
     app.answers["/"] = lambda request: Response(pieces())
     wire.send(GET)
-    wire.await_phase(ConnectionState.LINGERING)
+    wire.await_state(ConnectionState.LINGERING)
     wire.client.close()
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
     assert "a response's body failed" in caplog.text
     assert serve().talk(get("/next"))[0].status == 200
 
@@ -1258,7 +1258,7 @@ def test_an_iterator_whose_close_fails_is_logged(serve, app, caplog, monkeypatch
     wire = serve(small=True)
     wire.send(GET)
     wire.reset()
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
     assert "closing a response's body failed" in caplog.text
 
 
@@ -1273,7 +1273,7 @@ def test_a_stream_to_http_1_0_ends_with_the_connection(wire, app):
 # clients that go
 
 
-def in_phase(wire: Wire, app: App, phase: ConnectionState) -> None:
+def in_state(wire: Wire, app: App, state: ConnectionState) -> None:
     app.answers["/big"] = lambda request: Response(bytes(4 * MIB))
     app.answers["/last"] = lambda request: Response(bytes(4 * MIB), headers={"Connection": "close"})
     app.answers["/stream"] = lambda request: Response(Pieces(1000))
@@ -1289,29 +1289,29 @@ def in_phase(wire: Wire, app: App, phase: ConnectionState) -> None:
         ConnectionState.SENDING: get("/big"),
         ConnectionState.FINISHING: get("/last"),
         ConnectionState.LINGERING: b"nonsense\r\n\r\n",
-    }[phase]
+    }[state]
     wire.send(data)
-    wire.await_phase(phase)
+    wire.await_state(state)
 
 
 NOT_HTTP = (ConnectionState.HANDSHAKE, ConnectionState.UPGRADED, ConnectionState.CLOSED)
 
-OPEN = [phase for phase in ConnectionState if phase not in NOT_HTTP]
+OPEN = [state for state in ConnectionState if state not in NOT_HTTP]
 
 
-@pytest.mark.parametrize("phase", OPEN)
+@pytest.mark.parametrize("state", OPEN)
 @pytest.mark.parametrize("how", ["reset", "end"])
-def test_a_client_that_goes_leaves_nothing(serve, loop, app, phase, how):
+def test_a_client_that_goes_leaves_nothing(serve, loop, app, state, how):
     """No descriptor, no connection, and no garbage for the collector to find."""
     gc.collect()
     gc.disable()
     try:
         wire = serve(small=True)
-        in_phase(wire, app, phase)
+        in_state(wire, app, state)
         connection = wire.connection
         number = connection.sock.fileno()
         wire.reset() if how == "reset" else wire.client.close()
-        wire.await_phase(ConnectionState.CLOSED)
+        wire.await_state(ConnectionState.CLOSED)
         assert wire.server.connections == set()
         assert number not in loop.registered()
         wire.turner.settle()
@@ -1335,10 +1335,10 @@ def test_a_connection_ends_though_a_forked_child_holds_its_socket(wire):
         os.waitpid(child, 0)
 
 
-@pytest.mark.parametrize("phase", OPEN)
-def test_closing_twice_closes_once(serve, app, phase, monkeypatch):
+@pytest.mark.parametrize("state", OPEN)
+def test_closing_twice_closes_once(serve, app, state, monkeypatch):
     wire = serve(small=True)
-    in_phase(wire, app, phase)
+    in_state(wire, app, state)
     closes: list[int] = []
     monkeypatch.setattr(wire.server.context, "on_close", lambda connection: closes.append(1))
     wire.connection.close()
@@ -1468,7 +1468,7 @@ def test_a_socket_that_fails_closes_the_connection(wire, caplog):
     wire.talk(GET)
     wire.sock.shutdown(socket.SHUT_WR)
     wire.client.send(GET)
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
     wire.turner.settle()
     assert caplog.records == []
 
@@ -1525,7 +1525,7 @@ def test_a_connection_whose_answer_was_begun_before_the_drain_is_idle_until_then
     app.answers["/"] = lambda request: Response(bytes(MIB))
     wire = serve(small=True)
     wire.send(GET)
-    wire.await_phase(ConnectionState.SENDING)
+    wire.await_state(ConnectionState.SENDING)
     wire.server.drain()
     wire.turner.after(seconds)
     assert wire.await_answers(1)[0].fields.get("connection") is None
@@ -1710,9 +1710,9 @@ def test_drain_twice_drains_once(wire):
 
 def test_nothing_is_logged_above_debug_for_what_peers_do(serve, app, caplog):
     caplog.set_level(logging.INFO)
-    for phase in OPEN:
+    for state in OPEN:
         wire = serve(small=True)
-        in_phase(wire, app, phase)
+        in_state(wire, app, state)
         wire.reset()
-        wire.await_phase(ConnectionState.CLOSED)
+        wire.await_state(ConnectionState.CLOSED)
     assert caplog.records == []

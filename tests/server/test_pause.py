@@ -283,19 +283,19 @@ SITUATIONS: dict[str, tuple[list[bytes], ConnectionState, float]] = {
 
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_no_deadline_of_a_connection_counts_a_pause(make, clock, turner, name):
-    sent, phase, seconds = SITUATIONS[name]
+    sent, state, seconds = SITUATIONS[name]
     world = make()
     world.connect(*sent, buffer=4096)
     (connection,) = world.server.connections
-    assert connection.state is phase
+    assert connection.state is state
     for _ in range(3):
         clock.advance(TICK + STOP)
         turner.settle()
-    assert connection.state is phase, "three seconds have passed for it"
+    assert connection.state is state, "three seconds have passed for it"
     turner.after(seconds - 4)
-    assert connection.state is phase
+    assert connection.state is state
     turner.after(3)
-    assert connection.state is not phase
+    assert connection.state is not state
 
 
 def test_a_connection_whose_deadline_fails_is_closed_and_takes_no_other_s(make, turner, monkeypatch, caplog):

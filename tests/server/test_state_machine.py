@@ -252,9 +252,9 @@ class ConnectionMachine(RuleBasedStateMachine):
             self.loop.poll_once(0)
         else:
             raise AssertionError("the loop spins")
-        phase = self.connection.state
-        situation = ("ending", 0) if phase in ENDING else ("blocked", 0)
-        if phase is not ConnectionState.SENDING and phase not in ENDING:
+        state = self.connection.state
+        situation = ("ending", 0) if state in ENDING else ("blocked", 0)
+        if state is not ConnectionState.SENDING and state not in ENDING:
             situation = self.place()
         if situation != self.situation:
             self.situation = situation
@@ -263,13 +263,13 @@ class ConnectionMachine(RuleBasedStateMachine):
     def tick(self) -> None:
         """A second passes: the deadline of the situation holds to the tick."""
         kind, _ = self.situation
-        phase = self.connection.state
+        state = self.connection.state
         self.now += TICK
         early, late = self.now < self.state_since + PATIENCE[kind], self.now >= self.state_since + PATIENCE[kind] + TICK
         if kind == "blocked":
             early = self.now < self.entered + PATIENCE[kind]
         self.settle()
-        if phase is ConnectionState.CLOSED:
+        if state is ConnectionState.CLOSED:
             return
         ended = (
             self.connection.state in ENDING
@@ -280,7 +280,7 @@ class ConnectionMachine(RuleBasedStateMachine):
         assert ended or not late, f"{kind} was not cut in time"
         if ended and not self.over:
             self.end = 408 if kind in ("head", "body") else 0
-        if ended and (kind == "blocked" or phase is ConnectionState.FINISHING):
+        if ended and (kind == "blocked" or state is ConnectionState.FINISHING):
             self.cut = True
 
     # what a peer can do

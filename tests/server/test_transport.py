@@ -433,7 +433,7 @@ def test_who_observes_is_told_the_same_as_of_plain_connections(serve, loop):
     wire.turner.after(11)
     assert silent.state is ConnectionState.CLOSED
     wire.put(wire.peer.farewell())
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
     wire.turner.settle()
     assert seen.told == [(200, len(received), "https"), Timeout.HEAD, CloseReason.TIMEOUT, CloseReason.CLIENT]
 
@@ -536,8 +536,8 @@ class Wire:
     def send(self, data: bytes) -> None:
         self.put(self.peer.encrypt(data))
 
-    def await_phase(self, phase: ConnectionState) -> None:
-        self.turner.until(lambda: self.state is phase)
+    def await_state(self, state: ConnectionState) -> None:
+        self.turner.until(lambda: self.state is state)
 
     def await_answers(self, count: int) -> bytes:
         """What was received once it has so many answers of `/`."""
@@ -680,7 +680,7 @@ def test_hundreds_of_half_open_handshakes_hold_up_nobody(serve, loop):
 def test_garbage_in_place_of_a_handshake_is_closed_at_once(serve, data):
     wire = serve()
     wire.put(data)
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
     assert wire.peer.received == b""
 
 
@@ -692,7 +692,7 @@ def test_a_peer_that_goes_in_the_handshake(serve, how):
     if how == "reset":
         wire.peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     wire.peer.sock.close()
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
 
 
 def test_a_flight_the_kernel_does_not_take_at_once_goes_on_at_the_writable_edge(serve, monkeypatch):
@@ -939,7 +939,7 @@ def test_who_sends_records_without_content_is_cut_off(ends, monkeypatch):
 
 def test_records_that_are_none_are_closed(wire):
     wire.put(b"\x17\x03\x03\x00\x20" + b"\0" * 32)
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
     with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
         wire.await_end()
 
@@ -952,7 +952,7 @@ def test_a_slow_reader_gets_all_of_a_large_answer(serve, version):
     wire = serve(small=True, version=version)
     wire.shake()
     wire.send(b"GET /size/%d HTTP/1.1\r\nHost: a\r\n\r\n" % MIB + GET)
-    wire.await_phase(ConnectionState.SENDING)
+    wire.await_state(ConnectionState.SENDING)
     for _ in range(4):
         wire.turner.after(25)
         assert wire.state is ConnectionState.SENDING
@@ -967,7 +967,7 @@ def test_a_reader_that_takes_nothing_is_given_up_without_a_goodbye(serve):
     wire = serve(small=True)
     wire.shake()
     wire.send(b"GET /size/%d HTTP/1.1\r\nHost: a\r\n\r\n" % (4 * MIB))
-    wire.await_phase(ConnectionState.SENDING)
+    wire.await_state(ConnectionState.SENDING)
     wire.turner.after(32)
     assert wire.state is ConnectionState.CLOSED
     assert not wire.await_end().goodbye
@@ -1014,15 +1014,15 @@ def test_the_peer_s_goodbye_is_its_end(wire, together):
         wire.turner.settle()
     else:
         wire.put(wire.peer.farewell())
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
     assert wire.server.connections == set()
 
 
 def test_a_request_that_a_goodbye_cuts_off_is_no_request(wire):
     wire.put(wire.peer.encrypt(GET[:-1]) + wire.peer.farewell())
-    wire.await_phase(ConnectionState.LINGERING)
+    wire.await_state(ConnectionState.LINGERING)
     wire.peer.sock.shutdown(socket.SHUT_WR)
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
 
 
 @pytest.mark.parametrize("begun", [b"", GET[:10], b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"])
@@ -1034,7 +1034,7 @@ def test_a_peer_that_goes_without_a_goodbye(wire, begun, how):
     if how == "reset":
         wire.peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     wire.peer.sock.close()
-    wire.await_phase(ConnectionState.CLOSED)
+    wire.await_state(ConnectionState.CLOSED)
 
 
 def test_a_half_closed_peer_gets_its_answer(wire):
@@ -1048,7 +1048,7 @@ def test_a_refusal_is_read_before_the_end(serve):
     wire = serve(max_body=1000)
     wire.shake()
     wire.put(wire.peer.encrypt(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\n" + bytes(50_000)))
-    wire.await_phase(ConnectionState.LINGERING)
+    wire.await_state(ConnectionState.LINGERING)
     wire.put(wire.peer.encrypt(bytes(40_000)))
     wire.peer.sock.shutdown(socket.SHUT_WR)
     peer = wire.await_end()
@@ -1064,7 +1064,7 @@ def test_a_drain(serve):
     idle.send(GET)
     idle.await_answers(1)
     busy.send(b"GET /size/%d HTTP/1.1\r\nHost: a\r\n\r\n" % (4 * MIB))
-    busy.await_phase(ConnectionState.SENDING)
+    busy.await_state(ConnectionState.SENDING)
     idle.server.drain_at_once()
     idle.turner.settle()
     assert [wire.state for wire in (idle, busy)] == [ConnectionState.CLOSED, ConnectionState.SENDING]
@@ -1077,14 +1077,14 @@ def test_a_drain(serve):
     assert busy.await_end().received.partition(b"\r\n\r\n")[2] == pattern(4 * MIB)
     for wire in (halfway, busy):
         wire.peer.sock.close()
-        wire.await_phase(ConnectionState.CLOSED)
+        wire.await_state(ConnectionState.CLOSED)
 
 
 def test_failures_of_peers_are_told_to_nobody_but_debug(serve, caplog):
     with caplog.at_level(logging.DEBUG):
         wire = serve()
         wire.put(GET)
-        wire.await_phase(ConnectionState.CLOSED)
+        wire.await_state(ConnectionState.CLOSED)
     assert "('127.0.0.1', 4711) closed: http request" in caplog.messages
     assert {record.levelname for record in caplog.records} == {"DEBUG"}
 

@@ -195,7 +195,7 @@ class Scene:
             for _ in range(chance.randrange(4)):
                 worker.on_open()
             connections = {"idle": 150 + round(25 * math.sin(at / 9)) + chance.randrange(12)}
-            busy = {phase: chance.randrange(7) for phase in ("head", "body", "sending")}
+            busy = {state: chance.randrange(7) for state in ("head", "body", "sending")}
             worker.on_tick(chance.expovariate(2000), Gauges(connections | busy, 0, chance.randrange(3)))
         # The first of each at once, so that the page has something to show.
         if at == 1 or chance.random() < 0.3:
