@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from hypoll import Request, Response, Routes
 from hypoll.http import RequestParser
 from hypoll.server.connection import Connection
 from hypoll.server.server import Server
+from hypoll.websocket import Socket
 
 MIB = 1024 * 1024
 
@@ -101,3 +103,37 @@ def counts(request: Request) -> dict[str, Any]:
         "objects": len(objects),
         "one": calls["one"],
     }
+
+
+@routes.websocket("/echo")
+async def echo(socket: Socket) -> None:
+    async for message in socket:
+        await socket.send(message)
+
+
+@routes.websocket("/push")
+async def push(socket: Socket) -> None:
+    """Send without an end."""
+    while True:
+        await socket.send(PIECE)
+
+
+async def asgi(
+    scope: dict[str, Any],
+    receive: Callable[[], Awaitable[dict[str, Any]]],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+) -> None:
+    """The same by ASGI: requests are those of `routes`."""
+    await receive()
+    if scope["type"] == "http":
+        query = scope["query_string"]
+        response = routes(Request(scope["method"], scope["raw_path"] + (b"?" + query if query else b"")))
+        await send({"type": "http.response.start", "status": response.status})
+        await send({"type": "http.response.body", "body": response.body})
+        return
+    await send({"type": "websocket.accept"})
+    while scope["path"] == "/push":
+        await send({"type": "websocket.send", "bytes": PIECE})
+        await asyncio.sleep(0)
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({**message, "type": "websocket.send"})
