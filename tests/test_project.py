@@ -19,7 +19,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 GROUPS: dict[str, list[str]] = PYPROJECT["dependency-groups"]
 LOCKED = (*GROUPS, "image")
-SCRIPTS = ("bench", "build", "check", "docs", "fuzz", "lock", "serve", "soak", "test")
+SCRIPTS = ("autobahn", "bench", "build", "check", "docs", "fuzz", "lock", "serve", "soak", "test")
 WORKFLOW: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
 
 
