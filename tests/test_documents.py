@@ -377,7 +377,7 @@ SHELL: dict[str, Callable[[list[str], Path], None]] = {
 
 @tries(
     "CONTRIBUTING.md",
-    "scripts/test                # the tests, in under 90 seconds; of the system's packages they need curl",
+    "scripts/test                # the tests, in about 100 seconds; of the system's packages they need curl",
     "scripts/test -n 0 tests/test_loop.py",
 )
 def _work(text: str, directory: Path) -> None:
