@@ -15,14 +15,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar, overload
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
 from hypoll.protocol.errors import HTTPError
-from hypoll.protocol.multidict import FormFields, Headers, missing
-
-T = TypeVar("T")
-D = TypeVar("D")
+from hypoll.protocol.multidict import FormFields, Headers, TypedLookup, missing
 
 PIECE_SIZE = 64 * 1024
 """Bytes read of a stored file at once."""
@@ -329,7 +326,7 @@ class FormFiles(Mapping[str, StoredPart]):
         return len({file.name for file in self._files})
 
 
-class Form:
+class Form(TypedLookup):
     """A form that a client sent: `request.form()`.
 
     Its texts are asked for as `request.query` is: `[]`, `get`, `getall`, `in`. Iterating gives its parts in order.
@@ -338,6 +335,8 @@ class Form:
         fields: the texts by name.
         files: the files by name. They are closed when the request ends.
     """
+
+    what = FormFields.what
 
     def __init__(self, parts: Iterable[StoredPart] = ()) -> None:
         self._parts = list(parts)
@@ -352,27 +351,11 @@ class Form:
     def __contains__(self, name: object) -> bool:
         return name in self.fields
 
-    @overload
-    def get(self, name: str, default: None = None) -> str | None: ...
-    @overload
-    def get(self, name: str, default: D) -> str | D: ...
-    @overload
-    def get(self, name: str, default: None = None, *, type: Callable[[str], T]) -> T | None: ...
-    @overload
-    def get(self, name: str, default: D, *, type: Callable[[str], T]) -> T | D: ...
+    def _find(self, name: str) -> str | None:
+        return self.fields.get(name)
 
-    def get(self, name: str, default: Any = None, *, type: Callable[[str], Any] | None = None) -> Any:  # noqa: A002
-        """The text of a field, or the default: as `request.query.get`."""
-        return self.fields.get(name, default) if type is None else self.fields.get(name, default, type=type)
-
-    @overload
-    def getall(self, name: str) -> list[str]: ...
-    @overload
-    def getall(self, name: str, *, type: Callable[[str], T]) -> list[T]: ...
-
-    def getall(self, name: str, *, type: Callable[[str], Any] | None = None) -> list[Any]:  # noqa: A002
-        """Each text of a field: as `request.query.getall`."""
-        return self.fields.getall(name) if type is None else self.fields.getall(name, type=type)
+    def _find_all(self, name: str) -> list[str]:
+        return self.fields.getall(name)
 
     def __iter__(self) -> Iterator[FormPart]:
         return iter(self._parts)

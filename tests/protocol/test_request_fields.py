@@ -17,6 +17,7 @@ import pytest
 from hypoll import HTTPError, MultiDict, Request, Routes, State
 from hypoll.protocol.header_section import HeaderSection
 from hypoll.testing import TestClient
+from tests.support.kinds import declare
 
 OWN: dict[str, str] = {}
 KINDS = ["inline", "threaded", "async"]
@@ -147,16 +148,6 @@ def test_a_mapping_of_ones_own_raises_as_any() -> None:
 
 
 # through sockets
-
-
-def declare(routes: Routes, kind: str, path: str, handler: Callable[..., Any]) -> None:
-    async def task(request: Request) -> Any:
-        return handler(request)
-
-    if kind == "async":
-        routes.get(path)(task)
-    else:
-        routes.get(path, threaded=kind == "threaded")(handler)
 
 
 ASKED: dict[str, Callable[[Request], Any]] = {

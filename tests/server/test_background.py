@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hypoll import File, Request, Response, Routes, redirect
+from tests.support.kinds import async_pieces, declare, pieces
 from tests.support.server import running
 
 PATIENCE = 5.0
@@ -25,16 +26,6 @@ def get(path: str, method: str = "GET") -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: a\r\nX-Request-Id: asked\r\n\r\n".encode()
 
 
-def pieces() -> Iterator[bytes]:
-    yield b"one "
-    yield b"two"
-
-
-async def async_pieces() -> AsyncIterator[bytes]:
-    yield b"one "
-    yield b"two"
-
-
 BODIES: dict[str, Callable[[str], Response]] = {
     "plain": lambda kind: Response("text"),
     "json": lambda kind: Response({"a": 1}),
@@ -44,16 +35,6 @@ BODIES: dict[str, Callable[[str], Response]] = {
     "unchanged": lambda kind: Response(b"", 304),
     "stream": lambda kind: Response(async_pieces() if kind == "async" else pieces()),
 }
-
-
-def declare(routes: Routes, kind: str, path: str, handler: Callable[..., Any]) -> None:
-    async def task(request: Request, **params: Any) -> Any:
-        return handler(request, **params)
-
-    if kind == "async":
-        routes.get(path)(task)
-    else:
-        routes.get(path, threaded=kind == "threaded")(handler)
 
 
 LARGE = 32 * 1024 * 1024

@@ -10,6 +10,7 @@ import pytest
 
 from hypoll import File, HTTPError, Request, Response, Routes, sse
 from hypoll.testing import TestClient
+from tests.support.kinds import async_pieces, declare, pieces
 
 KINDS = ["inline", "threaded", "async"]
 
@@ -23,16 +24,6 @@ def refuse() -> Any:
 
 def raise_lookup() -> Any:
     raise LookupError("nothing")
-
-
-def pieces() -> Iterator[bytes]:
-    yield b"one "
-    yield b"two"
-
-
-async def async_pieces() -> AsyncIterator[bytes]:
-    yield b"one "
-    yield b"two"
 
 
 RESULTS: dict[str, Callable[[], Any]] = {
@@ -61,18 +52,6 @@ RESULTS: dict[str, Callable[[], Any]] = {
 
 async def async_texts() -> AsyncIterator[str]:
     yield "one"
-
-
-def declare(routes: Routes, kind: str, path: str, handler: Callable[..., Any]) -> None:
-    """Declare a handler as one of a kind."""
-
-    async def task(request: Request, **params: Any) -> Any:
-        return handler(request, **params)
-
-    if kind == "async":
-        routes.get(path)(task)
-    else:
-        routes.get(path, threaded=kind == "threaded")(handler)
 
 
 def answering(kind: str) -> Routes:

@@ -20,6 +20,7 @@ import pytest
 from hypoll import Event, Request, Response, Routes, sse, testing
 from hypoll.testing import TestClient
 from hypoll.web.json_encoding import JSONEncoder, encode_json
+from tests.support.kinds import declare
 
 KINDS = ["inline", "threaded", "async"]
 NAN = float("nan")
@@ -176,16 +177,6 @@ def test_an_object_of_the_older_pydantic() -> None:
 
 
 # through sockets
-
-
-def declare(routes: Routes, kind: str, path: str, handler: Callable[..., Any]) -> None:
-    async def task(request: Request, **params: Any) -> Any:
-        return handler(request, **params)
-
-    if kind == "async":
-        routes.get(path)(task)
-    else:
-        routes.get(path, threaded=kind == "threaded")(handler)
 
 
 def texts(kind: str, values: list[Any]) -> Any:
