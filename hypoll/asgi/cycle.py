@@ -174,11 +174,7 @@ class Cycle(Exchange):
             on_raised(self, error)
         finally:
             task, self._task = self._task, None
-            if task is not None:
-                bridge.begun.discard(task)
-            bridge.count -= 1
-            if not bridge.count:
-                bridge.on_idle()
+            bridge.on_task_end(task)
 
     # what it receives
 

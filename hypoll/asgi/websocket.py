@@ -94,11 +94,7 @@ class SocketCycle(SocketExchange):
             self._on_raised(error)
         finally:
             task, self._task = self._task, None
-            if task is not None:
-                bridge.begun.discard(task)
-            bridge.count -= 1
-            if not bridge.count:
-                bridge.on_idle()
+            bridge.on_task_end(task)
 
     def _on_returned(self) -> None:
         session = self.session

@@ -115,14 +115,20 @@ class AsyncioBridge:
             try:
                 await coroutine
             finally:
-                self.count -= 1
-                if not self.count:
-                    self.on_idle()
+                self.on_task_end(None)
 
         self.count += 1
         task = self.new_task(counted())
         self.begun.add(task)
         task.add_done_callback(self.begun.discard)
+
+    def on_task_end(self, task: asyncio.Task[None] | None) -> None:
+        """A task that was counted is at its end. task: itself, where it is one of those `begun`."""
+        if task is not None:
+            self.begun.discard(task)
+        self.count -= 1
+        if not self.count:
+            self.on_idle()
 
     async def in_thread(self, lease: Lease, call: Callable[[], T], context: contextvars.Context) -> T:
         """Await a call that is made on a thread of the pool, in a context. Raises what it raises."""

@@ -396,6 +396,7 @@ class Exchange(Job):
             if self._lease is not None:
                 self._lease.release()
                 self._lease = None
+            # `bridge.on_task_end`, without a call
             bridge.count -= 1
             if not bridge.count:
                 bridge.on_idle()

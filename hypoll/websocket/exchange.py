@@ -102,9 +102,4 @@ class SocketExchange(Exchange):
                 self._lease.release()
                 self._lease = None
             self._task = None
-            task = asyncio.current_task()
-            if task is not None:
-                bridge.begun.discard(task)
-            bridge.count -= 1
-            if not bridge.count:
-                bridge.on_idle()
+            bridge.on_task_end(asyncio.current_task())

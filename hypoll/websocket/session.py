@@ -149,7 +149,7 @@ class Session(Upgrade):
         """Ping the peer, or give it up."""
         connection = self._connected
         now = connection.context.loop.now
-        if min(self._pong_by, self._ping_at) <= now and (self._heard or self._is_paused(connection)):
+        if min(self._pong_by, self._ping_at) <= now and (self._heard or self._is_paused()):
             self._pong_by = NEVER
         if self._close_by <= now and self.parser.ended is not None:
             self._end_by(connection, self.parser.ended)  # the application doesn't take what came before
@@ -190,17 +190,14 @@ class Session(Upgrade):
 
     # reading
 
-    def _is_paused(self, connection: Connection) -> bool:
+    def _is_paused(self) -> bool:
         """Whether the peer isn't read."""
-        if self.parser.messages and not self.closing:
-            return True
-        buffers = connection.writer.buffers
-        return bool(buffers) and sum(map(len, buffers)) > connection.context.waiting_output.each
+        return bool(self.parser.messages and not self.closing) or self.is_full
 
     def _read(self, connection: Connection) -> None:
         """Read once, if somebody wants more, and see to what came."""
         parser = self.parser
-        if self._is_paused(connection) or parser.ended is not None:
+        if self._is_paused() or parser.ended is not None:
             return
         if parser.waits:
             self._feed(connection, b"")
@@ -291,7 +288,10 @@ class Session(Upgrade):
         self.bytes_sent += sum(map(len, pieces))
         if connection.writer.buffers:
             connection.writer.buffers += pieces
-            return
+        else:
+            self._put_at_once(connection, pieces)
+
+    def _put_at_once(self, connection: Connection, pieces: list[bytes]) -> None:
         try:
             if not connection.writer.write(connection.sock, pieces):
                 self._on_stall(connection)
@@ -335,13 +335,8 @@ class Session(Upgrade):
     def _send_held(self) -> None:
         held, self._held = self._held, None
         connection = self.connection
-        if held is None or connection is None:
-            return
-        try:
-            if not connection.writer.write(connection.sock, held):
-                self._on_stall(connection)
-        except PeerGone as error:
-            connection.run_guarded(_raise, error)
+        if held is not None and connection is not None:
+            self._put_at_once(connection, held)
 
     def _on_stall(self, connection: Connection) -> None:
         """Some output waits."""
