@@ -67,7 +67,8 @@ def test_a_message_goes_to_all_in_the_room_and_nobody_else():
             assert [socket.frame(), socket.frame()] == [(TEXT, b'{"a":1}'), (0x82, b'{"a":1}')]
         one.send(TEXT, b"leave")
         assert one.frame() == (TEXT, b"left")
-        two.send(TEXT, b"not for one")
+        assert it.connect().ask(post.replace(b"POST", b"PUT")).body == b'{"members":1}'
+        assert two.frame() == (0x82, b'{"a":1}'), "and not for one"
         one.send(TEXT, b"again")
         assert one.frame() == (TEXT, b"again")
         for socket in (one, two, three):
