@@ -86,13 +86,13 @@ class Cycle(Exchange):
             raise RuntimeError("an ASGI application needs a server that runs on asyncio")
         if connection.parser.incoming is self.request:
             self._open_body(connection)
+        # What each event looks at, though the class has it: an attribute of an instance is found sooner.
+        self.complete = self.finished = self.gone = False
+        self.head = self.stream = self._waiters = None
         tasks.count += 1
-        if EAGER:
-            task = tasks.new_task(self._run(tasks), name=self.handler_call.name, context=self.context)
-            if task.done():
-                return
-        else:  # `tasks.new`, without a call
-            task = asyncio.Task(self._run(tasks), loop=tasks.asyncio, name=self.handler_call.name, context=self.context)
+        task = tasks.make(self._run(tasks), loop=tasks.asyncio, name=self.handler_call.name, context=self.context)
+        if EAGER and task.done():
+            return
         self._task = task
         tasks.begun.add(task)
 
@@ -173,8 +173,12 @@ class Cycle(Exchange):
         except FAILURES as error:
             on_raised(self, error)
         finally:
-            task, self._task = self._task, None
-            bridge.on_task_end(task)
+            # `bridge.on_task_end`, without a call
+            bridge.begun.discard(self._task)
+            self._task = None
+            bridge.count -= 1
+            if not bridge.count:
+                bridge.on_idle()
 
     # what it receives
 
@@ -323,7 +327,10 @@ class Cycle(Exchange):
             instrument.record(self.request, start.response(b""), out, 0)
             payload = out[0]
         self.connection = connection.exchange = None
-        connection.run_guarded(connection.send_whole, payload)
+        try:
+            connection.send_whole(payload)
+        except Exception as error:
+            connection._on_failure(error)
         if self._waiters:
             self._wake()
 

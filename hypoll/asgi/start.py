@@ -26,6 +26,9 @@ MAX_LINES = 1024
 MAX_LINE = 256
 """Bytes of a line up to which it is."""
 
+_PLAIN = frozenset(range(200, 600)).difference(CONTENTLESS)
+"""Statuses that need no look at them."""
+
 EVENTS = b"text/event-stream"
 """The media type of event streams, which have no end of their own."""
 
@@ -78,29 +81,39 @@ class ResponseStart:
         closes: whether the connection is to end with it.
     """
 
-    declared: int | None = None
-    trailers = is_events = closes = False
-    is_special = False
-    """Whether its answer isn't framed in the plainest way."""
+    closes = False
 
     def __init__(self, message: Message) -> None:
+        self.declared: int | None = None
+        self.trailers = self.is_events = False
+        self.is_special = False
+        """Whether its answer isn't framed in the plainest way."""
         status = message.get("status")
-        if type(status) is not int or not 200 <= status <= 599:
+        if type(status) is not int or status not in _PLAIN:
             status = _checked_status(status)
+            self.is_special = status in CONTENTLESS
         self.status = status
-        if status in CONTENTLESS:
-            self.is_special = True
-        headers = message.get("headers") or ()
-        given = headers if type(headers) in (list, tuple) else _listed(headers)
         if message.get("trailers", False):
             self.trailers = True
+        headers = message.get("headers") or ()
         try:
-            # A copy: a change after this doesn't count.
-            self._fields = fields = [pair if type(pair) is tuple else tuple(pair) for pair in given]
-            lines = [_lines.get(pair) or self._line(*pair) for pair in fields]
+            self._fields = fields = tuple(headers)  # a copy: a change after this doesn't count
+        except TypeError:
+            _check_pairs(headers)
+            raise
+        lines, copied = b"", False
+        try:
+            for pair in fields:
+                if type(pair) is tuple:
+                    lines += _lines.get(pair) or self._line(*pair)
+                    continue
+                if not copied:
+                    _check_pairs(headers)
+                    self._fields, copied = tuple(map(tuple, fields)), True
+                lines += self._line(*pair)
         except (TypeError, ValueError, AttributeError) as error:
-            raise _explained(given, error) from None
-        self.lines = lines[0] if len(lines) == 1 else b"".join(lines)
+            raise _explained(fields, error) from None
+        self.lines = lines
 
     def _line(self, name: bytes, value: bytes) -> bytes:
         """The line of a field; empty: it isn't to be sent. Raises `ValueError`, `TypeError`."""
@@ -168,7 +181,8 @@ class ResponseStart:
 
 def trailer_lines(headers: Any) -> bytes:
     """Trailer fields as lines. Raises `ValueError`, `TypeError`."""
-    fields = _listed(headers or ())
+    _check_pairs(headers or ())
+    fields = list(headers or ())
     try:
         if any(_names[name] for name, _ in fields):
             raise ValueError("a field of framing or of the connection can't be a trailer field (RFC 9110, 6.5.1)")
@@ -186,10 +200,10 @@ def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join(lines)
 
 
-def _listed(headers: Any) -> Fields:
+def _check_pairs(headers: Any) -> None:
+    """Check that fields are what pairs can be of. Raises `TypeError`."""
     if isinstance(headers, (str, bytes, Mapping)) or not isinstance(headers, Iterable):
         raise TypeError(f"the headers are {headers!r:.60}: they must be pairs of name and value, in bytes")
-    return list(headers)
 
 
 def _checked_status(status: Any) -> int:

@@ -127,7 +127,7 @@ class Connection:
         self.writer = Writer()
         # What each request looks at, though the class has it: an attribute of an instance is found sooner.
         self.exchange = self.instrument = self.tls = None
-        self.readable = False
+        self.readable = self.half_closed = False
         if watched:
             self.watch()
         context.connections.add(self)

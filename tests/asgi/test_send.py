@@ -61,6 +61,23 @@ def test_fields_may_be_any_iterable_of_pairs(pair, several):
         assert it.connect().ask(GET).fields["x"] == "y"
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("first", [[b"x", b"y"], (b"x", b"y")])
+def test_fields_that_are_changed_behind_the_start_stay_as_they_were(first, streamed):
+    fields: list[Any] = [first, [b"v", b"w"]]
+
+    async def app(scope: Any, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        fields[1][1] = b"changed\r\nInjected: 1"
+        del fields[0]
+        await send(body(b"z", streamed))
+        if streamed:
+            await send(body())
+
+    head = raw(app).partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert [line for line in head if line[:3] in (b"x: ", b"v: ", b"Inj")] == [b"x: y", b"v: w"]
+
+
 def test_what_may_be_missing_may_be_missing():
     with serving(saying({"type": "http.response.start", "status": 200}, {"type": "http.response.body"})) as it:
         answer = it.connect().ask(GET)
@@ -197,6 +214,10 @@ def test_bodies_of_any_size_arrive(content, more):
         {"type": "http.response.start"},
         {"type": "http.response.start", "status": 200, "headers": {b"x": b"y"}},
         {"type": "http.response.start", "status": 200, "headers": 1},
+        {"type": "http.response.start", "status": 200, "headers": b"ab"},
+        {"type": "http.response.start", "status": 200, "headers": [1]},
+        {"type": "http.response.start", "status": 200, "headers": [[b"a", b"b", b"c"]]},
+        {"type": "http.response.start", "status": 200, "headers": ["ab"]},
         {"type": "http.response.start", "status": 200, "headers": "ab"},
     ],
 )
