@@ -44,6 +44,10 @@ TICK = 1.0
 MAX_EVENTS = 512
 """Events taken by one `epoll_wait`: bounds a turn, so that timers and wake-ups get theirs."""
 
+READY_TIME = 0.0005
+"""Seconds after which callbacks that wait for their turn let events have theirs: what goes on with much to do makes
+nobody wait who has just come."""
+
 LATE = 0.25
 """Seconds by which a turn may come late: of more than these, what the thread did not compute in counts as a pause."""
 
@@ -576,9 +580,13 @@ class Loop:
                 self._late.clear()
 
     def _run_ready(self) -> None:
-        for _ in range(len(self._ready)):
-            callback, args = self._ready.popleft()
+        ready, clock = self._ready, self._clock
+        end = clock() + READY_TIME
+        for _ in range(len(ready)):
+            callback, args = ready.popleft()
             _run(callback, *args)
+            if clock() > end:
+                break
 
     def _run_timers(self) -> None:
         due = []

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from hypoll.loop import ERR, HUP, IN, MAX_EVENTS, OUT, RDHUP, TICK, Loop, LoopError, Timer
+from hypoll.loop import ERR, HUP, IN, MAX_EVENTS, OUT, RDHUP, READY_TIME, TICK, Loop, LoopError, Timer
 
 
 @pytest.fixture
@@ -461,6 +461,26 @@ def test_what_call_soon_asks_for_runs_a_turn_later(loop):
     assert turns == [0]
     loop.poll_once()
     assert turns == [0, 1]
+
+
+def test_callbacks_that_take_long_let_events_have_their_turn(loop, clock, pair):
+    ours, theirs = pair
+    order: list[object] = []
+
+    def slow(name: str) -> None:
+        order.append(name)
+        clock.advance(READY_TIME * 0.6)
+        if name == "b":
+            theirs.send(b"a")
+
+    loop.register(ours.fileno(), order.append, IN)
+    for name in "abcd":
+        loop.call_soon(slow, name)
+    loop.poll_once(0)
+    assert order == ["a", "b"]
+    assert loop.timeout() == 0.0, "the rest waits for no event"
+    loop.poll_once()
+    assert order == ["a", "b", IN, "c", "d"]
 
 
 def test_one_that_always_comes_back_does_not_keep_events_out(loop, pair):

@@ -64,9 +64,9 @@ from hypoll.server.receiving import (
     start,
     time_out_body,
 )
-from hypoll.server.sending import hand_over, queue_answer, send_last, source_of
+from hypoll.server.sending import hand_over, is_late, queue_answer, send_last, source_of
 from hypoll.server.socket_io import PeerGone, receive, reset
-from hypoll.server.transport import AHEAD_SIZE, TLSSocket, reason_of
+from hypoll.server.transport import TURN_SIZE, TLSSocket, reason_of
 from hypoll.server.waiting import continue_handshake, respond_in_general
 from hypoll.server.writer import BodyError, Heartbeat, Outcome, Writer
 from hypoll.telemetry.instrument import Instrument
@@ -135,7 +135,7 @@ class Connection:
             self.instrument = Instrument(context.instruments, self.parser)
         if isinstance(sock, TLSSocket):
             self.tls = sock
-            self.writer.send_size = AHEAD_SIZE
+            self.writer.send_size = TURN_SIZE
             self.enter_state(ConnectionState.HANDSHAKE)
 
     # edges
@@ -407,6 +407,9 @@ class Connection:
         if self.exchange is not None and self.exchange.request_body is not None:
             read_body(self)
         if self.state is not ConnectionState.WAITING:
+            if events and is_late(self):
+                self.reschedule()
+                return
             self.resume_writing()
             self.process_input()
             return
@@ -616,7 +619,14 @@ class Connection:
             self.writer.buffers += out
             if self.context.drain.begun:
                 end_stream(self)  # it would hold the drain as one does that began before it
-            self.resume_writing()
+            if is_late(self):
+                self.reschedule()
+            else:
+                self.resume_writing()
+        elif is_late(self, out):
+            self.writer.buffers += out
+            self.enter_state(ConnectionState.SENDING)
+            self.reschedule()
         elif self.writer.write(self.sock, out):
             self._next_request()
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Iterable
 from contextvars import Context
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,15 @@ from hypoll.protocol.serializer import COPY_LIMIT, Remainder, encode, encode_fil
 from hypoll.server.background import AnsweredExchange
 from hypoll.server.exchange import PlainExchange, exchange_of
 from hypoll.server.response_body import FileSource, InlineSource, Source, TaskSource
-from hypoll.server.socket_io import SEND_SIZE, PeerGone, send_one
+from hypoll.server.socket_io import JOIN_LIMIT, SEND_SIZE, PeerGone, send_one
 from hypoll.web.results import unsendable
 
 if TYPE_CHECKING:
     from hypoll.server.connection import Connection
+
+TURN_TIME = 0.0005
+"""Seconds of a turn, after which nothing large is encrypted in it for those who had an edge: it takes long, and others
+may have come."""
 
 # A plain name: an Enum's attribute costs the hot path two look-ups more.
 _WAITING = ConnectionState.WAITING
@@ -41,6 +46,15 @@ def send_last(connection: Connection, answer: bytes) -> bool:
         connection.instrument.report_end(CloseReason.CLIENT, connection.writer)
     connection.close()
     return True
+
+
+def is_late(connection: Connection, out: Iterable[bytes] = ()) -> bool:
+    """Whether much is to be encrypted, also of `out`, and this turn was long already."""
+    writer, loop = connection.writer, connection.context.loop
+    if connection.tls is None or loop.time() <= loop.now + TURN_TIME:
+        return False
+    has_much = sum(map(len, writer.buffers)) + sum(map(len, out)) > JOIN_LIMIT
+    return has_much or isinstance(writer.source, (FileSource, InlineSource))
 
 
 def source_of(connection: Connection, remainder: Remainder, context: Context | None) -> Source | None:

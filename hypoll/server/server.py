@@ -121,6 +121,7 @@ class Server:
         self.connections: set[Connection] = self.context.connections
         self.listeners: list[Listener] = []
         self.tls_context = tls_context
+        self._encrypted = ssl.MemoryBIO()  # of all connections: one for each costs memory, and a twentieth more CPU
         self._given_listeners = listeners
         self._listeners_shared = shared
         self._owned = own
@@ -387,7 +388,7 @@ class Server:
         connection = None
         try:
             if self.tls_context is not None:
-                sock = TLSSocket(sock, self.tls_context)
+                sock = TLSSocket(sock, self.tls_context, self._encrypted)
             peer = self._trusted_proxies.peer(client, scheme, server, self.context.drain)
             full = self._open - len(self._refused) >= self._limit
             connection = Connection(self.context, sock, peer, watched=full or self.status is not Status.SERVING)

@@ -97,26 +97,28 @@ class Writer:
 
         Raises `PeerGone`, `BodyError`.
         """
-        progress = False
+        total = 0
         for _ in PULLS_PER_TURN:
             # The head of a file goes with its beginning.
             more = socket.MSG_MORE if type(self.source) is FileSource else 0
             sent = flush(sock, self.buffers, self.send_size, more)
-            progress = progress or bool(sent)
+            total += sent
             if self.buffers:
-                return (Outcome.TURN if sent >= self.send_size else Outcome.FULL), progress
+                return (Outcome.TURN if sent >= self.send_size else Outcome.FULL), total > 0
             if self.source is None:
-                return Outcome.DONE, progress
+                return Outcome.DONE, total > 0
+            if total >= self.send_size:
+                break
             match self._pull(sock, self.source):
                 case Pull.LATER:
-                    return Outcome.WAITING, progress
+                    return Outcome.WAITING, total > 0
                 case Pull.FULL:
-                    return Outcome.FULL, progress
+                    return Outcome.FULL, total > 0
                 case Pull.SENT:
                     return Outcome.TURN, True
                 case Pull.END:
                     self.source = None
-        return Outcome.TURN, progress
+        return Outcome.TURN, total > 0
 
     def write_heartbeat(self) -> None:
         """Write the heartbeat, if the source is between two pieces."""

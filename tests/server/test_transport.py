@@ -791,11 +791,13 @@ def test_a_request_costs_one_recv_and_one_send(wire, monkeypatch):
     assert calls == ["recv", "send"]
 
 
-@pytest.fixture
-def ends(tcp_pair: Any, files: Files) -> Iterator[tuple[TLSSocket, Peer]]:
+def shaken(
+    pair: tuple[socket.socket, socket.socket], files: Files, outgoing: ssl.MemoryBIO | None = None
+) -> tuple[TLSSocket, Peer]:
     """A socket after its handshake, and its peer."""
-    accepted, client = tcp_pair()
-    sock, peer = TLSSocket(accepted, make_context(files.cert, files.key)), Peer(client, files.client_context())
+    accepted, client = pair
+    sock = TLSSocket(accepted, make_context(files.cert, files.key), outgoing)
+    peer = Peer(client, files.client_context())
     end = time.monotonic() + PATIENCE
     while not (sock.secured and peer.secured) and time.monotonic() < end:
         with contextlib.suppress(ssl.SSLWantReadError):
@@ -805,6 +807,13 @@ def ends(tcp_pair: Any, files: Files) -> Iterator[tuple[TLSSocket, Peer]]:
             client.send(peer.outgoing.read())
         sock.secured or sock.handshake()
         peer.collect()
+    return sock, peer
+
+
+@pytest.fixture
+def ends(tcp_pair: Any, files: Files) -> Iterator[tuple[TLSSocket, Peer]]:
+    """A socket after its handshake, and its peer."""
+    sock, peer = shaken(tcp_pair(), files)
     yield sock, peer
     sock.close()
 
@@ -922,6 +931,62 @@ def test_what_is_encrypted_ahead_of_the_kernel_is_bounded_and_goes_in_one_call(e
         peer.collect()
     assert peer.received == data
     assert max(offered) < 1.01 * (AHEAD_SIZE + ENCRYPT_SIZE)
+
+
+@pytest.mark.parametrize("size", [1, CONTENT_SIZE + 1, 3 * MIB])
+def test_sockets_that_share_the_memory_for_what_tls_writes_get_their_own(tcp_pair, files, size):
+    outgoing = ssl.MemoryBIO()
+    both = [shaken(tcp_pair(), files, outgoing) for _ in range(2)]
+    contents = [pattern(size), pattern(size)[::-1]]
+    sent = [0, 0]
+    while not all(len(peer.received) == size for _, peer in both):
+        for number, (sock, peer) in enumerate(both):
+            outgoing.write(b"what a socket left that failed")
+            with contextlib.suppress(BlockingIOError):
+                sock.recv(READ_SIZE)
+            outgoing.write(b"what a socket left that failed")
+            with contextlib.suppress(BlockingIOError):
+                if sent[number] < size:
+                    sent[number] += sock.send(memoryview(contents[number])[sent[number] :])
+            peer.collect()
+    assert [peer.received for _, peer in both] == contents
+    for sock, peer in both:
+        outgoing.write(b"what a socket left that failed")
+        assert sock.notify_close()
+        sock.close()
+        while not peer.ended:
+            peer.collect()
+        assert peer.goodbye
+
+
+def test_many_large_answers_make_nobody_wait_who_has_just_come(serve, clock, monkeypatch):
+    busy = [serve() for _ in range(5)]
+    fresh = serve()
+    for wire in (*busy, fresh):
+        wire.shake()
+    encrypt, encrypted = TLSSocket._encrypt, [0]
+    seen: list[int] = []
+
+    def slow(sock: TLSSocket, piece: bytes) -> None:
+        encrypt(sock, piece)
+        encrypted[0] += len(piece)
+        clock.advance(len(piece) / MIB * 0.001)
+
+    def settled() -> bool:
+        for wire in busy:
+            wire.peer.collect()
+        fresh.peer.collect()
+        if not seen and b"https" in fresh.peer.received:
+            seen.append(encrypted[0])
+        return all(len(wire.peer.received) > 3 * MIB for wire in busy)
+
+    monkeypatch.setattr(TLSSocket, "_encrypt", slow)
+    for wire in busy:  # all are there before the loop's next turn
+        put_all(wire.peer, wire.peer.encrypt(b"GET /size/%d HTTP/1.1\r\nHost: a\r\n\r\n" % (3 * MIB)))
+    put_all(fresh.peer, fresh.peer.encrypt(GET))
+    fresh.turner.until(settled)
+    assert seen[0] < 3 * MIB
+    assert all(wire.peer.received.endswith(pattern(3 * MIB)) for wire in busy)
 
 
 def test_who_sends_records_without_content_is_cut_off(ends, monkeypatch):
