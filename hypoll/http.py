@@ -16,6 +16,7 @@ The laws of the parser:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import Any
@@ -337,7 +338,8 @@ class RequestParser:
         self._clear_pending()
         self._section = self._execute = None
         for name in ("_chunks", "_unfinished"):
-            self.__dict__.pop(name, None)
+            with contextlib.suppress(AttributeError):  # not by `__dict__`, which would be made for it
+                delattr(self, name)
         return rest
 
     @property

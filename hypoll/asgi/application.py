@@ -81,8 +81,11 @@ class ASGI(Application):
         connection, handshake = cycle.connection, cycle.handshake
         assert handshake is not None
         sock = None if connection is None else connection.tls
-        share_fields(scope_parts_of(request)[0])
+        fields = scope_parts_of(request)[0]
+        share_fields(fields)
         scope = self._scopes.of(request, None if sock is None else self._certificates.of(sock))
+        if request.authority is None:
+            scope["headers"] = fields  # no other request of the connection will have it: one list is enough
         return self.application(socket_scope(scope, handshake.subprotocols), cycle.receive_event, cycle.send_event)
 
     def _call(self, request: Request, cycle: Cycle) -> Awaitable[None]:

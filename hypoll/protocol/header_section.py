@@ -33,8 +33,8 @@ ScopeParts = tuple[list[tuple[bytes, bytes]], Client | None, str | None]
 """The fields of a header section in bytes, and what trusted proxies say about client and scheme."""
 
 
-_user_agents = Bounded[bytes, bytes](lambda line: line, size=256)
-"""Lines that name the client's program: requests that stay for long share them."""
+_user_agents = Bounded[bytes, dict[int, bytes | None]](lambda line: {USER_AGENT: line}, size=256)
+"""What is indexed where it is the client's program alone, by its line: requests that stay for long share it."""
 
 
 class HeaderSection:
@@ -100,8 +100,8 @@ class HeaderSection:
             self.block = "".join(f"\r\n{name}:{value}" for name, value in self._fields).encode("latin-1")
         self._fields = self.environ = None
         agent = self.indexed.get(USER_AGENT)
-        if agent is not None:
-            self.indexed[USER_AGENT] = _user_agents[agent]
+        if agent is not None and len(self.indexed) == 1:
+            self.indexed = _user_agents[agent]
 
     @property
     def has_no_body(self) -> bool:

@@ -58,7 +58,7 @@ def open_echo(server: Served, number: int, offer: dict[str, str]) -> SocketClien
     ("kind", "offer", "limit"),
     [
         ("routes", {}, 6 * 1024),
-        ("asgi", {}, 7 * 1024),  # its scope stays, as long as the application is called
+        ("asgi", {}, 6 * 1024),
         ("routes", OFFER, 16 * 1024),
         ("asgi", OFFER, 16 * 1024),
     ],
