@@ -189,10 +189,10 @@ class RequestParser:
             return self._feed_in_general(pending, at)
         vocabulary = self._vocabulary
         line_end = pending.find(b"\r\n", at)
-        words = pending[at:line_end].split(b" ")
-        if len(words) != 3:
+        try:
+            name, target, version = pending[at:line_end].split(b" ")
+        except ValueError:
             return self._feed_in_general(pending, at)
-        name, target, version = words
         method = METHODS.get(name)
         # Bytes as numbers: `in` is faster so. Those that no target may have httptools looks for.
         if (
@@ -208,34 +208,36 @@ class RequestParser:
             section = self._read_section(block)
             if section is None:
                 return self._feed_in_general(pending, at)
-        length = section.length
         stop = end + 4
-        whole = True
-        if length:
-            whole = length <= SMALL_BODY and stop + length <= len(pending)
-            stop += length if whole else 0
+        length = section.length
+        if length and length <= SMALL_BODY and stop + length <= len(pending):
+            stop += length
+        left = len(pending) - stop
         try:
-            vocabulary.validate(pending if not at and stop == len(pending) else pending[at:stop])
+            vocabulary.validate(pending[at:stop] if at or left else pending)
         except BaseException as error:
             vocabulary.renew_parser()
             if not isinstance(error, (httptools.HttpParserError, httptools.HttpParserUpgrade)):
                 raise
             return self._feed_in_general(pending, at)
         request = PlainRequest()
-        request.method, request.target, request.peer, request.size = method, target, self.peer, stop - at
+        request.method = method
+        request.target = target
         request.header_section = section
+        request.peer = self.peer
+        request.size = stop - at
         if section.close:
             vocabulary.renew_parser()  # which takes nothing more
             request.keep_alive, request.plain = False, False
             self.state = State.DONE
         else:
             request.plain = name != b"HEAD"
-        if not whole:
-            vocabulary.renew_parser()
-            return self._feed_body(request, pending, stop)
         if length:
+            if stop == end + 4:  # not all of it is here
+                vocabulary.renew_parser()
+                return self._feed_body(request, pending, stop)
             request.body = pending[end + 4 : stop]
-        if stop < len(pending):
+        if left:
             self.pending, self._at = pending, stop
         elif at:
             self._clear_pending()

@@ -384,14 +384,10 @@ class Exchange(Job):
                     # Nobody has cancelled the task or closes its coroutine: this is of something of the handler's own.
                     answer = self._escaped(error)
             self._task = None
-            connection = self.connection
-            threaded = handler_call.body_run_on is _THREADED and _has_code(answer)
-            if connection is not None and not threaded:
-                connection.respond(answer)
-            if threaded or (type(answer) is not bytes and not answer.is_plain):  # type: ignore[union-attr]
-                await self._finish_answer(answer, threaded)  # type: ignore[arg-type]
-            elif type(answer) is not bytes:
-                await self._finish_body(answer.body)  # type: ignore[union-attr]
+            if type(answer) is not bytes:
+                await self._give_answer(answer)  # type: ignore[arg-type]
+            elif self.connection is not None:
+                self.connection.respond(answer)
         finally:
             if self._lease is not None:
                 self._lease.release()
@@ -400,6 +396,17 @@ class Exchange(Job):
             bridge.count -= 1
             if not bridge.count:
                 bridge.on_idle()
+
+    async def _give_answer(self, answer: Response) -> None:
+        """Send an answer that has a head of its own, with its body, and do its work."""
+        connection = self.connection
+        threaded = self.handler_call.body_run_on is _THREADED and _has_code(answer)
+        if connection is not None and not threaded:
+            connection.respond(answer)
+        if threaded or not answer.is_plain:
+            await self._finish_answer(answer, threaded)
+        else:
+            await self._finish_body(answer.body)
 
     async def _finish_answer(self, answer: Response, threaded: bool) -> None:
         """Give the body of an answer whose head is sent, or with `threaded` is to be made; then do its work."""
