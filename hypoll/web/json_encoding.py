@@ -46,7 +46,7 @@ class JSONEncoder:
 
     Args:
         scopes: those that it was declared in, the outermost first.
-        origin: the function.
+        origin: the function, or the name of what gives it.
 
     Attributes:
         strict: whether NaN and the infinities are errors, and not null.
@@ -54,7 +54,7 @@ class JSONEncoder:
 
     __slots__ = ("origin", "scopes", "strict")
 
-    def __init__(self, scopes: Sequence[JSONScope] = (), origin: Callable[..., Any] | None = None) -> None:
+    def __init__(self, scopes: Sequence[JSONScope] = (), origin: Callable[..., Any] | str | None = None) -> None:
         self.scopes = tuple(scopes)
         self.origin = origin
         self.refresh()
@@ -184,6 +184,8 @@ class JSONEncoder:
 
     def _name_origin(self) -> str:
         """Who gave the value, as a person would look for it."""
+        if isinstance(self.origin, str):
+            return self.origin
         return "the application" if self.origin is None else place_of(self.origin)
 
 

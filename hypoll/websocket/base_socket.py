@@ -88,6 +88,11 @@ class BaseSocket:
         return session
 
     @property
+    def encoder(self) -> JSONEncoder:
+        """What encodes the JSON that is sent over it: that of its route."""
+        return self._encoder
+
+    @property
     def session(self) -> Session | None:
         """What it speaks to; None: the handshake isn't answered."""
         return self._exchange.session

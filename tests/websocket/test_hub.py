@@ -151,7 +151,7 @@ def test_who_goes_leaves_its_own_rooms_and_looks_at_no_others():
         async for _ in socket:
             pass
 
-    hub._rooms = Rooms()
+    hub._rooms._members = Rooms()
     with running(routes) as it:
         one, two = opened(it, "/one"), opened(it, "/two")
         for socket in (one, two):
@@ -162,7 +162,7 @@ def test_who_goes_leaves_its_own_rooms_and_looks_at_no_others():
         assert sorted(hub.rooms) == ["all", "two"]
         two.client.reset()
         it.until(lambda: not hub.rooms)
-        assert (looked_at, hub._rooms_of) == ([], {})
+        assert (looked_at, hub._rooms._rooms_of) == ([], {})
 
 
 def test_what_cant_be():
@@ -184,3 +184,83 @@ def test_one_process_may_serve_several_times():
             assert it.on_loop(lambda: hub.publish("a", "hi")) == 1
             assert socket.frame() == (TEXT, b"hi")
     assert hub.rooms == []
+
+
+class Money:
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+
+def money(value: Any) -> Any:
+    if isinstance(value, Money):
+        return {"cents": value.cents}
+    raise TypeError
+
+
+def rooms_of(hub: Hub, default: Any = None) -> Routes:
+    routes = Routes(default=default)
+
+    @routes.websocket("/{room}")
+    async def join(socket, room):
+        hub.join(room, socket)
+        await socket.send("joined")
+        async for _ in socket:
+            pass
+
+    return routes
+
+
+@pytest.mark.parametrize("where", ["the routes", "those around them", "those mounted", "another member's"])
+def test_json_is_as_the_routes_of_the_members_encode_it(where):
+    hub = Hub()
+    routes = rooms_of(hub, money if where == "the routes" else None)
+    outer = Routes(default=money if where == "those around them" else None)
+    outer.mount("/in", routes)
+    outer.mount("/money", rooms_of(hub, money if where == "those mounted" else None))
+    outer.mount("/other", rooms_of(hub, money if where == "another member's" else None))
+    with running(outer) as it:
+        sockets = [opened(it, path) for path in ("/in/a", "/money/a", "/other/a")]
+        for socket in sockets:
+            assert socket.frame() == (TEXT, b"joined")
+        assert it.on_loop(lambda: hub.publish_json("a", {"price": Money(5)})) == 3
+        for socket in sockets:
+            assert socket.frame() == (TEXT, b'{"price":{"cents":5}}')
+
+
+def test_what_cant_be_json_names_who_published_it():
+    hub = Hub()
+    assert hub.publish_json("a", {"price": Money(5)}) == 0, "nobody knows how it is encoded, and nobody gets it"
+    failures: list[str] = []
+
+    def publish() -> None:
+        try:
+            hub.publish_json("a", {"price": [Money(5)]})
+        except TypeError as error:
+            failures.append(str(error))
+
+    with running(rooms_of(hub)) as it:
+        socket = opened(it, "/a")
+        socket.frame()
+        it.on_loop(publish)
+    line = publish.__code__.co_firstlineno + 2
+    place = f"{__name__}.test_what_cant_be_json_names_who_published_it.<locals>.publish, test_hub.py line {line},"
+    assert failures == [f"{place} gave what can't be JSON: $.price[0]: Money"]
+
+
+def test_strict_json_holds_for_what_is_published():
+    hub = Hub()
+    routes = rooms_of(hub)
+    routes.strict_json = True
+    failures: list[Exception] = []
+
+    def publish() -> None:
+        try:
+            hub.publish_json("a", {"rate": float("nan")})
+        except ValueError as error:
+            failures.append(error)
+
+    with running(routes) as it:
+        socket = opened(it, "/a")
+        socket.frame()
+        it.on_loop(publish)
+    assert "test_hub.py line" in str(failures[0])
