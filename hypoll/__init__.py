@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # typing isn't loaded by the interpreter itself
     from hypoll.protocol.multidict import RequestFields
     from hypoll.protocol.state import State
     from hypoll.runner import run
+    from hypoll.server.event_hub import EventHub
     from hypoll.version import __version__
     from hypoll.web.auth import api_key, bearer
     from hypoll.web.events import Event, sse
@@ -30,6 +31,7 @@ else:
         "AsyncFormPart": "protocol.forms",
         "ClientDisconnect": "http",
         "Event": "web.events",
+        "EventHub": "server.event_hub",
         "File": "protocol.files",
         "Form": "protocol.forms",
         "FormPart": "protocol.forms",
@@ -70,6 +72,7 @@ __all__ = [
     "AsyncFormPart",
     "ClientDisconnect",
     "Event",
+    "EventHub",
     "File",
     "Form",
     "FormPart",

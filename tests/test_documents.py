@@ -519,7 +519,7 @@ def _names(text: str, directory: Path) -> None:
 
 @contextlib.contextmanager
 def handlers(directory: Path) -> Iterator[tuple[TestClient, dict[str, Any]]]:
-    """All examples of docs/handlers.md in one module, as they belong together, and served."""
+    """The examples of docs/handlers.md that make no routes of their own, in one module, and served."""
     names: dict[str, Any] = {
         "routes": Routes(),
         "Response": Response,
@@ -537,7 +537,8 @@ def handlers(directory: Path) -> Iterator[tuple[TestClient, dict[str, Any]]]:
         database.execute("create table orders (id integer, item text)")
         database.execute("insert into orders values (1, 'tea')")
     database.close()
-    text = "\n".join(example.text for example in examples() if example.document == "docs/handlers.md")
+    texts = [example.text for example in examples() if example.document == "docs/handlers.md"]
+    text = "\n".join(text for text in texts if "Routes()" not in text)
     names = module(text, **names)
     with contextlib.chdir(directory), TestClient(names["routes"]) as client:
         yield client, names
@@ -580,6 +581,29 @@ def _upload(text: str, directory: Path) -> None:
             assert client.put(f"/files/{wicked}", data=b"wicked").status_code in (400, 404)
     assert (directory / "store" / f"{name}.bin").read_bytes() == b"content" * 100_000
     assert {path.name for path in directory.rglob("*")} == {"store", "orders.db", f"{name}.bin"}
+
+
+@tries("docs/handlers.md", "import asyncio")
+def _progress(text: str, directory: Path) -> None:
+    with TestClient(module(text)["routes"]) as client:
+        assert client.get("/jobs/1/progress", params={"step": "0"}).status_code == 400
+        with client.get("/jobs/1/progress", params={"step": "100"}, stream=True) as answer:
+            lines = answer.iter_lines(decode_unicode=True)
+            assert [next(lines), next(lines)] == ["event: progress", 'data: {"job":1,"percent":0}']
+
+
+@tries("docs/handlers.md", "from hypoll import Event, EventHub, Routes")
+def _event_hub(text: str, directory: Path) -> None:
+    with TestClient(module(text)["routes"]) as client, client.get("/orders/events", stream=True) as answer:
+        assert client.post("/orders", json={"item": "tea"}).status_code == 201
+        lines = answer.iter_lines(decode_unicode=True)
+        event, name, data = (next(lines) for _ in range(3))
+        assert (event, data) == ("event: created", 'data: {"item":"tea"}')
+        client.post("/orders", json={"item": "milk"})
+        back = {"Last-Event-ID": name.removeprefix("id: ")}
+        with client.get("/orders/events", headers=back, stream=True) as missed:
+            again = missed.iter_lines(decode_unicode=True)
+            assert [next(again) for _ in range(3)][2] == 'data: {"item":"milk"}'
 
 
 @tries(

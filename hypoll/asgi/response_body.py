@@ -9,6 +9,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
+from hypoll.loop import Loop
 from hypoll.protocol.files import FilePart
 from hypoll.protocol.messages import StreamedBody
 from hypoll.protocol.serializer import Framer
@@ -86,7 +87,7 @@ class ResponseBody(StreamedBody):
 
     # the connection's side
 
-    def attach(self, ready: Callable[[], object]) -> None:
+    def attach(self, ready: Callable[[], object], loop: Loop) -> None:
         """Call `ready()` when a pull that found nothing would find something."""
         self._ready = ready
 

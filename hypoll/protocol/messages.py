@@ -366,6 +366,7 @@ class StreamedBody:
     """A response's body that comes in pieces which the connection pulls, framed already by `framer`.
 
     Attributes:
+        framer: what frames them; None: it is given one when its head is made.
         heartbeat, interval: see `hypoll.protocol.serializer.Remainder.heartbeat`.
         ends_with_server: see `hypoll.protocol.serializer.Remainder.end`.
     """
@@ -382,8 +383,8 @@ class StreamedBody:
         """Whether the rest of a piece is to come."""
         return False
 
-    def attach(self, ready: Callable[[], object]) -> None:
-        """Call `ready()` on the loop when there is something to pull."""
+    def attach(self, ready: Callable[[], object], loop: Any) -> None:
+        """Call `ready()` on the loop, `hypoll.loop.Loop`, when there is something to pull."""
         raise NotImplementedError
 
     def end(self) -> None:

@@ -208,6 +208,7 @@ def _begin(
 ) -> Remainder:
     """What is to be done with a body that comes in pieces."""
     if isinstance(body, StreamedBody):
+        body.framer = body.framer or framer
         return Remainder(None, close, _heartbeat_of(body, body.framer), source=body, end=_end(body, body.framer))
     beat, end = _heartbeat_of(response.body, framer), _end(response.body, framer)
     if isinstance(body, AsyncIterator):

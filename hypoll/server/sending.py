@@ -67,7 +67,7 @@ def source_of(connection: Connection, remainder: Remainder, context: Context | N
             return FileSource(remainder.part, context)
         return InlineSource(iter(remainder.part), context)  # not from the page cache: it must be encrypted
     if remainder.source is not None:
-        remainder.source.attach(connection.on_body_piece)
+        remainder.source.attach(connection.on_body_piece, connection.context.loop)
         return remainder.source
     return None if remainder.stream is None else InlineSource(remainder.stream, context)
 

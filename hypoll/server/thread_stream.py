@@ -19,6 +19,7 @@ from collections.abc import Callable
 from hypoll.concurrency.forks import keep_out
 from hypoll.concurrency.jobs import Job
 from hypoll.concurrency.thread_pool import ThreadPool
+from hypoll.loop import Loop
 from hypoll.protocol.messages import ClientDisconnect, StreamedBody
 from hypoll.protocol.serializer import Framer
 from hypoll.server.response_body import CutError, Pull, log_cut
@@ -161,7 +162,7 @@ class ThreadStream(StreamedBody):
 
     # the loop's side
 
-    def attach(self, ready: Callable[[], object]) -> None:
+    def attach(self, ready: Callable[[], object], loop: Loop) -> None:
         """Call `ready()` on the loop when a pull that found nothing would find something."""
         self._ready = ready
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, cast
 
 from hypoll.protocol.fields import exact_str
 from hypoll.protocol.messages import Response
 from hypoll.protocol.serializer import HEARTBEAT_INTERVAL
-from hypoll.web.json_encoding import PLAIN, JSONEncoder
+from hypoll.web.json_encoding import PLAIN, EncodesJSON, JSONEncoder
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
@@ -44,11 +44,11 @@ class Event:
         if self.retry is not None and (type(self.retry) is not int or self.retry < 0):
             raise ValueError(f"the retry of an event is a whole number of milliseconds, not {self.retry!r}")
 
-    def encode(self, encoder: JSONEncoder = PLAIN) -> bytes:
+    def encode(self, encoder: EncodesJSON = PLAIN) -> bytes:
         """The event's lines, and the empty one that ends it. encoder: of its data, if that is no str."""
         data = exact_str(self.data) if isinstance(self.data, str) else encoder.encode(self.data).decode()
-        fields = [("event", self.event), ("id", self.id), ("retry", self.retry)]
-        lines = [f"{name}: {value}" for name, value in fields if value is not None]
+        named = [("event", self.event), ("id", self.id), ("retry", self.retry)]
+        lines = [f"{name}: {value}" for name, value in named if value is not None]
         lines += [f"data: {line}" for line in _LINE_END.split(data)]
         return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
 
@@ -70,20 +70,39 @@ def sse(events: Events, *, keep_alive: float | None = HEARTBEAT_INTERVAL) -> Res
     Raises:
         TypeError: For what can't be iterated over.
     """
-    body = _AsyncBody(events) if isinstance(events, AsyncIterable) else _Body(events)
+    if isinstance(events, AsyncIterable):
+        return event_response(_AsyncBody(events), keep_alive)
+    if isinstance(events, (str, bytes, dict, Event)) or not isinstance(events, Iterable):
+        what = "one event" if isinstance(events, (str, bytes, dict, Event)) else type(events).__name__
+        raise TypeError(f"sse takes the events, as a generator gives them, not {what}")
+    return event_response(_Body(events), keep_alive)
+
+
+def event_response(body: EventBody, keep_alive: float | None) -> Response:
+    """The response of a stream of events, which is kept alive as `sse` says."""
     if keep_alive is not None:
         body.heartbeat = b": keep-alive\n\n"
         body.interval = keep_alive
     # X-Accel-Buffering: nginx would collect the events otherwise.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return Response(body, headers=headers, content_type="text/event-stream; charset=utf-8")
+    return Response(cast("Any", body), 200, headers, "text/event-stream; charset=utf-8")
 
 
-def encode(event: Event | str | dict[str, Any], encoder: JSONEncoder = PLAIN) -> bytes:
-    """The bytes of an event in any of its forms. Raises `TypeError`, `ValueError`."""
+def as_event(event: Event | str | dict[str, Any]) -> Event:
+    """The event that one in any of its forms is. Raises `TypeError`, `ValueError`."""
     if isinstance(event, dict):
-        event = Event(**event)
-    return (event if isinstance(event, Event) else Event(event)).encode(encoder)
+        try:
+            return Event(**event)
+        except TypeError:
+            known = ", ".join(field.name for field in fields(Event))
+            advice = f"a dict is an event's fields, {known}: Event({{...}}) sends it as data"
+            raise TypeError(f"{event!r:.80} is no event: {advice}") from None
+    return event if isinstance(event, Event) else Event(event)
+
+
+def encode(event: Event | str | dict[str, Any], encoder: EncodesJSON = PLAIN) -> bytes:
+    """The bytes of an event in any of its forms. Raises `TypeError`, `ValueError`."""
+    return as_event(event).encode(encoder)
 
 
 class EventBody:
@@ -93,10 +112,10 @@ class EventBody:
         encoder: of its events' data; that of its route, from when it is known.
     """
 
-    encoder = PLAIN
+    encoder: JSONEncoder = PLAIN
 
     heartbeat: bytes | None = None
-    interval: float = HEARTBEAT_INTERVAL
+    interval: float | None = HEARTBEAT_INTERVAL
     ends_with_server = True
 
 

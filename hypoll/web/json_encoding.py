@@ -41,6 +41,13 @@ class JSONScope(Protocol):
     strict_json: bool
 
 
+class EncodesJSON(Protocol):
+    """What encodes values as JSON."""
+
+    def encode(self, value: Any, /) -> bytes:
+        """The value as JSON. Raises `TypeError`, `ValueError`."""
+
+
 class JSONEncoder:
     """Encodes what one function gives: a handler, or a hook.
 

@@ -25,6 +25,7 @@ from hypoll.protocol.messages import (
     HTTPError,
     Request,
     Response,
+    StreamedBody,
     StreamedRequest,
     json_response,
     reason,
@@ -144,6 +145,8 @@ def _send(
             fields.append(("Content-Length", str(0 if status == 205 else length)))
     if isinstance(body, AsyncIterator):
         raise TypeError("a body that is an async iterator needs an async def handler")
+    if isinstance(body, StreamedBody):
+        raise TypeError("what an EventHub's events() gives needs hypoll's own server")
     pulled = [body] if isinstance(body, bytes) else iter(cast(Iterable[bytes], body))
     phrase = reason(status) if response.reason is None else response.reason
     start_response(f"{status} {phrase or 'Unknown'}", fields)
