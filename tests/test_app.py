@@ -57,6 +57,7 @@ def test_the_public_names():
     assert set(hypoll.__all__) == {
         "ClientDisconnect",
         "Event",
+        "EventHub",
         "sse",
         "AsyncFormPart",
         "File",

@@ -37,7 +37,7 @@ from hypoll.server.response_body import TaskSource, log_cut
 from hypoll.server.spool import SpoolSpace
 from hypoll.server.thread_stream import ThreadStream
 from hypoll.settings import Settings
-from hypoll.web.background import Background, await_background, log_failed, run_background
+from hypoll.web.background import Background, await_background, check_work, log_failed, run_background
 from hypoll.web.results import close_body, ends_task, server_error, with_body
 
 if TYPE_CHECKING:
@@ -207,7 +207,12 @@ class Exchange(Job):
         self._answer = answer
 
     def _send_rest(self, response: Response) -> Response | bytes:
-        """Do what an answer still wants done on this thread, its body made and its work; give what is to be sent."""
+        """Do what an answer still wants done on this thread, its body made and its work; give what is to be sent.
+
+        Raises `TypeError` for work that would have to be awaited, before anything is sent.
+        """
+        if response.background is not None:
+            check_work(response)
         answer = self._send_body(response) if _has_code(response) else response
         if response.background is not None:
             if not self._sent:

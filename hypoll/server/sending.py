@@ -19,7 +19,8 @@ from hypoll.server.background import AnsweredExchange
 from hypoll.server.exchange import PlainExchange, exchange_of
 from hypoll.server.response_body import FileSource, InlineSource, Source, TaskSource
 from hypoll.server.socket_io import JOIN_LIMIT, SEND_SIZE, PeerGone, send_one
-from hypoll.web.results import unsendable
+from hypoll.web.background import check_work
+from hypoll.web.results import failure, unsendable
 
 if TYPE_CHECKING:
     from hypoll.server.connection import Connection
@@ -141,8 +142,13 @@ def queue_answer(
         connection.exchange = exchange_of(connection, connection.context, request, answer, context)
         return None
     if isinstance(answer, Response) and answer.background is not None:
-        connection.exchange = AnsweredExchange(connection, connection.context, request, answer, context)
-        return None
+        try:
+            check_work(answer)
+        except TypeError as error:
+            answer = connection.context.application.amend_refusal(request, context.run(failure, request, error))
+        else:
+            connection.exchange = AnsweredExchange(connection, connection.context, request, answer, context)
+            return None
     alone = request.plain and not out and not connection.parser.pending
     if alone and send_file(connection, request, answer, context):
         return None

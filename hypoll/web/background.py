@@ -4,7 +4,8 @@ Laws:
 
 - It runs in the request's context once the handler and its hooks have answered, whatever becomes of the answer: also
   when the client has gone, or the answer couldn't be sent.
-- What it raises is logged once, with the request; it changes nothing of the answer.
+- What it raises is logged once, with the request; it changes nothing of the answer. That nobody will await it is known
+  before, where it is an `async def`: then the answer is a 500, and nobody is told that it is done.
 - A drain waits for it.
 """
 
@@ -19,13 +20,24 @@ from typing import Any
 
 from hypoll.concurrency.forks import keep_out
 from hypoll.protocol.current_request import calls_application
-from hypoll.protocol.messages import FAILURES, Request
-from hypoll.web.naming import name_of
-from hypoll.web.results import ends_task
+from hypoll.protocol.messages import FAILURES, Request, Response
+from hypoll.web.naming import is_async, name_of, place_of
+from hypoll.web.results import close_body, ends_task
 
 Background = Callable[[], Any]
 
 log = logging.getLogger("hypoll.error")
+
+
+def check_work(response: Response) -> None:
+    """See that nothing has to be awaited after an answer whose handler isn't async, or it is closed: `TypeError`."""
+    background = response.background
+    if background is not None and is_async(background):
+        close_body(response.body)
+        called = background.func if isinstance(background, functools.partial) else background
+        raise TypeError(
+            f"the background work {place_of(called)} is an async def: that goes with the answer of an async def handler"
+        )
 
 
 @calls_application

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from hypoll.concurrency.forks import keep_out
 from hypoll.contracts import RunOn
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response
+from hypoll.web.background import check_work
 from hypoll.web.json_encoding import Default, JSONEncoder
 from hypoll.web.results import ends_task, failure, own_response, to_response
 from hypoll.web.routing import Route
@@ -93,6 +94,7 @@ async def pass_hooks(
             call = partial(route.handler, request, **request.params)
             if route.run_on is RunOn.THREAD and in_thread is not None:
                 response = own_response(await in_thread(call), encoder)
+                check_work(response)
             else:
                 response = own_response(await _resolve(call()), encoder)
     except FAILURES as error:

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote_to_bytes
 from hypoll.contracts import HandlerCall, RunOn
 from hypoll.protocol.messages import HTTPError
 from hypoll.web.json_encoding import PLAIN, JSONEncoder
-from hypoll.web.naming import name_of, place_of
+from hypoll.web.naming import forms_of, is_async, name_of, place_of
 from hypoll.web.signatures import contradiction, signature_of
 
 Handler = Callable[..., Any]
@@ -193,14 +193,9 @@ def find_run_on(where: str, function: Handler, threaded: bool = False) -> RunOn:
     """Where a handler or hook runs. Raises `RouteError` when it can't be called, or doesn't answer by returning."""
     if not callable(function):
         raise RouteError(f"{where}: {function!r} can't be called")
-    # A functools.partial is what it calls; an object is its __call__.
-    called = function
-    while isinstance(called, functools.partial):
-        called = called.func
-    forms = (called, type(called).__call__)
-    if any(inspect.isgeneratorfunction(form) or inspect.isasyncgenfunction(form) for form in forms):
-        raise RouteError(f"{where}: {name_of(function)} must not yield: return Response(generator()) from it")
-    if any(inspect.iscoroutinefunction(form) for form in forms):
+    if any(inspect.isgeneratorfunction(form) or inspect.isasyncgenfunction(form) for form in forms_of(function)):
+        raise RouteError(f"{where}: {place_of(function)} must not yield: return Response(generator()) from it")
+    if is_async(function):
         if threaded:
             raise RouteError(f"{where}: an async def handler awaits on the loop: leave threaded=True out, or use def")
         return RunOn.TASK

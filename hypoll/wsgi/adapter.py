@@ -36,7 +36,7 @@ from hypoll.protocol.serializer import BODILESS, CONTENTLESS, check_piece, conte
 from hypoll.proxy.networks import parse_address
 from hypoll.server.request_body import joined
 from hypoll.settings import Settings
-from hypoll.web.background import Background, run_background
+from hypoll.web.background import Background, check_work, run_background
 from hypoll.web.hooks import at_once
 from hypoll.web.results import failure
 
@@ -106,6 +106,8 @@ def _response(routes: Application, request: Request, environ: Environ) -> Respon
         answer = routes.answer(request)
         if isinstance(answer, HandlerCall):
             answer = _make(answer, request, environ, routes.max_body_of(request))
+        if isinstance(answer, Response):
+            check_work(answer)
     except FAILURES as error:
         answer = routes.amend_refusal(request, failure(request, error))
     response = json_response(answer) if isinstance(answer, bytes) else answer

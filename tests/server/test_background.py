@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 
@@ -220,11 +222,95 @@ def test_whatever_it_raises_on_a_thread_ends_nothing(kind, error, caplog):
         assert client.ask(get("/")).body == b"fine"
 
 
+async def send_mail(to: str = "ada") -> None:
+    raise AssertionError("nobody awaits it")
+
+
+class Mailer:
+    async def __call__(self) -> None:
+        await send_mail()
+
+
+ASYNC_WORK: dict[str, Callable[[], Any]] = {
+    "a function": send_mail,
+    "a partial": functools.partial(send_mail, "bob"),
+    "a partial of one": functools.partial(functools.partial(send_mail, to="bob")),
+    "an object": Mailer(),
+    "a method": Mailer().__call__,
+}
+
+
+@pytest.mark.parametrize("hooks", ["none", "sync", "async"])
 @pytest.mark.parametrize("kind", ["inline", "threaded"])
-def test_an_async_def_is_for_async_handlers(kind, caplog):
-    work = Work()
+@pytest.mark.parametrize(
+    ("form", "body"), list(zip(ASYNC_WORK, ["plain", "json", "stream", "file", "plain"], strict=True))
+)
+def test_an_async_def_that_nobody_awaits_is_a_500(kind, hooks, form, body, caplog):
+    if (kind, hooks) == ("inline", "async"):
+        pytest.skip("the request is a task then, which awaits it")
     routes = Routes()
-    declare(routes, kind, "/", lambda request: Response("fine", background=work.awaited))
+    closed: list[str] = []
+
+    def body_of(kind: str) -> Response:
+        def give() -> Iterator[bytes]:
+            try:
+                yield b"one"
+            finally:
+                closed.append(kind)
+
+        if body != "stream":
+            return BODIES[body](kind)
+        given = give()
+        next(given)
+        return Response(given)
+
+    def handler(request: Request) -> Response:
+        response = body_of(kind)
+        response.status, response.background = 201, ASYNC_WORK[form]
+        return response
+
+    declare(routes, kind, "/", handler)
+    if hooks == "sync":
+        routes.after(lambda request, response: None)
+    elif hooks == "async":
+
+        async def after(request: Request, response: Response) -> None:
+            pass
+
+        routes.after(after)
+    with running(routes) as it:
+        client = it.connect()
+        assert [client.ask(get("/")).status for _ in range(2)] == [500, 500]
+    assert "is an async def: that goes with the answer of an async def handler" in caplog.text
+    assert len(caplog.records) == 2
+    assert closed == [kind] * 2 * (body == "stream")
+
+
+@pytest.mark.parametrize("kind", ["inline", "threaded"])
+def test_the_refusal_of_async_work_is_one_of_the_application(kind):
+    routes = Routes()
+    routes.cors("https://app.example")
+    declare(routes, kind, "/", lambda request: Response("fine", background=send_mail))
+    with running(routes) as it:
+        answer = it.connect().ask(get("/").replace(b"Host", b"Origin: https://app.example\r\nHost"))
+    assert (answer.status, answer.fields["access-control-allow-origin"]) == (500, "https://app.example")
+
+
+def test_other_servers_refuse_async_work_too(caplog):
+    routes = Routes()
+    routes.get("/")(lambda request: Response("fine", 201, background=send_mail))
+    begun: list[str] = []
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    routes.wsgi(environ, lambda status, fields: begun.append(status))
+    assert begun == ["500 Internal Server Error"]
+    assert "send_mail, test_background.py line" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["inline", "threaded"])
+def test_what_only_turns_out_to_be_async_is_logged(kind, caplog):
+    routes = Routes()
+    declare(routes, kind, "/", lambda request: Response("fine", background=lambda: send_mail()))
     with running(routes) as it:
         assert it.connect().ask(get("/")).body == b"fine"
         it.until(lambda: caplog.records)

@@ -6,6 +6,7 @@ import itertools
 import threading
 from functools import partial
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import pytest
 
@@ -345,12 +346,13 @@ def test_what_cant_be(make, error, message):
         make()
 
 
-def test_other_servers_cant_send_it():
+def test_other_servers_cant_send_it(caplog):
     hub, routes = EventHub(), Routes()
     routes.get("/")(lambda request: hub.events("a"))
     begun: list[str] = []
-    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "SERVER_NAME": "h", "SERVER_PORT": "80"}
-    environ |= {"wsgi.url_scheme": "http", "SERVER_PROTOCOL": "HTTP/1.1"}
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
     routes.wsgi(environ, lambda status, fields: begun.append(status))
     assert begun == ["500 Internal Server Error"]
+    assert "needs hypoll's own server" in caplog.text
     assert hub.rooms == []

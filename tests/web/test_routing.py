@@ -361,14 +361,11 @@ def test_an_async_handler_is_a_task_and_no_threads(handler):
         routes.get("/y", threaded=True)(handler)
 
 
-def test_a_generator_as_handler_is_refused():
-    with pytest.raises(RouteError, match=r"GET /x: .*generator must not yield: return Response\(generator\(\)\)"):
-        Routes().get("/x")(generator)
-
-
-def test_an_async_generator_as_handler_is_refused():
-    with pytest.raises(RouteError, match=r"GET /x: .*async_generator must not yield: return Response\(generator\(\)\)"):
-        Routes().get("/x")(async_generator)
+@pytest.mark.parametrize("handler", [generator, async_generator])
+def test_a_generator_as_handler_is_refused(handler):
+    name = rf"{handler.__name__}, test_routing\.py line {handler.__code__.co_firstlineno}"
+    with pytest.raises(RouteError, match=rf"GET /x: .*\.{name} must not yield: return Response\(generator\(\)\)"):
+        Routes().get("/x")(handler)
 
 
 def test_a_def_handler_runs_on_the_loop_or_on_a_thread():
