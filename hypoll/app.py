@@ -141,7 +141,7 @@ class Routes(Application):
         Args:
             methods: the methods that it answers, upper case; HEAD comes with GET.
             path: literal segments and parameters, `{name}` or `{name:converter}`; converters are str (the default),
-                int, float, uuid and path.
+                int, float, uuid and path. "": that of the mount, for routes that are to be mounted.
             threaded: run it on a thread of the pool: for a handler that blocks. A `def` runs on the loop otherwise, an
                 `async def` as an asyncio task.
             stream: begin when the head of the request is whole; the body is `request.stream`. For the threaded and
@@ -276,7 +276,8 @@ class Routes(Application):
     def mount(self, prefix: str, other: Routes, *, name: str | None = None) -> None:
         """Serve all of `other`, and what it declares later, below `prefix`. Its hooks apply there, and only there.
 
-        Its route `/` becomes `prefix/`. A parameter in the prefix is given to its handlers, too.
+        Its route "" is the prefix itself, its route `/` becomes `prefix/`. A parameter in the prefix is given to its
+        handlers, too.
 
         Args:
             prefix: a path that doesn't end with a slash.
@@ -289,7 +290,8 @@ class Routes(Application):
         """
         if not isinstance(other, Routes):
             raise RouteError(f"mount({prefix!r}, ...) takes a Routes, not {other!r}")
-        parse_path(prefix)
+        if not parse_path(prefix):
+            raise RouteError("a prefix must begin with a slash, as in mount('/api', ...), and '' is none")
         if prefix.endswith("/"):
             raise RouteError(f"the prefix {prefix!r} must not end with a slash: its routes' paths begin with one")
         if other is self or self in other._descendants():
@@ -598,6 +600,15 @@ class Routes(Application):
             return response
         return finish_refusal(self._scope_tree.at(request.target), request, response)
 
+    def check(self) -> None:
+        """See that these routes can be served as they are. Raises `RouteError`."""
+        for route in self.table():
+            if not route.path:
+                raise RouteError(
+                    f"{'/'.join(route.methods)} '' ({route.place}) is the path that its routes are mounted at, and "
+                    "they are served at the root: mount them, as in outer.mount('/orders', routes), or write '/'"
+                )
+
     def startup(self, complete: RunToCompletion = complete_here) -> None:
         """Run the `on_start` hooks, mounted routes' included. Raises what a hook raises, with a note of which.
 
@@ -647,6 +658,7 @@ class Routes(Application):
                 raises it, too.
         """
         if self._wsgi_adapter is None:
+            self.check()
             self._check_wsgi()
             self._wsgi_adapter = WSGIAdapter(self)
         return self._wsgi_adapter

@@ -162,6 +162,9 @@ class Application:
         """The path of its route as it was declared, for logs and metrics; None: there is none."""
         return None
 
+    def check(self) -> None:
+        """See that it can be served: before it is, and when somebody only asks. Raises `ValueError`."""
+
     def startup(self, complete: RunToCompletion) -> None:
         """Run once before the first connection is accepted."""
 

@@ -172,6 +172,10 @@ class Runner:
         fault = monkey_patching.find_fault(threads=service.uses_threads)
         if fault:
             raise SetupError(fault)
+        try:
+            service.check()
+        except ValueError as error:
+            raise SetupError(str(error)) from error
         if monkey_patching.has_patched_threads():
             log.warning("%s", monkey_patching.THREADS_ADVICE)
         self.settings = settings

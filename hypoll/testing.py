@@ -64,6 +64,7 @@ class TestClient(requests.Session):
         """Start the server. Raises what its start raises."""
         if self.base_url:
             raise RuntimeError("the TestClient is entered already")
+        self._routes.check()
         self._ready.clear()
         self._failure = None
         self._thread = threading.Thread(target=self._serve, name="hypoll.testing", daemon=True)

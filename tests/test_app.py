@@ -21,6 +21,8 @@ import pytest
 import hypoll
 from hypoll import HTTPError, Request, Response, RouteError, Routes
 from hypoll.protocol.header_section import HeaderSection
+from hypoll.runner import Runner, SetupError
+from hypoll.settings import Settings
 from hypoll.testing import TestClient
 
 
@@ -875,6 +877,75 @@ def test_mounted_routes_are_found_below_their_prefix():
     assert ask(inner, "GET", "/x").body == b"x", "they can still be used by themselves"
 
 
+@pytest.mark.parametrize("declared", ["before the mount", "after it"])
+def test_a_mounts_own_path(declared):
+    log: list[str] = []
+    outer, orders, lines = Routes(), Routes(), Routes()
+
+    def declare() -> None:
+        orders.get("", name="orders")(lambda request: "all")
+        orders.post("")(lambda request: ("made", 201))
+        orders.get("/{id:int}")(lambda request, id: f"order {id}")
+        lines.get("")(lambda request, id=0: f"lines of {id}")
+
+    if declared == "before the mount":
+        declare()
+    orders.before(lambda request: log.append(request.path))
+    orders.mount("/{id:int}/lines", lines)
+    outer.mount("/orders", orders)
+    if declared == "after it":
+        declare()
+    assert ask(outer, "GET", "/orders").body == b"all"
+    assert ask(outer, "GET", "/orders?page=2").body == b"all"
+    assert ask(outer, "HEAD", "/orders").status == 200
+    assert ask(outer, "POST", "/orders").status == 201
+    assert ask(outer, "GET", "/orders/7").body == b"order 7"
+    assert ask(outer, "GET", "/orders/7/lines").body == b"lines of 7"
+    assert ask(outer, "PUT", "/orders").headers["Allow"] == "GET, HEAD, OPTIONS, POST"
+    assert [ask(outer, "GET", path).status for path in ("/orders/", "/", "/orders//")] == [404, 404, 404]
+    assert log == ["/orders"] * 4 + ["/orders/7", "/orders/7/lines", "/orders", "/orders/", "/orders//"]
+    assert outer.url_for("orders", query={"page": 2}) == "/orders?page=2"
+    assert "/orders" in [route.path for route in outer.table()]
+
+
+def test_a_mounts_own_path_and_the_one_with_a_slash_are_two():
+    outer, orders = Routes(slashes="redirect"), Routes()
+    orders.get("")(lambda request: "all")
+    outer.mount("/orders", orders)
+    assert ask(outer, "GET", "/orders/").headers["Location"] == "/orders"
+    orders.get("/")(lambda request: "slash")
+    assert [ask(outer, "GET", path).body for path in ("/orders", "/orders/")] == [b"all", b"slash"]
+
+
+def test_a_mounts_own_path_collides_like_any_other():
+    outer, orders = Routes(), Routes()
+    outer.get("/orders")(lambda request: "outer")
+    orders.get("")(lambda request: "all")
+    with pytest.raises(RouteError, match=r"GET /orders .*collides with GET /orders"):
+        outer.mount("/orders", orders)
+    with pytest.raises(RouteError, match=r"GET  .*collides with GET "):
+        orders.get("")(lambda request: "again")
+
+
+@pytest.mark.parametrize(
+    "serve",
+    [
+        Routes.check,
+        lambda routes: routes.wsgi,
+        lambda routes: TestClient(routes).__enter__(),
+        lambda routes: Runner(routes, Settings()),
+    ],
+    ids=["check", "wsgi", "tests", "serving"],
+)
+def test_a_mounts_own_path_at_the_root_is_an_error_that_says_what_to_do(serve):
+    routes = Routes()
+    routes.get("")(lambda request: "all")
+    assert ask(routes, "GET", "/").status == 404
+    message = r"GET '' \(.*test_app.py line \d+\) is the path .*: mount them, as in outer.mount\('/orders', routes\)"
+    with pytest.raises((RouteError, SetupError), match=message):
+        serve(routes)
+
+
 def test_what_is_declared_later_is_served_too_at_every_level():
     outer, middle, inner = Routes(), Routes(), Routes()
     outer.mount("/m", middle)
@@ -1000,7 +1071,7 @@ def test_routes_are_not_mounted_inside_themselves():
 @pytest.mark.parametrize(
     ("prefix", "words"),
     [
-        ("", "must begin with a slash"),
+        ("", "must begin with a slash, as in mount"),
         ("api", "'api' must begin with a slash"),
         ("/", "'/' must not end with a slash"),
         ("/api/", "'/api/' must not end with a slash"),

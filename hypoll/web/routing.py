@@ -142,9 +142,11 @@ class Parameter(NamedTuple):
 
 
 def parse_path(path: str) -> list[str | Parameter]:
-    """The segments of a route's path. Raises `RouteError`."""
+    """The segments of a route's path; "", a mount's own path, has none. Raises `RouteError`."""
     if not isinstance(path, str):
         raise RouteError(f"the path must be a str, as in @routes.get('/users'), not {path!r}")
+    if not path:
+        return []
     if not path.startswith("/"):
         raise RouteError(f"the path {path!r} must begin with a slash")
     try:
@@ -165,7 +167,11 @@ def parse_path(path: str) -> list[str | Parameter]:
 def _parse_segment(path: str, text: str) -> str | Parameter:
     match = _PARAMETER.fullmatch(text)
     if match is None:
-        if "{" in text or "}" in text:
+        begun, ended = text.count("{"), text.count("}")
+        if begun != ended:
+            missing = "}" if begun > ended else "{"
+            raise RouteError(f"the path {path!r} has a parameter that isn't whole, {text!r}: its {missing} is missing")
+        if begun:
             raise RouteError(f"in the path {path!r} a parameter must be a whole segment, as in /users/{{id:int}}")
         if set(text) & set("?#%"):
             raise RouteError(f"the path {path!r} must be written decoded, without %, query or fragment")
@@ -299,7 +305,7 @@ class Table:
         for method in route.methods:
             node.methods[method] = route
         node.files = route.files or node.files
-        if not route.names:
+        if route.path and not route.names:
             self.static[quote(route.path, safe="/:@!$&'()*+,;=~").encode()] = node.methods
 
     def find(self, path: bytes) -> list[tuple[Methods, list[Any]]]:
