@@ -33,16 +33,15 @@ from hypoll.web.hooks import (
 from hypoll.web.json_encoding import Default, JSONEncoder
 from hypoll.web.naming import name_of, place_of
 from hypoll.web.results import failure, to_answer, to_response
+from hypoll.web.route_options import Defaults, RouteOptions, check_names, plan_route
 from hypoll.web.routing import (
     Handler,
     Methods,
     Route,
     RouteError,
-    RouteOptions,
     Table,
     check_handler,
     check_hook,
-    check_options,
     find_run_on,
     parse_path,
 )
@@ -82,6 +81,8 @@ class Routes(Application):
         default: gives what is sent as JSON in place of a value that hypoll can't encode; raises `TypeError` for what it
             doesn't know. Of mounted routes the innermost default that knows a value wins.
         strict_json: make NaN and the infinities in JSON errors; they are null otherwise. `TestClient` does by itself.
+        threaded: run each `def` handler that doesn't say it itself on a thread, files excepted.
+        timeout: the `timeout` of each threaded and async handler that doesn't say one, or None, itself.
 
     Attributes:
         state: for what the application opens when it starts, as attributes: `routes.state.db = ...`.
@@ -96,10 +97,13 @@ class Routes(Application):
         slashes: Literal["redirect"] | None = None,
         default: Default | None = None,
         strict_json: bool = False,
+        threaded: bool = False,
+        timeout: float | None = None,
     ) -> None:
         if slashes not in (None, "redirect"):
             raise RouteError(f"slashes is 'redirect' or None, not {slashes!r}")
         self.state = State()
+        self._defaults = Defaults(threaded, timeout)
         self._table = Table()
         self._static = self._table.static
         self._names = Names()
@@ -129,12 +133,7 @@ class Routes(Application):
         self,
         path: str,
         methods: Iterable[str] = ("GET",),
-        *,
-        threaded: bool = False,
-        stream: bool = False,
-        name: str | None = None,
-        max_body: int | None = None,
-        timeout: float | None = None,
+        **options: Unpack[RouteOptions],
     ) -> Callable[[H], H]:
         """Declare the decorated function as the handler of `path` for `methods`.
 
@@ -143,20 +142,23 @@ class Routes(Application):
             path: literal segments and parameters, `{name}` or `{name:converter}`; converters are str (the default),
                 int, float, uuid and path. "": that of the mount, for routes that are to be mounted.
             threaded: run it on a thread of the pool: for a handler that blocks. A `def` runs on the loop otherwise, an
-                `async def` as an asyncio task.
+                `async def` as an asyncio task. Default: as the `Routes` says.
             stream: begin when the head of the request is whole; the body is `request.stream`. For the threaded and
                 async.
             name: what `url_for` makes URLs of it by.
-            max_body: bytes that a body may have, fewer or more than `--max-body`. A larger one is 413, by its head if
-                that has its length.
+            max_body: bytes that a body may have, or a size as "10 MiB", fewer or more than `--max-body`. A larger one
+                is 413, by its head if that has its length.
             timeout: seconds until the handler has answered, of a stream until its head; then the answer is 504. An
                 async handler is cancelled; a thread goes on, and what it gives is dropped.
+            before: hooks as of `before`, for this route alone, behind those of its `Routes`. They run where the handler
+                does; those of a threaded one are no `async def`.
 
         Raises:
             RouteError: When the path is malformed, collides with another route, or the handler doesn't take its
                 parameters, or doesn't fit the options.
         """
         parse_path(path)
+        check_names(path, options)
         if isinstance(methods, str):
             raise RouteError(f"{path}: methods takes a list, as in methods=[{methods!r}]")
         try:
@@ -165,7 +167,6 @@ class Routes(Application):
             raise RouteError(f"{path}: methods takes a list of names, as in methods=['GET'], not {methods!r}") from None
 
         def declare(handler: H) -> H:
-            options = RouteOptions(threaded=threaded, stream=stream, name=name, max_body=max_body, timeout=timeout)
             self._declare(path, names, handler, options)
             return handler
 
@@ -173,37 +174,41 @@ class Routes(Application):
 
     def get(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[H], H]:
         """`route` for GET; it answers HEAD, too."""
-        return self.route(path, ("GET",), **options)
+        return self._declaring(path, "GET", options)
 
     def post(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[H], H]:
         """`route` for POST."""
-        return self.route(path, ("POST",), **options)
+        return self._declaring(path, "POST", options)
 
     def put(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[H], H]:
         """`route` for PUT."""
-        return self.route(path, ("PUT",), **options)
+        return self._declaring(path, "PUT", options)
 
     def patch(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[H], H]:
         """`route` for PATCH."""
-        return self.route(path, ("PATCH",), **options)
+        return self._declaring(path, "PATCH", options)
 
     def delete(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[H], H]:
         """`route` for DELETE."""
-        return self.route(path, ("DELETE",), **options)
+        return self._declaring(path, "DELETE", options)
 
     def head(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[H], H]:
         """`route` for HEAD, where answering it from GET would cost too much."""
-        return self.route(path, ("HEAD",), **options)
+        return self._declaring(path, "HEAD", options)
 
     def options(self, path: str, **options: Unpack[RouteOptions]) -> Callable[[H], H]:
         """`route` for OPTIONS, where the Allow field alone is not the answer."""
-        return self.route(path, ("OPTIONS",), **options)
+        return self._declaring(path, "OPTIONS", options)
+
+    def _declaring(self, path: str, method: str, options: RouteOptions) -> Callable[[H], H]:
+        check_names(f"{method} {path}", options)
+        return self.route(path, (method,), **options)
 
     def websocket(
         self,
         path: str,
         *,
-        threaded: bool = False,
+        threaded: bool | None = None,
         subprotocols: Sequence[str] = (),
         origins: Sequence[str] | None = None,
     ) -> Callable[[H], H]:
@@ -211,8 +216,8 @@ class Routes(Application):
 
         Args:
             path: as of `route`; the handler gets its parameters behind the socket.
-            threaded: run a `def` on a thread, with a socket that blocks; see `hypoll.websocket.socket.ThreadSocket`.
-                Else it is an `async def`, which gets a `hypoll.websocket.socket.Socket`.
+            threaded: run a `def` on a thread, with a socket that blocks; see `hypoll.websocket.ThreadSocket`. Else it
+                is an `async def`, which gets a `hypoll.websocket.Socket`. Default: as the `Routes` says.
             subprotocols: those that it speaks, its favourite first.
             origins: the origins whose pages may open it, as `https://example.org`; "*": any. None: those of the host
                 that it is opened at, by the word of trusted proxies. Who names no origin is no page.
@@ -227,11 +232,11 @@ class Routes(Application):
         def declare(handler: H) -> H:
             from hypoll.websocket.route import SocketRoute  # only here: it brings the server's side along
 
-            run_on = find_run_on(f"WebSocket {path}", handler, threaded)
+            run_on = self._defaults.run_on(f"WebSocket {path}", handler, threaded)
             if run_on is RunOn.LOOP:
                 raise RouteError(f"WebSocket {path}: its handler must be an async def, or have threaded=True")
             check_handler(path, handler, "socket")
-            socket = SocketRoute(handler, threaded=threaded, subprotocols=subprotocols, origins=origins)
+            socket = SocketRoute(handler, threaded=run_on is RunOn.THREAD, subprotocols=subprotocols, origins=origins)
             encoder = JSONEncoder((self._hooks,), handler)
             call = socket.handler_call(encoder)
             plain = Route(path, ("GET",), handler, (self._hooks,), run_on, handler_call=call, direct=call)
@@ -271,7 +276,7 @@ class Routes(Application):
         handler = Static(
             directory, cache_control=cache_control, precompressed=precompressed, index=index, fallback=fallback
         )
-        self._declare(prefix.rstrip("/") + "/{path:path}", ("GET",), handler, RouteOptions(name=name))
+        self._declare(prefix.rstrip("/") + "/{path:path}", ("GET",), handler, {"threaded": False, "name": name})
 
     def mount(self, prefix: str, other: Routes, *, name: str | None = None) -> None:
         """Serve all of `other`, and what it declares later, below `prefix`. Its hooks apply there, and only there.
@@ -698,23 +703,22 @@ class Routes(Application):
         for method in methods:
             if method not in METHODS:
                 raise RouteError(f"{where}: the method must be one of {', '.join(METHODS)}")
-        run_on = find_run_on(where, handler, options.get("threaded", False))
-        check_options(where, run_on, options)
+        plan = plan_route(where, handler, options, self._defaults)
+        handler, run_on = plan.handler, plan.run_on
         check_handler(path, handler)
-        stream, timeout = options.get("stream", False), options.get("timeout")
-        if timeout is not None and run_on is RunOn.TASK:
+        if plan.timeout is not None and run_on is RunOn.TASK:
             from hypoll.server.handler_timeout import limit_task  # only declaring routes loads no server
 
-            handler = limit_task(handler, timeout)
+            handler = limit_task(handler, plan.timeout)
         files = handler if isinstance(handler, Static) else None
         encoder = JSONEncoder((self._hooks,), handler)
-        handler_call, direct = _deferred(handler, run_on, stream, encoder, timeout)
+        handler_call, direct = _deferred(handler, run_on, plan.stream, encoder, plan.timeout)
         route = Route(
-            *(path, methods, handler, (self._hooks,), run_on, stream),
-            url_name=options.get("name"),
+            *(path, methods, handler, (self._hooks,), run_on, plan.stream),
+            url_name=plan.name,
             redirects=None if files is None else files.has_pages,
             files=None if files is None or files.fallback is None else files,
-            max_body=options.get("max_body"),
+            max_body=plan.max_body,
             handler_call=handler_call,
             direct=direct,
             encoder=encoder,

@@ -12,7 +12,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, unquote_to_bytes
 
 from hypoll.contracts import HandlerCall, RunOn
@@ -26,16 +26,6 @@ Handler = Callable[..., Any]
 _PARAMETER = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
 _FOREIGN = re.compile(r":(?P<colon>\w*).*|<(?:(?P<converter>\w+)(?:\(.*\))?:)?(?P<angle>\w+)>")
 """A parameter as other frameworks write it: `:id`, `<id>`, `<int:id>`."""
-
-
-class RouteOptions(TypedDict, total=False):
-    """What a route may be declared with, beside its path and methods; see `hypoll.app.Routes.route`."""
-
-    threaded: bool
-    stream: bool
-    name: str | None
-    max_body: int | None
-    timeout: float | None
 
 
 class RouteError(ValueError):
@@ -206,21 +196,6 @@ def find_run_on(where: str, function: Handler, threaded: bool = False) -> RunOn:
             raise RouteError(f"{where}: an async def handler awaits on the loop: leave threaded=True out, or use def")
         return RunOn.TASK
     return RunOn.THREAD if threaded else RunOn.LOOP
-
-
-def check_options(where: str, run_on: RunOn, options: RouteOptions) -> None:
-    """See that a route's options fit where its handler runs. Raises `RouteError`."""
-    if options.get("stream") and run_on is RunOn.LOOP:
-        raise RouteError(f"{where}: stream=True needs a handler that may wait: threaded=True, or async def")
-    max_body, timeout = options.get("max_body"), options.get("timeout")
-    if max_body is not None and (isinstance(max_body, bool) or not isinstance(max_body, int) or max_body < 0):
-        raise RouteError(f"{where}: max_body is a number of bytes, as 10 * 1024 * 1024, not {max_body!r}")
-    if timeout is None:
-        return
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
-        raise RouteError(f"{where}: timeout is a number of seconds above 0, not {timeout!r}")
-    if run_on is RunOn.LOOP:
-        raise RouteError(f"{where}: a def on the loop can't be interrupted: timeout needs threaded=True, or async def")
 
 
 def check_handler(path: str, handler: Handler, first: str = "request") -> None:

@@ -157,7 +157,7 @@ def test_under_another_wsgi_server(kind, size, declared, status):
         assert body.tell() == 0, "nothing is read of it"
 
 
-@pytest.mark.parametrize("limit", ["10M", -1, 1.5, True])
+@pytest.mark.parametrize("limit", [-1, 1.5, True])
 def test_a_limit_is_a_number_of_bytes(limit):
     with pytest.raises(RouteError, match="max_body is a number of bytes"):
         Routes().post("/", max_body=limit)(lambda request: None)
