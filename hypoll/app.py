@@ -5,33 +5,32 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from copy import copy
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar, Unpack, cast
 
 from orjson import dumps
 
-from hypoll.contracts import Application, HandlerCall, RunOn
+from hypoll.contracts import Application, HandlerCall, PeriodicWork, RunOn
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response, json_response
 from hypoll.protocol.refusals import body_too_large
 from hypoll.protocol.state import State
 from hypoll.web.compression import MIN_SIZE, TYPES, Compression
 from hypoll.web.cors import Cors, Origins
 from hypoll.web.finishing import finish_refusal, pass_and_finish
+from hypoll.web.handler_calls import as_it_is, below, call_at_once, make_answer, options_route
 from hypoll.web.hooks import (
     Hooks,
     InThread,
     RunToCompletion,
     Scopes,
     at_once,
-    call_here,
     complete_here,
     pass_hooks,
-    run_hook,
 )
 from hypoll.web.json_encoding import Default, JSONEncoder
-from hypoll.web.naming import name_of, place_of
+from hypoll.web.lifecycle import Lifecycle, check_seconds, run_start, run_stop
+from hypoll.web.naming import name_of
 from hypoll.web.results import failure, to_answer, to_response
 from hypoll.web.route_options import Defaults, RouteOptions, check_names, plan_route
 from hypoll.web.routing import (
@@ -116,10 +115,7 @@ class Routes(Application):
         self._async = False
         self._hooks = Hooks(default, strict_json)
         self._scope_tree = ScopeTree(self._hooks)
-        self._on_start: list[Callable[[], Any]] = []
-        self._on_stop: list[Callable[[], Any]] = []
-        self._on_drain: list[Callable[[], Any]] = []
-        self._ready_checks: list[Callable[[], Any]] = []
+        self._lifecycle = Lifecycle()
         self._mounted: list[Routes] = []
         self._reserved: list[str] = []
         """The prefixes of mounted routes, whatever those have."""
@@ -451,15 +447,13 @@ class Routes(Application):
 
         Serving doesn't begin when it raises.
         """
-        self._async |= check_hook("on_start", hook)
-        self._on_start.append(hook)
+        self._lifecycle.add("on_start", self._lifecycle.start, hook)
         self._recheck_wsgi()
         return hook
 
     def on_stop(self, hook: H) -> H:
         """Run `hook()` once after the last connection is closed, mounted routes' hooks before these."""
-        self._async |= check_hook("on_stop", hook)
-        self._on_stop.append(hook)
+        self._lifecycle.add("on_stop", self._lifecycle.stop, hook)
         self._recheck_wsgi()
         return hook
 
@@ -469,8 +463,7 @@ class Routes(Application):
         For streams without an end, which had better come to one: see `Request.draining`, too. An `async def` runs as a
         task that is waited for.
         """
-        self._async |= check_hook("on_drain", hook)
-        self._on_drain.append(hook)
+        self._lifecycle.add("on_drain", self._lifecycle.drain, hook)
         return hook
 
     def on_ready_check(self, hook: H) -> H:
@@ -478,10 +471,28 @@ class Routes(Application):
 
         Readiness (`--health`) asks it at most once a second, on the loop: look at what is known, don't go and ask.
         """
-        if check_hook("on_ready_check", hook):
-            raise RouteError(f"the on_ready_check hook {name_of(hook)} must be a def: it is asked on the loop")
-        self._ready_checks.append(hook)
+        self._lifecycle.add_ready_check(hook)
         return hook
+
+    def every(self, seconds: float) -> Callable[[H], H]:
+        """Run the decorated `function()` again and again, once in each process that serves.
+
+        The first run begins when the `on_start` hooks are through, each further one `seconds` after the beginning of
+        the last; those that would begin before it has ended are left out. A `def` runs on a thread of its own, where it
+        may block, an `async def` in a task. What it raises is logged, and the next run comes all the same. A server
+        that is stopped waits for a run that is under way, as for a request, but for no pause.
+
+        Raises:
+            RouteError: For a number of seconds that is none, and what can't be called without arguments.
+        """
+        check_seconds(seconds)
+
+        def declare(function: H) -> H:
+            self._lifecycle.add_periodic(seconds, function)
+            self._recheck_wsgi()
+            return function
+
+        return declare
 
     # serving
 
@@ -506,12 +517,17 @@ class Routes(Application):
     @property
     def ready_checks(self) -> list[Callable[[], Any]]:
         """The `on_ready_check` hooks, mounted routes' included."""
-        return [hook for routes in (self, *self._descendants()) for hook in routes._ready_checks]
+        return [hook for routes in (self, *self._descendants()) for hook in routes._lifecycle.ready_checks]
 
     @property
     def drain_hooks(self) -> list[Callable[[], Any]]:
         """The `on_drain` hooks, mounted routes' included."""
-        return [hook for routes in (self, *self._descendants()) for hook in routes._on_drain]
+        return [hook for routes in (self, *self._descendants()) for hook in routes._lifecycle.drain]
+
+    @property
+    def periodic(self) -> list[PeriodicWork]:
+        """The work of `every`, mounted routes' included."""
+        return [work for routes in (self, *self._descendants()) for work in routes._lifecycle.periodic]
 
     def __call__(self, request: Request) -> Response:
         """Answer a request, here and now, whatever kind its handler is. What a handler raises becomes its answer,
@@ -525,7 +541,7 @@ class Routes(Application):
             return self._answer_error(request, body_too_large(limit))
         answer = self.answer(request)
         if isinstance(answer, HandlerCall):
-            answer = _make(request, answer)
+            answer = make_answer(request, answer)
         return answer if isinstance(answer, Response) else json_response(answer)
 
     def answer(self, request: Request) -> Response | bytes | HandlerCall:
@@ -560,7 +576,8 @@ class Routes(Application):
     @property
     def uses_asyncio(self) -> bool:
         """Whether asyncio is needed: a handler or a hook is an `async def`."""
-        return any(routes._async or routes._hooks.waits for routes in (self, *self._descendants()))
+        every = (self, *self._descendants())
+        return any(routes._async or routes._hooks.waits or routes._lifecycle.is_async for routes in every)
 
     @property
     def uses_threads(self) -> bool:
@@ -620,25 +637,12 @@ class Routes(Application):
         Args:
             complete: runs a coroutine to its end.
         """
-        for routes in (self, *self._descendants()):
-            for hook in routes._on_start:
-                try:
-                    run_hook(hook, complete)
-                except Exception as error:
-                    error.add_note(f"in the on_start hook {place_of(hook)}")
-                    raise
+        run_start((routes._lifecycle for routes in (self, *self._descendants())), complete)
 
     def shutdown(self, complete: RunToCompletion = complete_here) -> None:
         """Run the `on_stop` hooks. One that raises is logged and doesn't keep the others from running."""
         # What started last stops first: mounted routes may use what those around them opened.
-        for routes in reversed((self, *self._descendants())):
-            for hook in routes._on_stop:
-                try:
-                    run_hook(hook, complete)
-                except KeyboardInterrupt:
-                    raise
-                except FAILURES:
-                    log.exception("the on_stop hook %s failed", place_of(hook))
+        run_stop((routes._lifecycle for routes in reversed((self, *self._descendants()))), complete)
 
     def pattern(self, request: Request) -> str | None:
         """The path of a request's route as it was declared; None when there is none. May be asked from any thread."""
@@ -745,7 +749,7 @@ class Routes(Application):
         scopes, encoder = (self._hooks, *route.scopes), route.encoder.below(self._hooks)
         mounted = dataclasses.replace(route, path=path, scopes=scopes, url_name=name, encoder=encoder)
         if route.socket is None:
-            call, direct = _below(route.handler_call, encoder), _below(route.direct, encoder)
+            call, direct = below(route.handler_call, encoder), below(route.direct, encoder)
         else:
             call = direct = cast("HandlerCall", route.socket.handler_call(encoder))
         self._add(dataclasses.replace(mounted, handler_call=call, direct=direct))
@@ -754,11 +758,14 @@ class Routes(Application):
         """Raise `RouteError` for what a WSGI application can't serve."""
         found = [f"{'/'.join(route.methods)} {route.path}" for route in self.table() if route.run_on is RunOn.TASK]
         for routes in (self, *self._descendants()):
-            own = routes._hooks
-            hooks: list[Handler] = [*own.before, *own.after, *own.errors.values(), *routes._on_start, *routes._on_stop]
+            own, lifecycle = routes._hooks, routes._lifecycle
+            hooks: list[Handler] = [*own.before, *own.after, *own.errors.values(), *lifecycle.start, *lifecycle.stop]
             found += [f"the hook {name_of(hook)}" for hook in hooks if find_run_on("", hook) is RunOn.TASK]
         if found:
             raise RouteError(f"routes.wsgi serves no async def, and these are: {', '.join(found)}")
+        if self.periodic:
+            places = ", ".join(work.place for work in self.periodic)
+            raise RouteError(f"routes.wsgi has no periodic work done, and there is some: {places}")
 
     def _recheck_wsgi(self) -> None:
         """The same again of this and of what it is mounted in, where they are served by WSGI already."""
@@ -811,7 +818,7 @@ class Routes(Application):
     def _find(self, request: Request) -> Route:
         """The route of a request, its parameters set. Raises `HTTPError` 400, 404 or 405."""
         if request.target == b"*":
-            return _options_route(", ".join(METHODS), (self._hooks,))
+            return options_route(", ".join(METHODS), (self._hooks,))
         found = self._table.find(request.target.partition(b"?")[0])
         for methods, values in found:
             route = methods.get(request.method) or (methods.get("GET") if request.method == "HEAD" else None)
@@ -828,7 +835,7 @@ class Routes(Application):
             raise HTTPError(404, "there is nothing at this path")
         allow = ", ".join(sorted(allowed | {"OPTIONS"} | ({"HEAD"} if "GET" in allowed else set())))
         if request.method == "OPTIONS":
-            return _options_route(allow, self._scope_tree.at(request.target))
+            return options_route(allow, self._scope_tree.at(request.target))
         raise HTTPError(405, f"this path answers {allow}", {"Allow": allow})
 
     def _with_hooks(self, request: Request) -> Response | HandlerCall:
@@ -850,11 +857,11 @@ class Routes(Application):
             if route is not None and route.socket is not None:
                 return cast("HandlerCall", route.socket.handler_call(route.encoder, scopes))
             name = "hypoll" if own is None else own.name
-            made = HandlerCall(RunOn.TASK, passing, _as_it_is, self._answer_error, stream, run_on, name=name)
+            made = HandlerCall(RunOn.TASK, passing, as_it_is, self._answer_error, stream, run_on, name=name)
         elif run_on is RunOn.THREAD:
             if route is not None and route.socket is not None:
                 return cast("HandlerCall", route.socket.handler_call(route.encoder, scopes))
-            made = HandlerCall(run_on, partial(_call_at_once, passing), _as_it_is, self._answer_error, stream)
+            made = HandlerCall(run_on, partial(call_at_once, passing), as_it_is, self._answer_error, stream)
         else:
             return at_once(passing(request))
         if own is not None and own.exchange is not None:
@@ -865,21 +872,12 @@ class Routes(Application):
         return self.amend_refusal(request, failure(request, error))
 
 
-def _call_at_once(passing: Callable[[Request], Coroutine[Any, Any, Response]], request: Request, _: object) -> Response:
-    return at_once(passing(request))
-
-
 class _Parent(NamedTuple):
     """Where a `Routes` is mounted."""
 
     prefix: str
     name: str | None
     routes: Routes
-
-
-def _as_it_is(response: Response) -> Response:
-    """Stand for `to_response` where hooks have made a response already."""
-    return response
 
 
 def _deferred(
@@ -902,28 +900,3 @@ def _deferred(
             each.exchange = partial(TimedExchange, timeout)
             each.plain_exchange = partial(PlainTimedExchange, timeout)
     return handler_call, direct
-
-
-def _below(handler_call: HandlerCall | None, encoder: JSONEncoder) -> HandlerCall | None:
-    """The same call where its route is mounted, and what it gives is encoded as those above say."""
-    if handler_call is None:
-        return None
-    mounted = copy(handler_call)
-    mounted.to_answer = partial(to_answer, encoder)
-    return mounted
-
-
-def _make(request: Request, handler_call: HandlerCall) -> Response | bytes:
-    """Make the answer of a handler call here and now."""
-    try:
-        result = handler_call.call(request, call_here)
-        return handler_call.to_answer(result if handler_call.run_on is RunOn.THREAD else complete_here(result))
-    except FAILURES as error:
-        return handler_call.answer_error(request, error)
-
-
-def _options_route(allow: str, scopes: Scopes) -> Route:
-    def answer(request: Request, **params: Any) -> Response:
-        return Response(status=204, headers={"Allow": allow})
-
-    return Route("*", ("OPTIONS",), answer, scopes)

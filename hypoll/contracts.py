@@ -89,6 +89,22 @@ class HandlerCall:
         self.stream = stream
 
 
+class PeriodicWork(NamedTuple):
+    """Something to do again and again while a server serves.
+
+    Attributes:
+        seconds: from the beginning of one run to that of the next.
+        function: called without arguments.
+        is_async: whether it is an `async def`.
+        place: its name, with file and line.
+    """
+
+    seconds: float
+    function: Callable[[], Any]
+    is_async: bool
+    place: str
+
+
 RunToCompletion = Callable[[Coroutine[Any, Any, Any]], Any]
 """Runs a coroutine to its end."""
 
@@ -127,6 +143,11 @@ class Application:
     @property
     def drain_hooks(self) -> Sequence[Callable[[], Any]]:
         """What is called when the server begins to go away."""
+        return ()
+
+    @property
+    def periodic(self) -> Sequence[PeriodicWork]:
+        """What is done again and again between startup and shutdown."""
         return ()
 
     def answer(self, request: Request) -> Response | bytes | HandlerCall:

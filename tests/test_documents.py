@@ -18,6 +18,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 import tomllib
 import uuid
 from collections.abc import Callable, Iterator
@@ -778,16 +779,14 @@ def _hooks(text: str, directory: Path) -> None:
         assert "Server-Timing" in client.get("/nothing").headers
 
 
-@tries("docs/application.md", "import asyncio")
+@tries("docs/application.md", "import time")
 def _cleaner(text: str, directory: Path) -> None:
     names = module(text)
-    cleaned: queue.SimpleQueue[None] = queue.SimpleQueue()
-    names["PAUSE"] = 0
-    names["delete_old_sessions"] = lambda: cleaned.put(None)
-    with TestClient(names["routes"]):
-        for _ in range(3):
-            cleaned.get(timeout=10)
-    assert names["routes"].state.cleaner.cancelled()
+    (work,) = names["routes"].periodic
+    assert (work.seconds, work.is_async) == (60, False)
+    names["sessions"].update(old=0.0, new=time.time())
+    work.function()
+    assert list(names["sessions"]) == ["new"]
 
 
 @tries("docs/application.md", "import logging")

@@ -297,6 +297,44 @@ def test_term_waits_for_fifty_handlers_at_work(start):
     assert master.wait() == 0
 
 
+PERIODIC = """
+import os
+from hypoll import Routes
+
+routes = Routes()
+
+def say(kind):
+    os.write(1, f"{kind} in {os.getpid()}\\n".encode())
+
+@routes.every(3600)
+def thread():
+    say("def")
+
+@routes.every(3600)
+async def task():
+    say("task")
+
+@routes.on_stop
+def stop():
+    say("stop")
+"""
+
+
+def test_periodic_work_is_of_each_worker(start):
+    master = start("-w", "2", app=PERIODIC)
+    for kind in ("def", "task"):
+        master.says(f"^{kind} in", 2)
+    master.signal(signal.SIGHUP)
+    for kind in ("def", "task"):
+        master.says(f"^{kind} in", 4)
+    master.says("^stop in", 2)
+    master.signal(signal.SIGTERM)
+    assert master.wait() == 0
+    for kind in ("def", "task", "stop"):
+        pids = [line.split()[-1] for line in master.lines if line.startswith(f"{kind} in")]
+        assert len(set(pids)) == len(pids) == 4
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 def test_int_and_quit_stop_at_once_even_in_a_handler(start, number):
     master = start(config=CONFIG)

@@ -27,6 +27,7 @@ from hypoll.server.connection import NEW_GRACE, Connection
 from hypoll.server.context import ServerContext
 from hypoll.server.drain_hooks import DrainHooks
 from hypoll.server.listener import Listener
+from hypoll.server.periodic import Periodic
 from hypoll.server.proxy_header import ProxyHeaderReader
 from hypoll.server.socket_io import keep_freed_memory
 from hypoll.server.sockets import address_of, listen, prepare
@@ -118,6 +119,7 @@ class Server:
         if asyncio_bridge is not None:
             asyncio_bridge.on_idle = self._stop_when_drained
         self._hooks = DrainHooks(application, asyncio_bridge)
+        self._periodic = Periodic(application, loop, asyncio_bridge, self._stop_when_drained)
         self.connections: set[Connection] = self.context.connections
         self.listeners: list[Listener] = []
         self.tls_context = tls_context
@@ -184,6 +186,7 @@ class Server:
         self.status = Status.SERVING
         self.loop.on_tick(self._tick)
         self.loop.on_pause(self._on_pause)
+        self._periodic.start(self.context.request_context)
         for listener in self.listeners:
             listener.watch()
 
@@ -236,6 +239,7 @@ class Server:
         drain = self.context.drain
         drain.begun, drain.keeps_idle = True, idle_time > 0
         self._idle_time = idle_time
+        self._periodic.stop()
         self._drain_timer = self.loop.call_later(patience, self._give_up, name)
         # Not now: a handler may ask for it, whose own connection looks idle while it runs.
         self.loop.call_soon(self._drain)
@@ -292,15 +296,15 @@ class Server:
         running_tasks = 0 if self.asyncio_bridge is None else len(self.asyncio_bridge)
         # What runs on threads and in tasks for connections is counted with them.
         exchanges = sockets + sum(connection.exchange is not None for connection in self.connections)
-        background = (
-            self.thread_pool.unfinished - self.thread_pool.leases + running_tasks - self._hooks.running - exchanges
-        )
+        own_tasks = self._hooks.running + self._periodic.tasks
+        background = self.thread_pool.unfinished - self.thread_pool.leases + running_tasks - own_tasks - exchanges
         counts = [
             (requests, "request"),
             (streams, "stream"),
             (sockets, "WebSocket"),
             (background, "call that no client waits for"),
             (self._hooks.running, "on_drain hook"),
+            (self._periodic.running, "run of periodic work"),
         ]
         return ", ".join(f"{count} {name if count == 1 else _plural(name)}" for count, name in counts if count > 0)
 
@@ -324,6 +328,7 @@ class Server:
         if self._drain_timer is not None:
             self._drain_timer.cancel()
         self._close_listeners()
+        self._periodic.stop()
         for connection in list(self.connections):
             connection.close()
         for reader in self._header_readers:
@@ -509,7 +514,7 @@ class Server:
 
     def _stop_when_drained(self) -> None:
         # What works for a client that has gone is waited for, too: it may be in the middle of a transaction.
-        working = self.thread_pool.unfinished or self.asyncio_bridge
+        working = self.thread_pool.unfinished or self.asyncio_bridge or self._periodic.running
         if self._accepts_on and not (self._open or working):
             self._accept_no_more()  # nobody is waited for any more
         if self.status is Status.DRAINING and not (self._open or self.listeners or working):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hypoll.contracts import Application, HandlerCall, RequestHandler, RunOn, as_application
+from hypoll.contracts import Application, HandlerCall, PeriodicWork, RequestHandler, RunOn, as_application
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response
 from hypoll.web.results import failure
 
@@ -98,6 +98,11 @@ class Endpoints(Application):
     def drain_hooks(self) -> Sequence[Callable[[], Any]]:
         """The application's."""
         return self.application.drain_hooks
+
+    @property
+    def periodic(self) -> Sequence[PeriodicWork]:
+        """See `Application`."""
+        return self.application.periodic
 
     def _before(self, handler: RequestHandler) -> RequestHandler:
         endpoints = self._endpoints
