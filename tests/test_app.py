@@ -340,11 +340,23 @@ def test_a_response_in_a_tuple_is_not_changed():
         (HTTPError(404), "gave what can't be JSON: $: HTTPError: return a Response"),
         ({(1, 2): 2}, "$: a key that is a tuple, (1, 2)"),
         ({"n": 2**70}, "$.n: an int of more than 64 bits"),
-        ((), "must be (value, status) or (value, status, headers)"),
-        (("a",), "must be (value, status)"),
-        (("a", "b"), "must be (value, status)"),
-        (("a", 200, {}, 1), "must be (value, status)"),
-        (("a", None), "must be (value, status)"),
+        ((), "returned (): a tuple is (value, status) or (value, status, headers); a list is sent as JSON"),
+        (("a",), "returned ('a',): a tuple is (value, status)"),
+        (("a", "201"), "returned ('a', '201'): '201' is not the status of a final response"),
+        (("a", 200, {}, 1), "a tuple is (value, status)"),
+        (("a", None), "returned ('a', None): None is not the status"),
+        (("a", True), "True is not the status"),
+        (("a", 99), "99 is not the status of a final response, which is an int from 200 to 599"),
+        (("a", 200.0), "200.0 is not the status"),
+        ((404, {"detail": "gone"}), "{'detail': 'gone'} is not the status of a final response"),
+        ((404, {"detail": "gone"}), "599; the status comes second"),
+        (("a", 200, "X: 3"), "('a', 200, 'X: 3'): header fields are a mapping or pairs, as {'X-Name': 'value'}, not"),
+        (("a", 200, ["X: 3"]), "header fields are a mapping or pairs, as {'X-Name': 'value'}, not a list that holds"),
+        (("a", 200, ["ab"]), "not a list that holds 'ab'"),
+        (("a", 200, [("X", "1", "2")]), "not a list that holds ('X', '1', '2')"),
+        (("a", 200, 7), "header fields are a mapping or pairs, as {'X-Name': 'value'}, not 7"),
+        (("a", 200, {"X": 3}), "the value of X is 3: it must be a str"),
+        (("a", 200, {"X Y": "3"}), "'X Y' is not a field name"),
         ((("a", 200), 201), "a tuple in a tuple"),
         ("\udc80", "surrogates not allowed"),
     ],
@@ -356,6 +368,27 @@ def test_what_can_not_be_sent_is_a_logged_500(caplog, value, reason):
     assert record.getMessage().startswith("GET / failed")
     assert reason in caplog.text
     assert reason not in traced(response)
+
+
+def test_what_is_wrong_with_a_tuple_names_the_function_that_returned_it(caplog):
+    routes = Routes()
+
+    def handler(request):
+        return "a", "201"
+
+    def hook(request):
+        return 404, {"detail": "gone"}
+
+    routes.get("/")(handler)
+    routes.get("/threaded", threaded=True)(handler)
+    inner = Routes()
+    inner.get("/")(handler)
+    inner.before(hook)
+    routes.mount("/in", inner)
+    assert [ask(routes, "GET", path).status for path in ("/", "/threaded", "/in/")] == [500] * 3
+    for function, count in ((handler, 2), (hook, 1)):
+        place = f"{function.__qualname__}, test_app.py line {function.__code__.co_firstlineno} returned ("
+        assert caplog.text.count(place) == count
 
 
 # refusing and failing

@@ -57,12 +57,27 @@ def pairs(headers: HeaderSource | None) -> Iterator[tuple[str, str]]:
     """The (name, value) pairs of header fields, in whichever of their forms they are."""
     if headers is None:
         return
-    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
+    for name, value in headers.items() if isinstance(headers, Mapping) else _unpacked(headers):
         if isinstance(value, (list, tuple)):
             for one in value:
                 yield name, one
         else:
             yield name, value
+
+
+def _unpacked(headers: Any) -> Iterator[tuple[str, Any]]:
+    """The pairs of what is no mapping. Raises `TypeError` for what holds none."""
+    advice = "header fields are a mapping or pairs, as {'X-Name': 'value'}"
+    if isinstance(headers, (str, bytes)) or not hasattr(headers, "__iter__"):
+        raise TypeError(f"{advice}, not {headers!r:.80}")
+    for pair in headers:
+        if isinstance(pair, (str, bytes)):
+            raise TypeError(f"{advice}, not a {type(headers).__name__} that holds {pair!r:.80}")
+        try:
+            name, value = pair
+        except (TypeError, ValueError):
+            raise TypeError(f"{advice}, not a {type(headers).__name__} that holds {pair!r:.80}") from None
+        yield name, value
 
 
 def lines_of(headers: HeaderSource | None) -> Iterable[tuple[str, str]]:

@@ -24,6 +24,7 @@ from hypoll.protocol.header_section import EMPTY_SECTION, REQUEST_ID, TRACEPAREN
 from hypoll.protocol.multidict import Cookies, Headers, QueryFields
 from hypoll.protocol.peer import NO_ORIGIN, NOBODY, Client, Origin, Peer
 from hypoll.protocol.request_id import client_id, trace_id
+from hypoll.protocol.response_checks import PLAIN_BODIES, check_body, check_status
 from hypoll.protocol.state import State
 
 if TYPE_CHECKING:
@@ -468,8 +469,9 @@ class Response:
             after it: it is sent the fastest way.
 
     Raises:
-        ValueError: For a header field that could break the framing of the message.
-        TypeError: For a header field that is no str.
+        ValueError: For a header field that could break the framing of the message, and another status.
+        TypeError: For a header field that is no str, and for a body or status that can't be one. A list, tuple or set
+            holds a body's pieces, so bytes alone.
     """
 
     is_plain = True
@@ -485,6 +487,11 @@ class Response:
         content_type: str | None = None,
         background: Callable[[], Any] | None = None,
     ) -> None:
+        # Looked at here, without a call, where nothing is wrong.
+        if status != 200 and (status.__class__ is not int or not 200 <= status <= 599):
+            check_status(status)
+        if body.__class__ not in PLAIN_BODIES:
+            check_body(body)
         self.body = body
         self.status = status
         self.content_type = content_type

@@ -31,7 +31,9 @@ def hand_to(connection: Connection, request: Request, head: bytes, upgrade: Upgr
     writer = connection.writer
     writer.begin_answer()
     if connection.instrument is not None:
-        connection.instrument.record(request, Response(status=101), out, 0)
+        switching = Response()
+        switching.status = 101  # which no handler can make: it isn't a final one
+        connection.instrument.record(request, switching, out, 0)
         connection.instrument.on_upgrade()
     if not writer.write(connection.sock, out) and not writer.stalled:
         connection.reschedule()

@@ -104,7 +104,7 @@ class JSONEncoder:
             path, reason = self._locate(value, "$", 0)
             hint = ": return a Response, str, bytes, None, (value, status) or something that can be JSON"
             what = f"{path}: {reason}" + (hint if path == "$" else "")
-            raise TypeError(f"{self._name_origin()} gave what can't be JSON: {what}") from _cause_of(error)
+            raise TypeError(f"{self.origin_name} gave what can't be JSON: {what}") from _cause_of(error)
 
     def _dumps(self, value: Any) -> bytes:
         return orjson.dumps(value, default=self._convert, option=orjson.OPT_NON_STR_KEYS)
@@ -172,7 +172,7 @@ class JSONEncoder:
         if found is not None:
             path, number = found
             raise ValueError(
-                f"{self._name_origin()} gave what is no JSON: {path}: {number!r}. It would be null; "
+                f"{self.origin_name} gave what is no JSON: {path}: {number!r}. It would be null; "
                 "strict_json, which tests have on by default, refuses it"
             )
 
@@ -189,7 +189,8 @@ class JSONEncoder:
                 return self._find_not_finite(converted, path)
         return None
 
-    def _name_origin(self) -> str:
+    @property
+    def origin_name(self) -> str:
         """Who gave the value, as a person would look for it."""
         if isinstance(self.origin, str):
             return self.origin

@@ -21,6 +21,7 @@ from hypoll.protocol.messages import (
     json_response,
     problem,
 )
+from hypoll.protocol.response_checks import check_status
 from hypoll.web.events import EventBody
 from hypoll.web.json_encoding import PLAIN, JSONEncoder, is_json_body
 
@@ -148,21 +149,30 @@ def with_body(response: Response, body: Any) -> Response:
 
 
 def _from_tuple(result: tuple[Any, ...], encoder: JSONEncoder) -> Response:
-    match result:
-        case (value, int(status)):
-            headers = None
-        case (value, int(status), headers):
-            pass
-        case _:
-            raise TypeError("a tuple from a handler must be (value, status) or (value, status, headers)")
+    if len(result) not in (2, 3):
+        raise _unfit(encoder, result, "a tuple is (value, status) or (value, status, headers); a list is sent as JSON")
+    value, status, *headers = result
     if isinstance(value, tuple):
-        raise TypeError("a handler returned a tuple in a tuple: only (value, status, headers) has a meaning")
+        raise _unfit(encoder, result, "a tuple in a tuple has no meaning, only (value, status, headers) has")
+    try:
+        check_status(status)
+    except (TypeError, ValueError) as error:
+        swapped = type(value) is int and not isinstance(status, (int, str))
+        raise _unfit(encoder, result, f"{error}; the status comes second" if swapped else str(error)) from None
     # A new one: a Response given here may be a constant of the application.
     response = to_response(value, encoder).copy()
     response.status = exact_int(status)
-    if headers is not None:
-        response.headers = headers
+    if headers and headers[0] is not None:
+        try:
+            response.headers = headers[0]
+        except (TypeError, ValueError) as error:
+            close_body(response.body)
+            raise _unfit(encoder, result, str(error)) from None
     return response
+
+
+def _unfit(encoder: JSONEncoder, result: tuple[Any, ...], reason: str) -> TypeError:
+    return TypeError(f"{encoder.origin_name} returned {result!r:.120}: {reason}")
 
 
 def to_answer(encoder: JSONEncoder, result: Any) -> Response | bytes:

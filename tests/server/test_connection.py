@@ -1400,12 +1400,18 @@ def test_headers_that_cannot_be_sent_are_a_500_from_where_they_are_given(wire, a
     assert "in <lambda>" in caplog.text
 
 
+def changed(**attributes: Any) -> Response:
+    response = Response(b"")
+    vars(response).update(attributes)
+    return response
+
+
 @pytest.mark.parametrize(
     "response",
     [
-        Response(b"", status=99),
+        changed(status=99),
         Response(b"x", headers={"Content-Length": "7"}),
-        Response(not_a_body),
+        changed(body=not_a_body),
     ],
 )
 def test_a_response_that_cannot_be_sent_is_a_500(wire, app, caplog, response):

@@ -366,8 +366,12 @@ def test_the_innermost_default_that_knows_a_value_wins():
 def test_a_list_as_a_body_is_its_pieces_and_the_log_says_what_to_do(caplog):
     routes = Routes()
     routes.get("/")(lambda request: Response([{"a": 1}]))  # type: ignore[list-item]
-    with TestClient(routes) as client, pytest.raises(Exception, match=r"prematurely|IncompleteRead|Connection"):
-        client.get("/")
+    routes.get("/iterator")(lambda request: Response(iter([{"a": 1}])))  # type: ignore[arg-type]
+    with TestClient(routes) as client:
+        assert client.get("/").status_code == 500
+        assert "a list as a response's body is its pieces, bytes each, not {'a': 1}: to send JSON return" in caplog.text
+        with pytest.raises(Exception, match=r"prematurely|IncompleteRead|Connection"):
+            client.get("/iterator")
     assert "gives bytes, not dict" in caplog.text
 
 
