@@ -34,6 +34,7 @@ from hypoll.web.naming import name_of
 from hypoll.web.results import failure, to_answer, to_response
 from hypoll.web.route_options import Defaults, RouteOptions, check_names, plan_route
 from hypoll.web.routing import (
+    WITHOUT_HOOK,
     Handler,
     Methods,
     Route,
@@ -310,7 +311,7 @@ class Routes(Application):
             self._mark_finished()
         self._choose_way()
 
-    def before(self, hook: H) -> H:
+    def before(self, hook: H = WITHOUT_HOOK) -> H:
         """Run `hook(request)` before every handler. What it returns, other than None, is the answer instead.
 
         The outermost `Routes`' hooks run first. They see a request that has no route, too: those of mounted routes
@@ -321,7 +322,7 @@ class Routes(Application):
         self._mark_hooked(is_async)
         return hook
 
-    def after(self, hook: H) -> H:
+    def after(self, hook: H = WITHOUT_HOOK) -> H:
         """Run `hook(request, response)` after every answer. What it returns, other than None, replaces it.
 
         The innermost `Routes`' hooks run first. One that raises makes the answer a 500, which the others see.
@@ -442,7 +443,7 @@ class Routes(Application):
         )
         self._mark_finished()
 
-    def on_start(self, hook: H) -> H:
+    def on_start(self, hook: H = WITHOUT_HOOK) -> H:
         """Run `hook()` once before the first connection is accepted, mounted routes' hooks after these.
 
         Serving doesn't begin when it raises.
@@ -451,13 +452,13 @@ class Routes(Application):
         self._recheck_wsgi()
         return hook
 
-    def on_stop(self, hook: H) -> H:
+    def on_stop(self, hook: H = WITHOUT_HOOK) -> H:
         """Run `hook()` once after the last connection is closed, mounted routes' hooks before these."""
         self._lifecycle.add("on_stop", self._lifecycle.stop, hook)
         self._recheck_wsgi()
         return hook
 
-    def on_drain(self, hook: H) -> H:
+    def on_drain(self, hook: H = WITHOUT_HOOK) -> H:
         """Run `hook()` once when the server begins to go away: while it waits for the requests under way.
 
         For streams without an end, which had better come to one: see `Request.draining`, too. An `async def` runs as a
@@ -466,7 +467,7 @@ class Routes(Application):
         self._lifecycle.add("on_drain", self._lifecycle.drain, hook)
         return hook
 
-    def on_ready_check(self, hook: H) -> H:
+    def on_ready_check(self, hook: H = WITHOUT_HOOK) -> H:
         """Ask `hook()` whether the application wants requests: it does unless this returns False, or raises.
 
         Readiness (`--health`) asks it at most once a second, on the loop: look at what is known, don't go and ask.

@@ -325,6 +325,18 @@ class Request:
         self._id = name = name or next(protocol_request_id.names)
         return name
 
+    if not TYPE_CHECKING:  # to a type checker there are no other attributes
+
+        def __getattr__(self, name: str) -> Any:
+            """Say what to use in place of an attribute that there isn't. Raises `AttributeError`."""
+            if hasattr(type(self), name):
+                return object.__getattribute__(self, name)  # it is there: this raises what its own code has raised
+            from hypoll.protocol.foreign_names import (
+                advice,  # only here: of no use to a request that is asked for others
+            )
+
+            raise AttributeError(f"Request has no attribute {name!r}{advice(name, dir(type(self)))}")
+
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.target.decode('latin-1')}>"
 
@@ -361,6 +373,9 @@ class StreamedRequest(Request):
         parser = FormParser(content_type, limits)
         kind = AsyncFormStream if hasattr(self.stream, "__aiter__") else FormStream
         return kind(self.stream, parser, limits, self._close_at_end)
+
+
+PlainRequest.__name__ = StreamedRequest.__name__ = Request.__name__  # what messages call it, as one who reads them does
 
 
 class StreamedBody:

@@ -5,9 +5,12 @@ Those of a request answer for the client: what it lacks, or has of another type 
 
 from __future__ import annotations
 
+import functools
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
 from typing import Any, TypeVar, overload
 
 from hypoll.protocol.errors import HTTPError, MissingFieldError
@@ -17,6 +20,13 @@ D = TypeVar("D")
 
 _INT = re.compile(r"[+-]?[0-9]{1,4000}")
 _BOOLS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+_PYTHONS_OWN = ("invalid literal for ", "could not convert string ")
+"""How the texts begin of what int() and float() raise within a function of the application."""
+
+VALUES_SHOWN = 10
+"""Values of an Enum that are named to a client which sent another one."""
 
 
 def _to_int(text: str) -> int:
@@ -51,7 +61,8 @@ def convert(what: str, name: str, text: str, kind: Callable[[str], T]) -> T:
             `datetime.date.fromisoformat`, an Enum and `decimal.Decimal` do.
 
     Raises:
-        HTTPError: 400, for a text that isn't it.
+        HTTPError: 400, for a text that isn't it. It has the values of an Enum, and the text of a `ValueError` that a
+            function or class of the application has raised.
     """
     call: Callable[[str], Any] = kind
     for known, function in ((int, _to_int), (float, _to_float), (bool, _to_bool)):
@@ -59,10 +70,32 @@ def convert(what: str, name: str, text: str, kind: Callable[[str], T]) -> T:
             call = function
     try:
         converted: T = call(text)
-    except (ValueError, ArithmeticError):  # the latter is decimal's
-        fault = f"no {kind.__qualname__}" if isinstance(kind, type) else "not valid"
-        raise HTTPError(400, f"the {what} {name!r} is {fault}: {text!r:.60}") from None
+    except (ValueError, ArithmeticError) as error:  # the latter is decimal's
+        said = _text_of(error, kind)
+        raise HTTPError(400, f"the {what} {name!r} is {_fault_of(kind)}: {text!r:.60}{said}") from None
     return converted
+
+
+def _fault_of(kind: Any) -> str:
+    """What a text is that isn't of a kind."""
+    if not isinstance(kind, type):
+        return "not valid"
+    values = [member.value for member in kind if isinstance(member.value, str)] if issubclass(kind, Enum) else []
+    if not values:
+        return f"no {kind.__qualname__}"
+    shown = ", ".join(values[:VALUES_SHOWN])
+    return f"none of {shown}{', ...' if len(values) > VALUES_SHOWN else ''}"
+
+
+def _text_of(error: Exception, kind: Any) -> str:
+    """What the application itself says of a text that it doesn't take, behind a colon; empty: nothing."""
+    while isinstance(kind, functools.partial):
+        kind = kind.func
+    module = getattr(kind, "__module__", None) or "builtins"
+    if module.partition(".")[0] in sys.stdlib_module_names or (isinstance(kind, type) and issubclass(kind, Enum)):
+        return ""
+    said = str(error)
+    return "" if not said or said.startswith(_PYTHONS_OWN) else f": {said:.200}"
 
 
 def missing(what: str, name: str) -> MissingFieldError:

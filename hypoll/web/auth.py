@@ -15,7 +15,7 @@ from typing import Any
 
 from hypoll.protocol.fields import is_token
 from hypoll.protocol.messages import HTTPError, Request
-from hypoll.web.routing import RouteError
+from hypoll.web.routing import HOOK_MAKERS, RouteError
 
 Check = str | Iterable[str] | Mapping[str, Any] | Callable[[str], Any] | Callable[[str], Awaitable[Any]]
 """What knows the secrets: one, several, a mapping from each to whom it stands for, or a function that is given the
@@ -154,3 +154,7 @@ def _checked_realm(realm: str) -> str:
     if not isinstance(realm, str) or not _QUOTED.fullmatch(realm):
         raise RouteError(f"bearer: a realm is text without quotes, backslashes and control characters, not {realm!r}")
     return realm
+
+
+HOOK_MAKERS[bearer] = "bearer(check)"
+HOOK_MAKERS[api_key] = "api_key(check)"

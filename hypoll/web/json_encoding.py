@@ -23,10 +23,13 @@ from hypoll.web.naming import place_of
 Default = Callable[[Any], Any]
 """Gives what can be encoded in place of a value that can't. Raises `TypeError` for what it doesn't know."""
 
+PATH_SHOWN = 60
+"""Characters of the path to what is nested too deep."""
+
 MAX_DEPTH = 254
 """How deep orjson follows values that hold each other."""
 
-_NESTED = f"nested more than {MAX_DEPTH} deep, or holding itself"
+_NESTED = f"nested more than {MAX_DEPTH} deep"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -101,8 +104,10 @@ class JSONEncoder:
         try:
             return self._dumps(value)
         except TypeError as error:
-            path, reason = self._locate(value, "$", 0)
+            path, reason = self._locate(value, "$", {})
             hint = ": return a Response, str, bytes, None, (value, status) or something that can be JSON"
+            if reason is _NESTED and len(path) > PATH_SHOWN:
+                path = path[:PATH_SHOWN] + "..."
             what = f"{path}: {reason}" + (hint if path == "$" else "")
             raise TypeError(f"{self.origin_name} gave what can't be JSON: {what}") from _cause_of(error)
 
@@ -137,20 +142,26 @@ class JSONEncoder:
             data = value.json().encode()
         return data
 
-    def _locate(self, value: Any, path: str, depth: int) -> tuple[str, str]:
-        """The path to the first thing in a value that can't be encoded, and what it is."""
-        if depth > MAX_DEPTH:
+    def _locate(self, value: Any, path: str, around: dict[int, str]) -> tuple[str, str]:
+        """The path to the first thing in a value that can't be encoded, and what it is.
+
+        around: the paths of the values that it is in, by their `id`.
+        """
+        if id(value) in around:
+            return path, f"it refers to itself, by {around[id(value)]}"
+        if len(around) > MAX_DEPTH:
             return path, _NESTED
+        around[id(value)] = path
         for suffix, child in children(value):
             if not self._takes(child):
-                return self._locate(child, path + suffix, depth + 1)
+                return self._locate(child, path + suffix, around)
         if isinstance(value, dict):
             for key in value:
                 if not self._takes({key: None}):
                     return path, f"a key that is a {type(key).__name__}, {key!r:.60}"
         converted = self._converted(value)
         if converted is not value and not self._takes(converted):
-            return self._locate(converted, path, depth + 1)
+            return self._locate(converted, path, around)
         return path, _describe(value)
 
     def _takes(self, value: Any) -> bool:

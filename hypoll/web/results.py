@@ -23,6 +23,7 @@ from hypoll.protocol.messages import (
 )
 from hypoll.protocol.response_checks import check_status
 from hypoll.web.events import EventBody
+from hypoll.web.hints import add_hint
 from hypoll.web.json_encoding import PLAIN, JSONEncoder, is_json_body
 
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -70,6 +71,8 @@ def server_error(
     Without an error `what` says it all.
     """
     where, name = f"{request.method} {request.raw_path}", request.id
+    if error is not None:
+        add_hint(error)
     log.error("%s%s, request %s", where, what, name, exc_info=error, extra={"request_id": name})
     if error is not None:
         error.__traceback__ = None  # an application's constant would keep what it was raised in

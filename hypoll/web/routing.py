@@ -28,6 +28,13 @@ _FOREIGN = re.compile(r":(?P<colon>\w*).*|<(?:(?P<converter>\w+)(?:\(.*\))?:)?(?
 """A parameter as other frameworks write it: `:id`, `<id>`, `<int:id>`."""
 
 
+WITHOUT_HOOK: Any = ...
+"""What stands for a hook where a decorator was called that is none that is called."""
+
+HOOK_MAKERS: dict[Callable[..., Any], str] = {}
+"""Functions that make hooks, which are taken for one easily; each with what to write."""
+
+
 class RouteError(ValueError):
     """A route can't be declared as it is, or has no such URL; the message names the route and the reason."""
 
@@ -222,6 +229,10 @@ def check_handler(path: str, handler: Handler, first: str = "request") -> None:
 
 def check_hook(run_on: str, hook: Handler, *arguments: str) -> bool:
     """See that a hook can be called with its arguments, and returns. Whether it is async. Raises `RouteError`."""
+    if hook is WITHOUT_HOOK:
+        raise RouteError(f"@routes.{run_on} stands without parentheses: there is nothing to say in them")
+    if inspect.isfunction(hook) and hook in HOOK_MAKERS:
+        raise RouteError(f"{hook.__name__} is no hook, it makes one: {HOOK_MAKERS[hook]}")
     where = f"the {run_on} hook {place_of(hook)}"
     found = find_run_on(where, hook)
     _check_arguments(where, hook, list(arguments), [])

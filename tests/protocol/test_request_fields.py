@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import functools
 import subprocess
 import sys
 import uuid
@@ -25,6 +26,42 @@ KINDS = ["inline", "threaded", "async"]
 
 class Color(enum.Enum):
     RED = "red"
+
+
+class Level(enum.Enum):
+    LOW = 1
+
+
+class Status(enum.StrEnum):
+    OPEN = "open"
+    PAID = "paid"
+
+
+Many: Any = enum.Enum("Many", [(f"V{number}", f"v{number}") for number in range(11)])  # type: ignore[misc]
+MANY = ", ".join(f"v{number}" for number in range(10))
+
+
+def page(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError("pages are counted from 1")
+    return number
+
+
+def even(text: str) -> int:
+    if int(text) % 2:
+        raise ValueError
+    return int(text)
+
+
+class Percent:
+    def __init__(self, text: str) -> None:
+        if not 0 <= float(text) <= 100:
+            raise ValueError("a percentage is from 0 to 100")
+
+    @classmethod
+    def parse(cls, text: str) -> Percent:
+        return cls(text)
 
 
 def request_with(name: str, values: list[str]) -> Request:
@@ -86,7 +123,10 @@ def test_a_value_as_a_type(what: str, kind: Any, text: str, value: Any) -> None:
         *((bool, text, "is no bool") for text in ("", "x", "2", "truee")),
         (Decimal, "x", "is no Decimal"),
         (uuid.UUID, "x", "is no UUID"),
-        (Color, "blue", "is no Color"),
+        (Color, "blue", "is none of red"),
+        (Status, "lost", "is none of open, paid"),
+        (Many, "x", f"is none of {MANY}, ..."),
+        (Level, "x", "is no Level"),
         (datetime.date.fromisoformat, "x", "is not valid"),
     ],
 )
@@ -99,6 +139,29 @@ def test_a_value_that_is_not_of_the_type_is_a_400_that_names_it(what: str, kind:
         assert caught.value.status == 400
         assert caught.value.detail.startswith(f"the {what} 'name' {fault}: '")
         assert len(caught.value.detail) < 120
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "detail"),
+    [
+        (page, "0", "is not valid: '0': pages are counted from 1"),
+        (page, "x", "is not valid: 'x'"),
+        (functools.partial(page), "0", "is not valid: '0': pages are counted from 1"),
+        (lambda text: page(text), "-1", "is not valid: '-1': pages are counted from 1"),
+        (even, "1", "is not valid: '1'"),
+        (Percent, "101", "is no Percent: '101': a percentage is from 0 to 100"),
+        (Percent, "x", "is no Percent: 'x'"),
+        (Percent.parse, "101", "is not valid: '101': a percentage is from 0 to 100"),
+        (uuid.UUID, "x", "is no UUID: 'x'"),
+        (Decimal, "x", "is no Decimal: 'x'"),
+        (datetime.date.fromisoformat, "x", "is not valid: 'x'"),
+        (Status, "lost", "is none of open, paid: 'lost'"),
+    ],
+)
+def test_what_the_application_says_of_a_value_reaches_the_client(kind, text, detail):
+    with pytest.raises(HTTPError) as caught:
+        request_with("name", [text]).query.get("name", type=kind)
+    assert caught.value.detail == f"the query parameter 'name' {detail}"
 
 
 def test_other_errors_of_a_type_are_not_the_client_s() -> None:

@@ -96,6 +96,12 @@ def with_itself() -> list[Any]:
     return value
 
 
+def friends() -> Line:
+    line = Line(None)
+    line.price = line
+    return line
+
+
 def deep() -> Any:
     value: Any = 1
     for _ in range(300):
@@ -120,8 +126,11 @@ def deep() -> Any:
         ({"a": b"bytes"}, "$.a: bytes"),
         ({"a": 1j}, "$.a: complex"),
         ({"a": Line}, "$.a: type"),
-        (with_itself(), "nested more than 254 deep, or holding itself"),
-        (deep(), "nested more than 254 deep, or holding itself"),
+        (with_itself(), "$[0].more: it refers to itself, by $"),
+        ({"a": with_itself()}, "$.a[0].more: it refers to itself, by $.a"),
+        ({"user": friends()}, "$.user.price: it refers to itself, by $.user"),
+        ([{"shared": [1]}, {1j}], "$[1][0]: complex"),
+        (deep(), "$[0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0][0...: nested more than 254 deep"),
     ],
 )
 def test_what_can_not_be_encoded_is_named_by_its_path(value: Any, where: str) -> None:
