@@ -441,7 +441,7 @@ def _units(text: str, directory: Path) -> None:
     check_command(arguments[:-2], directory)
 
 
-@tries("docs/files.md", "from hypoll import File, Response, Routes")
+@tries("docs/files.md", "from hypoll import File, Routes")
 def _files(text: str, directory: Path) -> None:
     (directory / "public").mkdir()
     (directory / "reports").mkdir()
@@ -453,7 +453,8 @@ def _files(text: str, directory: Path) -> None:
         assert (asset.text, asset.headers["Cache-Control"]) == ("a{}", "public, max-age=3600")
         assert client.get("/terms").headers["Content-Type"] == "application/pdf"
         report = client.get("/reports/7")
-        assert (report.text, report.headers["Content-Disposition"]) == ("a,b", "attachment")
+        named = "attachment; filename=\"Ubersicht 7.csv\"; filename*=UTF-8''%C3%9Cbersicht%207.csv"
+        assert (report.text, report.headers["Content-Disposition"]) == ("a,b", named)
         assert client.get("/reports/8").status_code == 404
         assert client.get("/assets/..%2Fterms.pdf").status_code == 404
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Hashable, Iterable
 from email.utils import formatdate
 
 from hypoll.protocol.conditional import CONDITIONS, Outcome, Validators, decide, parse_date
+from hypoll.protocol.disposition import content_disposition
 from hypoll.protocol.fields import ResponseHeaders, check_field, lines_of
 from hypoll.protocol.messages import HTTPError, Request, Response, problem
 
@@ -446,11 +447,26 @@ class File:
     Args:
         path: where it is. Whoever lets a client choose a part of it wants `routes.static` instead.
         content_type: the Content-Type. Default: by the name's ending, application/octet-stream if that says nothing.
+        filename: the name that browsers save it under, of whatever characters: see `Response.set_filename`. None: they
+            show it, if they can, and take the name from the URL.
+        inline: whether browsers show it, if they can, though it has a `filename`.
+
+    Raises:
+        TypeError: For a path or name that is no str.
+        ValueError: For a name that is empty.
     """
 
-    __slots__ = ("content_type", "path")
+    __slots__ = ("content_type", "disposition", "path")
 
-    def __init__(self, path: str | os.PathLike[str], content_type: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        content_type: str | None = None,
+        *,
+        filename: str | None = None,
+        inline: bool = False,
+    ) -> None:
+        self.disposition = None if filename is None else content_disposition(filename, inline=inline)
         self.path = os.fspath(path)
         if not isinstance(self.path, str):
             raise TypeError(f"File takes its path as str or PathLike of str, not {self.path!r}")
@@ -483,7 +499,15 @@ class File:
             file = self.open()
         except HTTPError as error:
             return _refused(error, _given(response), request)
-        return file.respond(request, response)
+        return file.respond(request, self.described(response))
+
+    def described(self, response: Response) -> Response:
+        """A response with this file's name, if it has one and the response says nothing of it itself."""
+        if self.disposition is None or (response.fields is not None and "content-disposition" in response.fields):
+            return response
+        described = response.copy()
+        described.headers["Content-Disposition"] = self.disposition
+        return described
 
 
 def _given(response: Response) -> list[tuple[str, str]]:

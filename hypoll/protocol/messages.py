@@ -17,6 +17,7 @@ import orjson
 
 from hypoll.protocol import request_id as protocol_request_id
 from hypoll.protocol.cookies import format_cookie, format_deletion, is_same_cookie, parse_cookies
+from hypoll.protocol.disposition import content_disposition
 from hypoll.protocol.errors import HTTPError as HTTPError
 from hypoll.protocol.errors import reason as reason
 from hypoll.protocol.fields import HeaderSource, ResponseHeaders
@@ -561,6 +562,19 @@ class Response:
     def set_header(self, name: str, value: str) -> None:
         """Set a field, in place of those of its name: `headers[name] = value`."""
         self.headers[name] = value
+
+    def set_filename(self, filename: str, *, inline: bool = False) -> None:
+        """Have browsers save the answer under a name: the field Content-Disposition (RFC 6266, RFC 8187).
+
+        Args:
+            filename: of whatever characters. What no file name may have, as a slash or a line end, becomes `_`.
+            inline: whether they show it, if they can, and take the name only when it is saved.
+
+        Raises:
+            TypeError: For a name that is no str.
+            ValueError: For one that is empty.
+        """
+        self.headers["Content-Disposition"] = content_disposition(filename, inline=inline)
 
     def set_cookie(
         self,

@@ -107,7 +107,7 @@ def to_response(result: Any, encoder: JSONEncoder = PLAIN) -> Response:
         if isinstance(result, Response):
             return result if type(result.body) in _READY else _prepared(result, encoder)
         if isinstance(result, File):
-            return Response(result.open())
+            return result.described(Response(result.open()))
         if isinstance(result, str):
             return Response(str.encode(result), 200, None, "text/plain; charset=utf-8")
         if isinstance(result, (bytes, bytearray, memoryview)):
@@ -134,7 +134,7 @@ def _prepared(response: Response, encoder: JSONEncoder) -> Response:
     """The response with its file open, and its body encoded if it is to be JSON."""
     body: Any = response.body
     if isinstance(body, File):
-        return with_body(response, body.open())
+        return body.described(with_body(response, body.open()))
     if isinstance(body, EventBody):
         body.encoder = encoder
     elif is_json_body(body):
