@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from gunicorn.arbiter import Arbiter
 from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker as BaseWorker
@@ -23,7 +24,7 @@ from gunicorn.workers.base import Worker as BaseWorker
 from hypoll import hosting
 from hypoll.concurrency.process_end import bound_exit
 from hypoll.contracts import Application, HandlerCall, RequestHandler
-from hypoll.deploy import admin_listener, watched
+from hypoll.deploy import admin_listener, start_report, watched
 from hypoll.deploy.boot import crossing, fold_after, mark_end, service_ends
 from hypoll.deploy.gunicorn_config import (
     check,
@@ -38,6 +39,7 @@ from hypoll.deploy.gunicorn_config import (
 )
 from hypoll.deploy.gunicorn_logging import dump_stacks, forward, is_used, observers_of, share_with, wrap_pre_request
 from hypoll.deploy.heartbeat import Heartbeat
+from hypoll.deploy.succession import defer_listening, succession
 from hypoll.loop import IN, TICK, Loop
 from hypoll.protocol.messages import Request, Response
 from hypoll.runner import Runner
@@ -69,6 +71,7 @@ class Worker(BaseWorker):
     def __init__(self, age: int, ppid: int, sockets: Any, app: Any, timeout: float, cfg: Any, log: Logger) -> None:
         super().__init__(age, ppid, sockets, app, timeout, cfg, log)  # still in the master
         self.tmp: Heartbeat = Heartbeat(self.tmp)
+        self.start_report = start_report.StartReport()
         if "hypoll_given" not in vars(cfg):
             self._note_given(app)
         if counts_together(command_settings(cfg)):
@@ -83,6 +86,10 @@ class Worker(BaseWorker):
     def setup(cls) -> None:
         """Called by the master when it has loaded this class, before it loads the application."""
         mark_end()
+        # Whoever has just saved a file wants the new code's answer, and not the old one's meanwhile.
+        if not watched.is_watched():
+            succession.install(Arbiter)
+        defer_listening(cls)
         if counts_together():
             shared_counters.prepare()
 
@@ -162,7 +169,13 @@ class Worker(BaseWorker):
         forward(self.log)
         settings = self.settings
         listener = admin_listener.listener_of(settings)
-        self.runner = Runner(self.wsgi, settings, observers=observers_of(self), admin_listener=listener)
+        self.runner = Runner(
+            self.wsgi,
+            settings,
+            observers=observers_of(self),
+            admin_listener=listener,
+            admin_waits=start_report.somebody_serves(),
+        )
         try:
             self._serve()
         except _Abort:
@@ -201,6 +214,10 @@ class Worker(BaseWorker):
     def _begin(self) -> None:
         """The loop turns: what fails from now on isn't sure to fail in the next worker, too."""
         self.booted = True
+        self.start_report.mark_started()
+        if self.ppid == os.getppid():
+            with contextlib.suppress(PermissionError):  # with `user` it isn't the master's; then that looks by itself
+                os.kill(self.ppid, signal.SIGCHLD)  # the master looks at its workers: predecessors can go
 
     def _watch_requests(self, context: ServerContext) -> None:
         if self.max_requests < sys.maxsize:

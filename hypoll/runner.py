@@ -158,6 +158,7 @@ class Runner:
     Args:
         observers: further ones.
         admin_listener: the socket of `admin_bind`, if the master has made it for all workers.
+        admin_waits: whether another process answers there already: this one doesn't before the application has started.
     """
 
     def __init__(
@@ -167,6 +168,7 @@ class Runner:
         *,
         observers: Iterable[Observer] = (),
         admin_listener: socket.socket | None = None,
+        admin_waits: bool = False,
     ) -> None:
         service = service_of(application, settings)
         fault = monkey_patching.find_fault(threads=service.uses_threads)
@@ -203,6 +205,7 @@ class Runner:
         if endpoints is not None:
             listeners = None if admin_listener is None else [admin_listener]
             self.admin = admin_server(endpoints, settings, self.loop, listeners, self.loop.stop)
+        self._admin_waits = admin_waits
         self._shutting_down = False
 
     def make_server(
@@ -245,10 +248,12 @@ class Runner:
     def start(self) -> Server:
         """Start the server, and say that it is ready. Raises as `Server.start` does."""
         server = self._server or self.make_server()
-        if self.admin is not None:
+        if self.admin is not None and not self._admin_waits:
             self.admin.start()  # first: where it can't listen, the application needn't start
         try:
             server.start()
+            if self.admin is not None and self._admin_waits:
+                self.admin.start()
         except BaseException:
             if self.admin is not None:
                 self.admin.stop()

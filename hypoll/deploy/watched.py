@@ -84,9 +84,14 @@ def become_watched() -> None:
         os.kill(os.getpid(), signal.SIGTERM)  # it had ended before
 
 
+def is_watched() -> bool:
+    """Whether a watcher has started this server (`--reload`)."""
+    return _reasons >= 0
+
+
 def report_failure(error: BaseException, sentence: str = "") -> None:
     """Tell the watcher, if there is one, why the application can't be served."""
-    if _reasons < 0:
+    if not is_watched():
         return
     # One that was made to say it in a sentence has no traceback that would say more.
     report = "" if str(error) == sentence else "".join(traceback.format_exception(error))

@@ -30,7 +30,7 @@ from hypoll.server.listener import Listener
 from hypoll.server.periodic import Periodic
 from hypoll.server.proxy_header import ProxyHeaderReader
 from hypoll.server.socket_io import keep_freed_memory
-from hypoll.server.sockets import address_of, listen, prepare
+from hypoll.server.sockets import MAX_INT, address_of, listen, prepare
 from hypoll.server.transport import TLSSocket, context_of
 from hypoll.settings import Settings
 from hypoll.telemetry.instrument import InstrumentContext
@@ -188,6 +188,8 @@ class Server:
         self.loop.on_pause(self._on_pause)
         self._periodic.start(self.context.request_context)
         for listener in self.listeners:
+            if self._owned:
+                listener.sock.listen(min(self.settings.backlog, MAX_INT))  # of workers: until now it was bound only
             listener.watch()
 
     def drain(self) -> None:

@@ -1,0 +1,44 @@
+"""What a worker's start came to, as its master sees it: a page of memory that both have."""
+
+from __future__ import annotations
+
+import mmap
+import weakref
+
+_STARTED = 1
+
+
+class StartReport:
+    """Made in the master, before the fork; written by the worker, read by the master."""
+
+    def __init__(self) -> None:
+        self._page = mmap.mmap(-1, mmap.PAGESIZE)
+        _made.add(self)
+
+    @property
+    def started(self) -> bool:
+        """Whether the application has started, and the worker accepts."""
+        return self._page[0] == _STARTED
+
+    def mark_started(self) -> None:
+        """Report that the worker accepts."""
+        self._page[0] = _STARTED
+
+    @property
+    def failure(self) -> str:
+        """Why the worker can't start, in one line; empty: it has reported nothing."""
+        return bytes(self._page[1:]).partition(b"\0")[0].decode(errors="replace")
+
+    def fail(self, reason: str) -> None:
+        """Report why the worker can't start. What doesn't fit into the page is cut."""
+        text = " ".join(reason.split()).encode(errors="replace").replace(b"\0", b"")[: mmap.PAGESIZE - 2]
+        self._page[1 : 1 + len(text)] = text
+
+
+_made: weakref.WeakSet[StartReport] = weakref.WeakSet()
+"""Of the workers that the master has; in a worker those of its elders, too."""
+
+
+def somebody_serves() -> bool:
+    """Whether a worker has started already, as far as this process knows of them."""
+    return any(report.started for report in list(_made))

@@ -1,0 +1,294 @@
+"""Workers that are replaced (HUP, TTOU): somebody accepts at all times, and the service's end waits for nobody."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hypoll.deploy.start_report import StartReport
+from hypoll.deploy.succession import Succession, leavers
+from tests.support.client import fetch
+from tests.support.gunicorn import GUNICORN, HYPOLL, Load, Master, until
+from tests.support.matrix import covering
+
+# which workers can go
+
+
+class FakeWorker:
+    def __init__(self, age: int, kind: str) -> None:
+        self.age = age
+        self.start_report = StartReport()
+        self.asked_to_go = kind == "l"
+        if kind != "b":
+            self.start_report.mark_started()
+
+
+@pytest.mark.parametrize(
+    ("workers", "wanted", "expected"),
+    [
+        # s: it serves; b: it is starting ("boots"); l: it was asked to leave. The oldest first.
+        ("", 2, []),
+        ("ss", 2, []),
+        ("sb", 2, []),
+        ("ssbb", 2, []),
+        ("sssb", 2, [0]),
+        ("ssss", 2, [0, 1]),
+        ("lsss", 2, [1]),
+        ("llss", 2, []),
+        ("lssb", 2, []),
+        ("sbb", 2, []),
+        ("ssb", 2, []),
+        ("ssbbbb", 2, [2, 3]),
+        ("sssbb", 2, [0]),
+        ("sssssb", 2, [0, 1, 2]),
+        ("ss", 1, [0]),
+        ("sb", 1, []),
+        ("bs", 1, [0]),
+        ("ssb", 1, [0]),
+        ("ssl", 1, [0]),
+        ("ssbb", 0, [0, 1, 2, 3]),
+    ],
+)
+def test_a_worker_goes_when_there_is_one_that_serves_in_its_place(workers, wanted, expected):
+    made = [FakeWorker(age, kind) for age, kind in enumerate(workers)]
+    assert sorted(worker.age for worker in leavers(reversed(made), wanted)) == expected
+
+
+class FakeArbiter:
+    """gunicorn's rules, as far as they count here, without processes."""
+
+    def __init__(self, workers: int) -> None:
+        self.num_workers = workers
+        self.worker_age = 0
+        self.WORKERS: dict[int, Any] = {}
+        self.sent: list[tuple[int, int]] = []
+
+    def spawn_worker(self) -> None:
+        self.worker_age += 1
+        self.WORKERS[self.worker_age] = FakeWorker(self.worker_age, "b")
+
+    def reload(self) -> None:
+        for _ in range(self.num_workers):
+            self.spawn_worker()
+        self.manage_workers()
+        raise AssertionError("it would wait for the old ones")
+
+    def manage_workers(self) -> None:
+        for _ in range(self.num_workers - len(self.WORKERS)):
+            self.spawn_worker()
+        for pid in sorted(self.WORKERS)[: max(0, len(self.WORKERS) - self.num_workers)]:
+            self.kill_worker(pid, signal.SIGTERM)
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        self.sent.append((pid, sig))
+
+    def start(self, *pids: int) -> None:
+        for pid in pids:
+            self.WORKERS[pid].start_report.mark_started()
+
+    def asked(self) -> list[int]:
+        """Who was asked to go since this was asked."""
+        pids = [pid for pid, sig in self.sent if sig == signal.SIGTERM]
+        self.sent.clear()
+        return pids
+
+
+@pytest.fixture
+def arbiter() -> FakeArbiter:
+    """A master with two workers that serve."""
+    kind = type("Wrapped", (FakeArbiter,), dict(vars(FakeArbiter)))
+    Succession().install(kind)
+    made: FakeArbiter = kind(2)
+    made.manage_workers()
+    made.start(1, 2)
+    return made
+
+
+def test_old_workers_go_one_by_one_as_the_new_ones_start(arbiter):
+    arbiter.reload()
+    arbiter.manage_workers()
+    assert arbiter.asked() == []
+    arbiter.start(4)
+    arbiter.manage_workers()
+    assert arbiter.asked() == [1]
+    arbiter.manage_workers()
+    assert arbiter.asked() == [], "nobody is asked twice"
+    arbiter.start(3)
+    arbiter.manage_workers()
+    assert arbiter.asked() == [2]
+
+
+def test_a_successor_that_dies_is_replaced_by_another_and_not_by_an_old_one(arbiter):
+    arbiter.reload()
+    del arbiter.WORKERS[3]
+    arbiter.start(4)
+    arbiter.manage_workers()
+    assert sorted(arbiter.WORKERS) == [1, 2, 4, 5]
+    assert arbiter.asked() == [1]
+    arbiter.start(5)
+    arbiter.manage_workers()
+    assert arbiter.asked() == [2]
+    for pid in (1, 2):
+        del arbiter.WORKERS[pid]
+    arbiter.manage_workers()
+    assert sorted(arbiter.WORKERS) == [4, 5]
+
+
+def test_a_second_reload_needs_none_of_those_that_are_starting(arbiter):
+    arbiter.reload()
+    arbiter.reload()
+    arbiter.manage_workers()
+    assert arbiter.asked() == [3, 4]
+    arbiter.start(5, 6)
+    arbiter.manage_workers()
+    assert arbiter.asked() == [1, 2]
+
+
+def test_what_ends_the_service_asks_all_at_once(arbiter):
+    arbiter.reload()
+    for pid in list(arbiter.WORKERS):
+        arbiter.kill_worker(pid, signal.SIGTERM)
+    assert arbiter.asked() == [1, 2, 3, 4]
+
+
+def test_a_worker_of_another_class_counts_as_started():
+    workers = [FakeWorker(1, "s"), SimpleNamespace(age=2)]
+    assert leavers(workers, 1) == {workers[0]}
+
+
+# with real masters
+
+APP = """
+import asyncio, os
+from hypoll import Routes
+
+routes = Routes()
+
+@routes.get("/")
+def index(request):
+    return str(os.getpid())
+
+def wait():
+    if os.path.exists("gate"):
+        os.write(1, b"starting %d\\n" % os.getpid())
+        with open("gate") as gate:
+            gate.read()
+"""
+
+STARTED = "routes.on_start(lambda: os.write(1, b'started %d\\n' % os.getpid()))\n"
+PLAIN = APP + "routes.on_start(wait)\n" + STARTED
+ASYNC = APP + "@routes.on_start\nasync def begin(): await asyncio.to_thread(wait)\n" + STARTED
+AT_IMPORT = APP + "wait()\n" + STARTED
+
+
+class Gate:
+    """A pipe that workers which start wait at, from `close` to `open`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "gate"
+
+    def close(self) -> None:
+        os.mkfifo(self._path)
+
+    def open(self) -> None:
+        """Let all pass that wait, and that come."""
+        with self._path.open("w"):
+            self._path.unlink()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path)
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port for listeners with SO_REUSEPORT, which nobody else gets."""
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]
+
+
+ADMIN = {"HYPOLL_HEALTH": "/healthz", "HYPOLL_ADMIN_BIND": "unix:admin"}
+
+CASES = covering([GUNICORN, HYPOLL], [PLAIN, ASYNC, AT_IMPORT], [(), ("--reuse-port",)])
+
+
+@pytest.mark.parametrize(("command", "app", "listeners"), CASES)
+def test_old_workers_answer_until_the_new_ones_do(launch, gate, tmp_path, command, app, listeners):
+    with reserved_port() as port:
+        bind = ("--bind", f"127.0.0.1:{port if listeners else 0}", *listeners)
+        master = launch((*command, *bind, "--workers", "2"), app=app, env=ADMIN)
+        if not listeners:
+            port = master.port
+        old = serving(master, port, 2)
+        gate.close()
+        master.signal(signal.SIGHUP)
+        master.says(r"^starting \d+", 2)
+        admin = str(tmp_path / "admin")
+        with Load(port) as load:
+            for _ in range(20):
+                assert int(fetch(("127.0.0.1", port)).body) in old
+                assert [fetch(admin, f"/healthz/{one}").status for one in ("live", "ready")] == [200, 200]
+            gate.open()
+            until(lambda: set(master.workers()).isdisjoint(old))
+            until(lambda: int(fetch(("127.0.0.1", port)).body) not in old)
+        assert load.failures == []
+        assert {int(pid) for pid in load.answers} & old
+
+
+def serving(master: Master, port: int, count: int) -> set[int]:
+    """The workers of a master, once so many have started."""
+    master.says(r"^started \d+", count)
+    workers = set(master.workers())
+    assert int(fetch(("127.0.0.1", port)).body) in workers
+    return workers
+
+
+def test_the_end_of_the_service_waits_for_no_successor(launch, gate):
+    master = launch((*HYPOLL, "--bind", "127.0.0.1:0", "--workers", "1", "--graceful-timeout", "60"), app=PLAIN)
+    master.get()
+    gate.close()
+    master.signal(signal.SIGHUP)
+    master.says(r"^starting \d+")
+    old, new = sorted(master.workers())
+    master.signal(signal.SIGTERM)
+    master.says(rf"Worker exiting \(pid: {old}\)")
+    os.kill(new, signal.SIGKILL)
+    assert master.wait() == 0
+
+
+def test_a_master_that_is_gone_ends_workers_that_wait_for_successors(launch, gate):
+    master = launch((*GUNICORN, "--bind", "127.0.0.1:0"), app=PLAIN)
+    master.get()
+    gate.close()
+    master.signal(signal.SIGHUP)
+    master.says(r"^starting \d+")
+    master.popen.kill()
+    master.says("Parent changed, shutting down")
+    gate.open()
+
+
+def test_one_less_goes_when_enough_have_started(launch, gate):
+    master = launch((*GUNICORN, "--bind", "127.0.0.1:0", "-w", "1"), app=PLAIN)
+    first = int(master.get()[1])
+    gate.close()
+    master.signal(signal.SIGTTIN)
+    master.says(r"^starting \d+")
+    master.signal(signal.SIGTTOU)
+    master.says("Handling signal: ttou")
+    master.signal(signal.SIGUSR1)
+    master.says("Handling signal: usr1")
+    assert int(master.get()[1]) == first
+    gate.open()
+    master.says(rf"Worker exiting \(pid: {first}\)")
+    assert int(master.get()[1]) != first
