@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from hypoll.concurrency import monkey_patching
 from hypoll.concurrency.process_end import ProcessEnd
 from hypoll.deploy import watched
 from hypoll.deploy.cpus import cpu_count
+from hypoll.deploy.failures import describe
 from hypoll.deploy.foreign_options import replacement_of
 from hypoll.deploy.imports import find_from
 from hypoll.deploy.preflight import Plan, read_system, warnings_for
@@ -155,7 +155,7 @@ def _made(reference: str, target: Any, settings: Settings) -> Any:
     try:
         made = made_by(target)
     except Exception as error:
-        raise AppError(f"{reference} makes no application: {_where(error)}") from error
+        raise AppError(f"{reference} makes no application: {describe(error)}") from error
     return made.routes if isinstance(made, WSGIAdapter) else made
 
 
@@ -171,27 +171,11 @@ def _import(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise AppError(f"there is no module {name!r} in {sys.path[0]}: see --app-dir") from None
-        raise AppError(f"{name} can't be imported: {_where(error)}") from None
+        raise AppError(f"{name} can't be imported: {describe(error)}") from None
     except SystemExit:
         raise AppError(f"{name} exits when it is imported: put what is for running it under __main__") from None
     except Exception as error:
-        raise AppError(f"{name} can't be imported: {_where(error)}") from None
-
-
-def _where(error: Exception) -> str:
-    """The exception in one line, with the line of the application it came from."""
-    if isinstance(error, SyntaxError):
-        return f"{error.msg}, {error.filename} line {error.lineno}"
-    text = " ".join([type(error).__name__ + (":" if str(error) else ""), *str(error).split()])
-    frames = traceback.extract_tb(error.__traceback__)
-    frame = ([frame for frame in frames if _is_of_application(frame.filename)] or frames)[-1]
-    return f"{text}, {frame.filename} line {frame.lineno}"
-
-
-def _is_of_application(filename: str) -> bool:
-    own = os.path.dirname(__file__) + os.sep
-    below = filename.startswith(sys.path[0] + os.sep)
-    return below and not filename.startswith(own) and "site-packages" not in filename
+        raise AppError(f"{name} can't be imported: {describe(error)}") from None
 
 
 def _help_of(name: str) -> dict[str, Any]:
@@ -392,7 +376,7 @@ def _serve_alone(app: str, settings: Settings, departure: ProcessEnd) -> None:
         if isinstance(error, BindError):
             raise
         log.critical("%s failed", app, exc_info=error)
-        raise click.ClickException(f"{app} failed: {_where(error)}") from None
+        raise click.ClickException(f"{app} failed: {describe(error)}") from None
     log.info("stopped")
 
 

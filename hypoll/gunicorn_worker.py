@@ -22,10 +22,12 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker as BaseWorker
 
 from hypoll import hosting
+from hypoll.asgi.errors import StartupError
 from hypoll.concurrency.process_end import bound_exit
 from hypoll.contracts import Application, HandlerCall, RequestHandler
 from hypoll.deploy import admin_listener, start_report, watched
 from hypoll.deploy.boot import crossing, fold_after, mark_end, service_ends
+from hypoll.deploy.failures import describe
 from hypoll.deploy.gunicorn_config import (
     check,
     command_settings,
@@ -42,7 +44,7 @@ from hypoll.deploy.heartbeat import Heartbeat
 from hypoll.deploy.succession import defer_listening, succession
 from hypoll.loop import IN, TICK, Loop
 from hypoll.protocol.messages import Request, Response
-from hypoll.runner import Runner
+from hypoll.runner import Runner, SetupError
 from hypoll.server.context import ServerContext
 from hypoll.server.server import Server, Status
 from hypoll.server.sockets import BindError
@@ -86,9 +88,8 @@ class Worker(BaseWorker):
     def setup(cls) -> None:
         """Called by the master when it has loaded this class, before it loads the application."""
         mark_end()
-        # Whoever has just saved a file wants the new code's answer, and not the old one's meanwhile.
-        if not watched.is_watched():
-            succession.install(Arbiter)
+        # Whoever has just saved a file wants the new code's answer, or why there is none, and not the old one's.
+        succession.install(Arbiter, keeps_old=not watched.is_watched())
         defer_listening(cls)
         if counts_together():
             shared_counters.prepare()
@@ -145,6 +146,16 @@ class Worker(BaseWorker):
         """Set gunicorn's handlers until the loop has its own: TERM is noted, INT and QUIT end the process."""
         with crossing.end():
             super().init_signals()
+
+    def init_process(self) -> None:
+        """Start and serve. The master learns why that can't be."""
+        try:
+            super().init_process()
+        except Exception as error:
+            if not self.start_report.started:
+                spoken = isinstance(error, (AppImportError, StartupError, BindError, SetupError))
+                self.start_report.fail(str(error) if spoken else describe(error))
+            raise
 
     def load_wsgi(self) -> None:
         """Load the application. What isn't one halts the master; while reloading, why is what is served."""

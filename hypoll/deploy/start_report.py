@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import time
 import weakref
 
 _STARTED = 1
@@ -13,6 +14,7 @@ class StartReport:
 
     def __init__(self) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
+        self.made_at = time.monotonic()
         _made.add(self)
 
     @property

@@ -1,9 +1,14 @@
 """Workers that are replaced go on serving until their successors do: gunicorn's master asks no worker to go before.
 
+If the successors can't start, the old ones are kept.
+
 By itself the master asks the old workers to go as soon as it has forked the new ones (HUP, TTOU), and nobody accepts
 while the new code is imported and its `on_start` hooks run. So its own methods are wrapped, as `boot` does it: which
 workers are too many is still gunicorn's rule (the oldest), when they are asked is decided here. What ends the service
 (`Arbiter.stop`) asks all of them at once, as before.
+
+What can't start ends the service with gunicorn's exit code and the reason in one line, unless others serve: a boot that
+fails again and again costs the same, whoever is there, so it is tried seldom.
 """
 
 from __future__ import annotations
@@ -11,11 +16,21 @@ from __future__ import annotations
 import functools
 import signal
 import socket
-from collections.abc import Collection, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 from gunicorn.sock import BaseSocket
+
+RETRY_PAUSE = 10.0
+"""Seconds in which no worker is started after one that couldn't start."""
+
+
+START_TIME = 600.0
+"""Seconds that a successor may take to start while old workers wait for it. (gunicorn's timeout counts from the first
+heartbeat on: a worker without elders may take any time.)"""
 
 
 class _Reloaded(Exception):  # noqa: N818 - nothing is wrong
@@ -52,23 +67,40 @@ def is_leaving(worker: Any) -> bool:
 class Succession:
     """Decides in one master when a worker is asked to go."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._reloading = False
         self._managing = False
+        self._ending = False
+        self._complete = False
+        """Whether all workers that are wanted have started once."""
         self._leavers: Collection[Any] = ()
         self._newest_old = 0
         """The age of the youngest worker that a HUP replaces; 0: there is none."""
+        self._retry_at = 0.0
 
-    def install(self, arbiter: type[Arbiter]) -> None:
-        """Wrap the methods of gunicorn's master. Doing it twice does nothing."""
-        if hasattr(arbiter.manage_workers, "__wrapped__"):
+    def install(self, arbiter: type[Arbiter], *, keeps_old: bool = True) -> None:
+        """Wrap the methods of gunicorn's master. Doing it twice does nothing.
+
+        Args:
+            arbiter: the master's class.
+            keeps_old: whether old workers serve until the new ones do, and when those can't start.
+        """
+        if hasattr(arbiter.reap_workers, "__wrapped__"):
             return
-        for name in ("reload", "manage_workers", "kill_worker"):
-            setattr(arbiter, name, _wrapped(getattr(arbiter, name), getattr(self, name)))
+        always = {"stop": self.stop, "reap_workers": self.reap_workers}
+        keeping = {
+            "reload": self.reload,
+            "manage_workers": self.manage_workers,
+            "kill_worker": self.kill_worker,
+        }
+        for name, method in (always | (keeping if keeps_old else {})).items():
+            setattr(arbiter, name, _wrapped(getattr(arbiter, name), method))
 
     def reload(self, original: Any, arbiter: Any) -> None:
         """Start workers with the new configuration beside the old ones, which `manage_workers` asks to go later."""
         newest_old = arbiter.worker_age
+        self._retry_at = 0.0
         self._reloading = True
         try:
             original(arbiter)
@@ -81,13 +113,19 @@ class Succession:
         """Start the workers that are missing, and ask those to go that can."""
         if self._reloading:
             raise _Reloaded
-        old = [worker for worker in arbiter.WORKERS.values() if worker.age <= self._newest_old]
-        if not old:
+        workers = arbiter.WORKERS
+        missing = arbiter.num_workers - (len(workers) - len(self._old(arbiter)))
+        if missing > 0 and self._clock() < self._retry_at and _serving(workers.values()):
+            return
+        if self._old(arbiter):
+            # gunicorn counts the old ones, too; a successor that has died would be made up for by one of these.
+            for _ in range(missing):
+                arbiter.spawn_worker()
+        else:
             self._newest_old = 0
-        # gunicorn counts the old ones, too; a successor that has died would be made up for by one of these.
-        for _ in range(arbiter.num_workers - (len(arbiter.WORKERS) - len(old)) if old else 0):
-            arbiter.spawn_worker()
-        self._leavers = leavers(arbiter.WORKERS.values(), arbiter.num_workers)
+        self._end_late_successors(arbiter)
+        self._complete = self._complete or len(_serving(workers.values())) >= arbiter.num_workers
+        self._leavers = leavers(workers.values(), arbiter.num_workers)
         self._managing = True
         try:
             original(arbiter)
@@ -102,6 +140,73 @@ class Succession:
         if worker is not None and sig in (signal.SIGTERM, signal.SIGQUIT):
             worker.asked_to_go = True
         original(arbiter, pid, sig)
+
+    def stop(self, original: Any, arbiter: Any, graceful: bool = True) -> None:
+        """End the service. How those end that are still starting is no news."""
+        self._ending = True
+        original(arbiter, graceful)
+
+    def reap_workers(self, original: Any, arbiter: Any) -> None:
+        """Wait for the workers that have ended. Raises `HaltServer` with the reason when that is the service's end."""
+        while True:
+            before = dict(arbiter.WORKERS)
+            try:
+                original(arbiter)
+            except HaltServer as halt:
+                self._on_failed_start(arbiter, _gone(before, arbiter), halt)
+            else:
+                break  # else there may be more that have ended
+        failed = [worker for worker in _gone(before, arbiter) if not (has_started(worker) or is_leaving(worker))]
+        if failed and self._old(arbiter) and not self._ending:  # by a signal: killed for its silence, or out of memory
+            self._keep_serving(arbiter, f"worker {failed[0].pid} has ended before it had started")
+
+    def _on_failed_start(self, arbiter: Any, gone: list[Any], halt: HaltServer) -> None:
+        if self._ending:
+            return
+        reasons = [worker.start_report.failure for worker in gone if getattr(worker, "start_report", None) is not None]
+        reason = next(filter(None, reasons), halt.reason)
+        if not self._complete or not _serving(arbiter.WORKERS.values()):
+            raise HaltServer(reason, halt.exit_status) from None
+        if not all(map(is_leaving, gone)):
+            self._keep_serving(arbiter, reason)
+
+    def _keep_serving(self, arbiter: Any, reason: str) -> None:
+        """Have those serve on that do, though a worker can't start. Old ones stay where there is no new one."""
+        self._retry_at = self._clock() + RETRY_PAUSE
+        old = self._old(arbiter)
+        new = {pid: worker for pid, worker in arbiter.WORKERS.items() if worker not in old}
+        if not _serving(old) or _serving(new.values()):
+            arbiter.log.error("a worker can't start, the others serve on and %g s pass: %s", RETRY_PAUSE, reason)
+            return
+        self._newest_old = 0
+        for pid, worker in new.items():
+            if not is_leaving(worker):
+                arbiter.kill_worker(pid, signal.SIGTERM)
+        arbiter.log.error("the new workers can't start, the old ones serve on until another HUP: %s", reason)
+
+    def _end_late_successors(self, arbiter: Any) -> None:
+        """Abort what will never start, it seems; what survives that is killed at the next look."""
+        if not self._old(arbiter):
+            return
+        for pid, worker in list(arbiter.WORKERS.items()):
+            if has_started(worker) or self._clock() - worker.start_report.made_at < START_TIME:
+                continue
+            if not worker.aborted:
+                arbiter.log.critical("worker %d hasn't started in %g s: ending it", pid, START_TIME)
+            arbiter.kill_worker(pid, signal.SIGKILL if worker.aborted else signal.SIGABRT)
+            worker.aborted = True
+
+    def _old(self, arbiter: Any) -> list[Any]:
+        return [worker for worker in arbiter.WORKERS.values() if worker.age <= self._newest_old]
+
+
+def _serving(workers: Iterable[Any]) -> list[Any]:
+    """Those that have started and weren't asked to go."""
+    return [worker for worker in workers if has_started(worker) and not is_leaving(worker)]
+
+
+def _gone(before: dict[int, Any], arbiter: Any) -> list[Any]:
+    return [worker for pid, worker in before.items() if pid not in arbiter.WORKERS]
 
 
 def _wrapped(original: Any, method: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gunicorn.errors import HaltServer
 
 from hypoll.deploy.start_report import StartReport
-from hypoll.deploy.succession import Succession, leavers
+from hypoll.deploy.succession import RETRY_PAUSE, START_TIME, Succession, leavers
 from tests.support.client import fetch
+from tests.support.clock import Clock
 from tests.support.gunicorn import GUNICORN, HYPOLL, Load, Master, until
 from tests.support.matrix import covering
 
@@ -23,9 +26,11 @@ from tests.support.matrix import covering
 
 
 class FakeWorker:
-    def __init__(self, age: int, kind: str) -> None:
-        self.age = age
+    def __init__(self, age: int, kind: str, made_at: float = 0.0) -> None:
+        self.age = self.pid = age
         self.start_report = StartReport()
+        self.start_report.made_at = made_at
+        self.aborted = False
         self.asked_to_go = kind == "l"
         if kind != "b":
             self.start_report.mark_started()
@@ -65,21 +70,38 @@ def test_a_worker_goes_when_there_is_one_that_serves_in_its_place(workers, wante
 class FakeArbiter:
     """gunicorn's rules, as far as they count here, without processes."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, clock: Clock) -> None:
+        self.clock = clock
         self.num_workers = workers
         self.worker_age = 0
         self.WORKERS: dict[int, Any] = {}
         self.sent: list[tuple[int, int]] = []
+        self.ended: list[tuple[int, int]] = []
+        self.lines: list[str] = []
+        self.log = SimpleNamespace(error=self.say, critical=self.say)
+
+    def say(self, line: str, *values: object) -> None:
+        self.lines.append(line % values)
 
     def spawn_worker(self) -> None:
         self.worker_age += 1
-        self.WORKERS[self.worker_age] = FakeWorker(self.worker_age, "b")
+        self.WORKERS[self.worker_age] = FakeWorker(self.worker_age, "b", self.clock.now)
 
     def reload(self) -> None:
         for _ in range(self.num_workers):
             self.spawn_worker()
         self.manage_workers()
         raise AssertionError("it would wait for the old ones")
+
+    def stop(self, graceful: bool = True) -> None:
+        self.reap_workers()
+
+    def reap_workers(self) -> None:
+        while self.ended:
+            pid, code = self.ended.pop(0)
+            del self.WORKERS[pid]
+            if code in (3, 4):
+                raise HaltServer("it didn't boot", code)
 
     def manage_workers(self) -> None:
         for _ in range(self.num_workers - len(self.WORKERS)):
@@ -89,6 +111,10 @@ class FakeArbiter:
 
     def kill_worker(self, pid: int, sig: int) -> None:
         self.sent.append((pid, sig))
+
+    def fail(self, pid: int, code: int = 3, reason: str = "") -> None:
+        self.WORKERS[pid].start_report.fail(reason)
+        self.ended.append((pid, code))
 
     def start(self, *pids: int) -> None:
         for pid in pids:
@@ -102,14 +128,21 @@ class FakeArbiter:
 
 
 @pytest.fixture
-def arbiter() -> FakeArbiter:
-    """A master with two workers that serve."""
+def booting(clock: Clock) -> FakeArbiter:
+    """A master whose two workers are starting."""
     kind = type("Wrapped", (FakeArbiter,), dict(vars(FakeArbiter)))
-    Succession().install(kind)
-    made: FakeArbiter = kind(2)
+    Succession(clock).install(kind)
+    made: FakeArbiter = kind(2, clock)
     made.manage_workers()
-    made.start(1, 2)
     return made
+
+
+@pytest.fixture
+def arbiter(booting: FakeArbiter) -> FakeArbiter:
+    """A master with two workers that serve."""
+    booting.start(1, 2)
+    booting.manage_workers()
+    return booting
 
 
 def test_old_workers_go_one_by_one_as_the_new_ones_start(arbiter):
@@ -162,6 +195,124 @@ def test_what_ends_the_service_asks_all_at_once(arbiter):
 def test_a_worker_of_another_class_counts_as_started():
     workers = [FakeWorker(1, "s"), SimpleNamespace(age=2)]
     assert leavers(workers, 1) == {workers[0]}
+
+
+# starts that fail
+
+
+@pytest.mark.parametrize("code", [3, 4])
+@pytest.mark.parametrize("others", ["boot", "serve", "fail"])
+def test_the_first_start_ends_with_the_reason_whatever_the_others_do(booting, code, others):
+    if others == "serve":
+        booting.start(2)
+    booting.fail(1, code, "no database")
+    if others == "fail":
+        booting.fail(2, 7 - code, "no memory")
+    with pytest.raises(HaltServer) as caught:
+        booting.reap_workers()
+    assert (caught.value.reason, caught.value.exit_status) == ("no database", code)
+    booting.stop()
+    assert booting.ended == [], "how the others end changes nothing any more"
+
+
+def test_without_a_reason_of_the_worker_s_there_is_gunicorn_s(booting):
+    booting.fail(1)
+    with pytest.raises(HaltServer, match="it didn't boot"):
+        booting.reap_workers()
+
+
+@pytest.mark.parametrize("codes", [(3,), (3, 3), (4, 4), (1,), (0,), (3, 1)])
+def test_a_reload_whose_workers_can_t_start_leaves_the_old_ones(arbiter, codes):
+    arbiter.reload()
+    for pid, code in zip((3, 4), codes, strict=False):
+        arbiter.fail(pid, code, "no database")
+    arbiter.reap_workers()
+    arbiter.manage_workers()
+    assert set(arbiter.asked()) <= {4}
+    (line,) = arbiter.lines
+    assert line.startswith("the new workers can't start, the old ones serve on until another HUP: ")
+    assert codes[0] < 3 or line.endswith(": no database")
+    if 4 in arbiter.WORKERS:
+        arbiter.fail(4)
+        arbiter.reap_workers()
+    arbiter.manage_workers()
+    assert sorted(arbiter.WORKERS) == [1, 2]
+    arbiter.reload()
+    arbiter.start(5, 6)
+    arbiter.manage_workers()
+    assert arbiter.asked() == [1, 2]
+
+
+def test_one_that_can_t_start_beside_another_that_could_is_tried_again_later(arbiter, clock):
+    arbiter.reload()
+    arbiter.start(3)
+    arbiter.fail(4, reason="no database")
+    arbiter.reap_workers()
+    arbiter.manage_workers()
+    assert sorted(arbiter.WORKERS) == [1, 2, 3]
+    assert arbiter.lines == ["a worker can't start, the others serve on and 10 s pass: no database"]
+    clock.now += RETRY_PAUSE
+    arbiter.manage_workers()
+    assert sorted(arbiter.WORKERS) == [1, 2, 3, 5]
+    assert arbiter.asked() == [1]
+    arbiter.start(5)
+    arbiter.manage_workers()
+    assert arbiter.asked() == [2]
+
+
+def test_a_worker_that_can_t_be_replaced_ends_the_service_only_when_it_was_the_last(arbiter, clock):
+    arbiter.ended.append((1, 0))
+    arbiter.reap_workers()
+    arbiter.manage_workers()
+    arbiter.fail(3, reason="no database")
+    arbiter.reap_workers()
+    arbiter.manage_workers()
+    assert sorted(arbiter.WORKERS) == [2]
+    arbiter.ended.append((2, 0))
+    arbiter.reap_workers()
+    arbiter.manage_workers()
+    assert sorted(arbiter.WORKERS) == [4, 5], "where nobody serves there is no pause"
+    arbiter.fail(4, reason="no database")
+    with pytest.raises(HaltServer, match="no database"):
+        arbiter.reap_workers()
+
+
+def test_a_successor_that_never_starts_is_ended_and_the_old_ones_kept(arbiter, clock):
+    clock.now += 10 * START_TIME  # for those that have started, and for a master that has run long
+    arbiter.reload()
+    arbiter.start(3)
+    clock.now += START_TIME - 1
+    arbiter.manage_workers()
+    assert arbiter.sent == [(1, signal.SIGTERM)]
+    clock.now += 1
+    arbiter.manage_workers()
+    arbiter.manage_workers()
+    assert arbiter.sent[1:] == [(4, signal.SIGABRT), (4, signal.SIGKILL)]
+    assert arbiter.lines == ["worker 4 hasn't started in 600 s: ending it"]
+    arbiter.ended.append((4, -signal.SIGKILL))
+    arbiter.reap_workers()
+    arbiter.manage_workers()
+    assert sorted(arbiter.WORKERS) == [1, 2, 3]
+    clock.now += RETRY_PAUSE
+    arbiter.manage_workers()
+    arbiter.start(5)
+    arbiter.manage_workers()
+    assert arbiter.sent[3:] == [(2, signal.SIGTERM)]
+
+
+def test_one_that_has_no_elders_may_start_for_any_time(booting, clock):
+    clock.now += 10 * START_TIME
+    booting.manage_workers()
+    assert booting.sent == []
+
+
+def test_a_reason_is_one_line_of_one_page():
+    report = StartReport()
+    assert (report.started, report.failure) == (False, "")
+    report.fail("a\nb \0\udc80" + "x" * 10_000)
+    assert report.failure.startswith("a b ?x")
+    assert len(report.failure) < 4096
+    assert not report.started
 
 
 # with real masters
@@ -292,3 +443,49 @@ def test_one_less_goes_when_enough_have_started(launch, gate):
     gate.open()
     master.says(rf"Worker exiting \(pid: {first}\)")
     assert int(master.get()[1]) != first
+
+
+ASGI = """
+async def routes(scope, receive, send):
+    assert scope["type"] == "lifespan"
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "no database"})
+"""
+
+FAILS = "def fail(): raise OSError('no database')\n"
+
+BROKEN = [
+    # the application, the exit codes of hypoll and of gunicorn, the reason
+    ("routes = (", (4, 3), r"'\(' was never closed, .*app\.py line 1$"),
+    ("raise LookupError('no\\ntable')", (4, 3), r"LookupError: no table, .*app\.py line 1$"),
+    ("other = 1", (4, 4), "routes"),
+    ("def routes(request): pass", (4, 4), "routes is no WSGI application"),
+    (f"{APP}@routes.on_start\n{FAILS}", (3, 3), r"OSError: no database, .*app\.py line \d+$"),
+    (f"{APP}@routes.on_start\nasync {FAILS}", (3, 3), r"OSError: no database, .*app\.py line \d+$"),
+    (ASGI, (3, 3), "no database$"),
+]
+
+
+@pytest.mark.parametrize(("broken", "command", "workers"), covering(BROKEN, [HYPOLL, GUNICORN], ["3", "1", "2"]))
+def test_a_start_that_fails_ends_with_one_code_and_its_reason(launch, broken, command, workers):
+    app, codes, reason = broken
+    master = launch((*command, "--bind", "127.0.0.1:0", "--workers", workers), app=app)
+    assert master.wait() == codes[command is GUNICORN]
+    assert re.search(f"Reason: .*{reason}", master.lines[-1]), "\n".join(master.lines)
+
+
+@pytest.mark.parametrize(("command", "broken"), covering([HYPOLL, GUNICORN], [BROKEN[0], BROKEN[4]]))
+def test_a_reload_of_what_can_t_start_is_survived(launch, tmp_path, command, broken):
+    master = launch((*command, "--bind", "127.0.0.1:0", "--workers", "2"), app=PLAIN)
+    old = serving(master, master.port, 2)
+    (tmp_path / "app.py").write_text(broken[0])
+    master.signal(signal.SIGHUP)
+    master.says(f"the new workers can't start, the old ones serve on until another HUP: .*{broken[2]}")
+    until(lambda: set(master.workers()) == old)
+    assert int(master.get()[1]) in old
+    (tmp_path / "app.py").write_text(PLAIN)
+    master.signal(signal.SIGHUP)
+    until(lambda: set(master.workers()).isdisjoint(old))
+    assert int(master.get()[1]) not in old
+    master.signal(signal.SIGTERM)
+    assert master.wait() == 0
