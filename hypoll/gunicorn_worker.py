@@ -41,6 +41,7 @@ from hypoll.deploy.gunicorn_config import (
 )
 from hypoll.deploy.gunicorn_logging import dump_stacks, forward, is_used, observers_of, share_with, wrap_pre_request
 from hypoll.deploy.heartbeat import Heartbeat
+from hypoll.deploy.rehearsal import unknown_variables
 from hypoll.deploy.succession import defer_listening, succession
 from hypoll.loop import IN, TICK, Loop
 from hypoll.protocol.messages import Request, Response
@@ -115,6 +116,9 @@ class Worker(BaseWorker):
     def check_config(cls, cfg: Any, log: Logger) -> None:
         """Called once by the master: refuse what can't work with `RuntimeError`."""
         check(cfg)
+        if command_settings(cfg) is None:  # else the command has done so
+            for sentence in unknown_variables(os.environ):
+                log.warning("%s", sentence)
         try:
             settings = cls.validate(cfg)
             validate_telemetry(settings)

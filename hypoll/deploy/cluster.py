@@ -13,6 +13,7 @@ from typing import Any
 import gunicorn.sock
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
 from gunicorn.errors import AppImportError
 from gunicorn.glogging import Logger
 from gunicorn.sock import TCP6Socket
@@ -178,6 +179,13 @@ def bound(settings: Settings) -> list[str]:
     if os.environ.get("LISTEN_PID") == str(os.getpid()):
         del os.environ["LISTEN_PID"]  # the command says where to listen, and gunicorn would listen there instead
     return [f"fd://{listen(address, settings).detach()}" for address in settings.bind]
+
+
+def addresses_of(settings: Settings) -> Config:
+    """A configuration of gunicorn's with the addresses that the workers are to bind with `reuse_port`."""
+    cfg = Config()
+    cfg.set("bind", bound(settings))
+    return cfg
 
 
 def _reporting_failures(load: Callable[[], Servable]) -> Callable[[], Servable]:

@@ -106,6 +106,19 @@ GUNICORN_S_ALONE = {
 }
 """Options that no variable sets here: gunicorn's master does by its own setting what they are for."""
 
+COMMAND_S_ALONE = {
+    "workers": "workers",
+    "worker_timeout": "timeout",
+    "max_requests": "max_requests",
+    "max_requests_jitter": "max_requests_jitter",
+    "cpu_affinity": "",
+    "reload": "reload",
+    "app_dir": "chdir",
+    "log_level": "loglevel",
+    "check": "",
+}
+"""Options of the command `hypoll`, and gunicorn's settings for the same; empty: there is none."""
+
 
 def translate(cfg: Any, given: Collection[str] | None = None) -> Settings:
     """The `Settings` of a worker. What gunicorn has no setting for comes from the environment, as `HYPOLL_MAX_BODY`.
@@ -246,9 +259,10 @@ def warn_of_ignored(given: Collection[str], log: Logger) -> None:
     ignored = [name for name in UNSUPPORTED if name in given]
     if ignored:
         log.warning("hypoll's worker doesn't honour these settings: %s", ", ".join(ignored))
-    for option, setting in GUNICORN_S_ALONE.items():
+    for option, setting in (GUNICORN_S_ALONE | COMMAND_S_ALONE).items():
         if os.environ.get(variable(option)):
-            log.warning("%s isn't honoured under gunicorn: its setting %s is", variable(option), setting)
+            instead = f"its setting {setting} is" if setting else "it is an option of the command hypoll"
+            log.warning("%s isn't honoured under gunicorn: %s", variable(option), instead)
 
 
 def tls_context(cfg: Any, settings: Settings | None = None) -> ssl.SSLContext | None:
@@ -283,6 +297,13 @@ def check_reuse_port(cfg: Any) -> None:
 
     A worker that fails to bind would be replaced by another for ever.
     """
+    check_separable(cfg)
+    for host, port in cfg.address:
+        _try_to_bind(host, port)
+
+
+def check_separable(cfg: Any) -> None:
+    """Raise `RuntimeError` for an address that workers can't have a listener each at. Nothing is bound."""
     if cfg.env_orig.get("LISTEN_PID") == str(os.getpid()):
         raise RuntimeError("reuse_port doesn't go with socket activation (LISTEN_FDS): its sockets are shared")
     for address in cfg.address:
@@ -293,7 +314,6 @@ def check_reuse_port(cfg: Any) -> None:
         host, port = address
         if not port:
             raise RuntimeError(f"reuse_port doesn't go with port 0 of {host}: each worker would get another port")
-        _try_to_bind(host, port)
 
 
 def _try_to_bind(host: str, port: int) -> None:

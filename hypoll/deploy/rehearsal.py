@@ -11,6 +11,7 @@ import difflib
 import errno
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from hypoll.deploy import admin_listener
@@ -19,7 +20,7 @@ from hypoll.hosting import Servable
 from hypoll.runner import Runner, SetupError
 from hypoll.server.sockets import BindError, listen, unix_paths
 from hypoll.server.transport import context_of
-from hypoll.settings import Processes, Settings, name_options, options, variable
+from hypoll.settings import OptionError, Processes, Settings, name_options, options, variable
 
 _ORCHESTRATOR_S = re.compile(r"HYPOLL_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 """What Kubernetes gives each container of a namespace that has a service named hypoll."""
@@ -41,20 +42,26 @@ def faults(
     """
     refused: list[str] = list(unknown_variables(os.environ))
     doubtful: list[str] = []
+    held = contextlib.ExitStack()
+    addresses = dict.fromkeys(filter(None, (*settings.bind, settings.admin_bind)))
     steps: list[Callable[[], object]] = [
         lambda: context_of(settings),
         lambda: _observe(application, settings),
-        *(_binding(address, settings) for address in (*settings.bind, settings.admin_bind) if address),
+        lambda: _find_repeated(settings),
+        *(_binding(address, settings, held) for address in addresses),
     ]
+    if processes.workers and settings.reuse_port:
+        steps.append(lambda: _check_separable(settings))
     if processes.reload:
         steps.append(watcher)
-    for step in steps:
-        try:
-            step()
-        except (BindError, SetupError, ImportError, ValueError, TypeError) as error:
-            said = name_options(error.__cause__ if isinstance(error, SetupError) and error.__cause__ else error, spell)
-            # A check beside the server that runs says more than that it runs.
-            (doubtful if _is_in_use(error) else refused).append(said)
+    with held:
+        for step in steps:
+            try:
+                step()
+            except (BindError, SetupError, ImportError, ValueError, TypeError, RuntimeError) as error:
+                cause = error.__cause__ if isinstance(error, SetupError) and error.__cause__ else error
+                # A check beside the server that runs says more than that it runs.
+                (doubtful if _is_in_use(error) else refused).append(name_options(cause, spell))
     return refused, doubtful
 
 
@@ -70,13 +77,37 @@ def _observe(application: Servable, settings: Settings) -> None:
                 os.unlink(path)
 
 
-def _binding(address: str, settings: Settings) -> Callable[[], None]:
+def _binding(address: str, settings: Settings, held: contextlib.ExitStack) -> Callable[[], None]:
+    """What listens there until all addresses are: one may be another's in other words."""
+
     def bind() -> None:
-        listen(address, settings).close()
+        held.enter_context(listen(address, settings))
         for path in unix_paths([address]):
-            os.unlink(path)
+            held.callback(os.unlink, path)
 
     return bind
+
+
+def _find_repeated(settings: Settings) -> None:
+    """Raise `ValueError` for an address that is given twice."""
+    if settings.admin_bind and settings.admin_bind in settings.bind and not _takes_any_port(settings.admin_bind):
+        raise OptionError(f"<admin_bind> is {settings.admin_bind}, as <bind> is: give another address")
+    for address, count in Counter(settings.bind).items():
+        # With reuse_port a port may be bound again by the same user (socket(7), SO_REUSEPORT).
+        again = settings.reuse_port and not address.startswith(("unix:", "fd://"))
+        if count > 1 and not _takes_any_port(address) and not again:
+            raise OptionError(f"<bind> is {address} twice: give each address once")
+
+
+def _takes_any_port(address: str) -> bool:
+    return address.endswith(":0")
+
+
+def _check_separable(settings: Settings) -> None:
+    """Raise as gunicorn's master would, where the workers can't have a listener each."""
+    from hypoll.deploy import cluster, gunicorn_config  # gunicorn: one process by itself needs none of it
+
+    gunicorn_config.check_separable(cluster.addresses_of(settings))
 
 
 def _is_in_use(error: BaseException) -> bool:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import trustme
+from gunicorn.config import make_settings
 
 from hypoll import Routes
 from hypoll.deploy import rehearsal
-from hypoll.deploy.gunicorn_config import spelling
+from hypoll.deploy.gunicorn_config import COMMAND_S_ALONE, spelling
 from hypoll.deploy.rehearsal import faults, unknown_variables
-from hypoll.settings import Processes, Settings
-from tests.support.gunicorn import GUNICORN, Master
+from hypoll.settings import Processes, Settings, options
+from tests.support.gunicorn import GUNICORN, HYPOLL, Master
 
 
 def flag(name: str) -> str:
@@ -87,6 +88,62 @@ def test_all_that_is_wrong_is_said_at_once():
     assert len(refused(bind=("here", "there"), ca_certs="ca.pem", metrics="/a", health="/a/b", status="/a")) == 4
 
 
+@pytest.mark.parametrize("workers", [1, 2, "auto"])
+@pytest.mark.parametrize("reload", [False, True])
+@pytest.mark.parametrize(
+    ("bind", "said"),
+    [
+        ("unix:socket", "reuse_port doesn't go with unix:socket: a unix socket is one listener's alone"),
+        ("127.0.0.1:0", "reuse_port doesn't go with port 0 of 127.0.0.1: each worker would get another port"),
+        ("[::1]:0", "reuse_port doesn't go with port 0 of ::1: each worker would get another port"),
+        ("localhost:0", "reuse_port doesn't go with port 0 of 127.0.0.1: each worker would get another port"),
+    ],
+)
+def test_workers_that_can_t_have_a_listener_each_are_refused(workers, reload, bind, said):
+    (fault,) = refused(Processes(workers=workers, reload=reload), reuse_port=True, bind=(bind,))
+    assert fault == said
+    assert refused(Processes(workers=workers), bind=(bind,)) == []
+    assert refused(None, reuse_port=True, bind=(bind,)) == [], "one process has but one"
+
+
+def test_workers_that_can_t_share_an_inherited_socket_are_refused():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        inherited = f"fd://{listener.fileno()}"
+        found, _ = faults(Routes(), Settings(bind=(inherited,), reuse_port=True), Processes(workers=2), flag)
+        listener.detach()  # who checks takes it
+    assert found == [f"reuse_port doesn't go with {inherited}: an inherited socket is shared"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"bind": ("127.0.0.1:8321", "127.0.0.1:8321")}, "--bind is 127.0.0.1:8321 twice: give each address once"),
+        ({"bind": ("unix:s", "unix:s")}, "--bind is unix:s twice: give each address once"),
+        ({"bind": ("unix:s", "unix:s"), "reuse_port": True}, "--bind is unix:s twice: give each address once"),
+        (
+            {"bind": ("unix:s",), "admin_bind": "unix:s", "health": "/h"},
+            "--admin-bind is unix:s, as --bind is: give another address",
+        ),
+    ],
+)
+def test_an_address_that_is_given_twice_is_refused(settings, said):
+    assert refused(None, **settings) == [said]
+
+
+def test_an_address_in_other_words_is_in_use():
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    settings = Settings(bind=(f"127.0.0.1:{port}", f"localhost:{port}"), access_log="off")
+    assert faults(Routes(), settings, Processes(), flag) == (
+        [],
+        [f"can't listen on localhost:{port}: the address is in use. Stop what listens there, or bind another"],
+    )
+
+
+def test_a_port_of_the_kernel_s_choice_may_be_given_twice():
+    assert refused(None, bind=("127.0.0.1:0", "127.0.0.1:0"), admin_bind="127.0.0.1:0", health="/h") == []
+
+
 def test_an_extra_that_is_not_installed_is_said(monkeypatch):
     monkeypatch.delitem(sys.modules, "hypoll.telemetry.prometheus", raising=False)
     monkeypatch.setitem(sys.modules, "prometheus_client.core", None)
@@ -150,6 +207,40 @@ def test_under_gunicorn_an_option_has_its_name_there(tmp_path):
     finally:
         master.end()
         (tmp_path / "app.py").unlink()
+
+
+VARIABLES = {
+    "HYPOLL_MAXBODY": r"HYPOLL_MAXBODY is no variable of hypoll's: is it HYPOLL_MAX_BODY\?$",
+    "HYPOLL_WORKERS": "HYPOLL_WORKERS isn't honoured under gunicorn: its setting workers is$",
+    "HYPOLL_CPU_AFFINITY": "HYPOLL_CPU_AFFINITY isn't honoured under gunicorn: it is an option of the command hypoll$",
+    "HYPOLL_BIND": "HYPOLL_BIND isn't honoured under gunicorn: its setting bind is$",
+}
+
+
+def test_under_gunicorn_a_variable_that_sets_nothing_is_named_once(tmp_path):
+    (tmp_path / "app.py").write_text("from hypoll import Routes\nroutes = Routes()\n")
+    command = [*GUNICORN, "--bind", "127.0.0.1:0", "--workers", "2"]
+    with Master(tmp_path, command, env=dict.fromkeys(VARIABLES, "1") | {"HYPOLL_SERVICE_HOST": "10.0.0.1"}) as master:
+        master.says("Booting worker", 2)
+        for sentence in VARIABLES.values():
+            master.says(rf"\[WARNING\] {sentence}")
+    (tmp_path / "app.py").unlink()
+    assert sum("WARNING" in line for line in master.lines) == len(VARIABLES)
+
+
+def test_the_command_with_workers_names_a_variable_once(tmp_path):
+    (tmp_path / "app.py").write_text("from hypoll import Routes\nroutes = Routes()\n")
+    command = [*HYPOLL, "--bind", "127.0.0.1:0", "--workers", "1"]
+    with Master(tmp_path, command, env={"HYPOLL_MAXBODY": "1"}) as master:
+        master.get()
+    (tmp_path / "app.py").unlink()
+    assert sum("HYPOLL_MAXBODY" in line for line in master.lines) == 1
+
+
+def test_each_option_of_the_command_alone_is_known_under_gunicorn():
+    names = {option.name for option in options(Processes)} | {*rehearsal.COMMAND_S}
+    assert names == COMMAND_S_ALONE.keys()
+    assert {setting for setting in COMMAND_S_ALONE.values() if setting} <= make_settings().keys()
 
 
 def test_how_gunicorn_names_an_option(monkeypatch):
