@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -149,17 +150,16 @@ class TestClient(requests.Session):
             routes.strict_json = False
 
     def _serve_here(self) -> None:
-        self._runner = runner = Runner(self._routes, self._settings)
-        self._loop = runner.loop
-        try:
-            self._server = runner.start()
-        except BaseException as error:
-            self._failure = error
-        self._ready.set()
-        try:
-            if self._failure is None:
-                runner.run()
-        finally:
-            if self._failure is None:
-                self._server.stop()
-            runner.close()
+        with contextlib.ExitStack() as stack:
+            try:
+                self._runner = runner = Runner(self._routes, self._settings)
+                stack.callback(runner.close)
+                self._loop = runner.loop
+                self._server = runner.start()
+                stack.callback(self._server.stop)
+            except BaseException as error:
+                self._failure = error
+                return
+            finally:
+                self._ready.set()
+            runner.run()

@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from hypoll import HTTPError, Routes
+from hypoll.runner import SetupError
 from hypoll.testing import TestClient
 
 
@@ -227,3 +228,11 @@ def test_it_must_be_entered_to_be_used(routes):
 
 def test_pytest_does_not_collect_it():
     assert TestClient.__test__ is False
+
+
+def test_what_can_t_be_had_is_raised_at_once(tmp_path):
+    client = TestClient(Routes(), access_log="text", access_log_file=str(tmp_path))
+    with pytest.raises(SetupError, match="can't be written"), client:
+        pass
+    with pytest.raises(SetupError, match="nothing to answer"), TestClient(Routes(), admin_bind="127.0.0.1:0"):
+        pass
