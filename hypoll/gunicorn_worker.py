@@ -157,9 +157,13 @@ class Worker(BaseWorker):
             super().init_process()
         except Exception as error:
             if not self.start_report.started:
-                spoken = isinstance(error, (AppImportError, StartupError, BindError, SetupError))
-                self.start_report.fail(str(error) if spoken else describe(error))
+                self.start_report.fail(self._reason_of(error))
             raise
+
+    def _reason_of(self, error: Exception) -> str:
+        if isinstance(error, SetupError):
+            return name_options(error.__cause__ or error, spelling(self.cfg))
+        return str(error) if isinstance(error, (AppImportError, StartupError, BindError)) else describe(error)
 
     def load_wsgi(self) -> None:
         """Load the application. What isn't one halts the master; while reloading, why is what is served."""

@@ -12,21 +12,24 @@ from functools import partial
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Unpack
 
+from hypoll.app import Routes
 from hypoll.concurrency import monkey_patching
 from hypoll.concurrency.process_end import Ended, has_terminal
 from hypoll.concurrency.watchdog import Watchdog
+from hypoll.contracts import Application
 from hypoll.hosting import Servable, service_of
 from hypoll.loop import Loop
 from hypoll.server import endpoint_exchange, stalls
 from hypoll.server.admin import admin_server
 from hypoll.server.server import Server, Status
-from hypoll.settings import ServerOptions, Settings
+from hypoll.settings import OptionError, ServerOptions, Settings
 from hypoll.telemetry import error_log
 from hypoll.telemetry.log_sharing import share_format
 from hypoll.telemetry.log_writer import LogWriterError, occupy_standard_descriptors
 from hypoll.telemetry.observer import Observer
 from hypoll.telemetry.setup import Telemetry
 from hypoll.version import __version__
+from hypoll.web.body_limits import check_body_limits
 
 if TYPE_CHECKING:
     from hypoll.concurrency.asyncio_bridge import AsyncioBridge
@@ -149,6 +152,23 @@ def _finish(call: Callable[[], object]) -> None:
         log.warning("interrupted again: what was still to be done is left")
 
 
+def _fit_service(application: Servable, settings: Settings) -> Application:
+    """What serves the application. Raises `SetupError` where it can't, with these settings or in this process."""
+    service = service_of(application, settings)
+    fault = monkey_patching.find_fault(threads=service.uses_threads)
+    if fault:
+        raise SetupError(fault)
+    if monkey_patching.has_patched_threads():
+        log.warning("%s", monkey_patching.THREADS_ADVICE)
+    try:
+        service.check()
+        if isinstance(service, Routes):
+            check_body_limits(service.table(), settings)
+    except (ValueError, OptionError) as error:
+        raise SetupError(str(error)) from error
+    return service
+
+
 class Runner:
     """What turns, and what is around the application: a `Loop`, run by itself, or by asyncio where the application has
     anything async; the observers and the server's own paths that the settings ask for.
@@ -170,16 +190,7 @@ class Runner:
         admin_listener: socket.socket | None = None,
         admin_waits: bool = False,
     ) -> None:
-        service = service_of(application, settings)
-        fault = monkey_patching.find_fault(threads=service.uses_threads)
-        if fault:
-            raise SetupError(fault)
-        try:
-            service.check()
-        except ValueError as error:
-            raise SetupError(str(error)) from error
-        if monkey_patching.has_patched_threads():
-            log.warning("%s", monkey_patching.THREADS_ADVICE)
+        service = _fit_service(application, settings)
         self.settings = settings
         self.loop = Loop()
         try:

@@ -202,7 +202,8 @@ class Settings:
     )
     body_memory: int = _option(
         256 * MIB,
-        "Memory for all request bodies that are kept whole, by what came of them; one more is 503 before it is read.",
+        "Memory for all request bodies that are kept whole, by what came of them; one more is 503 before it is read, "
+        "413 if it would never fit.",
         unit="bytes",
     )
     max_output: int = _option(

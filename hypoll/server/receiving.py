@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hypoll.contracts import NEVER, ConnectionState, HandlerCall
 from hypoll.http import State
 from hypoll.protocol.messages import BodyStore, ClientDisconnect, HTTPError, Request
-from hypoll.protocol.refusals import no_room, too_slow
+from hypoll.protocol.refusals import body_too_large, no_room, too_slow
 from hypoll.protocol.serializer import CONTINUE
 from hypoll.server.body_memory import BodyUsage
 from hypoll.server.context import READ_SIZE, READS_PER_TURN
@@ -61,7 +61,7 @@ def on_body_progress(connection: Connection) -> None:
     connection.deadline = now + settings.body_timeout
     request = parser.incoming
     if request is not None and parser.spool is None and not count_body_memory(connection, request):
-        connection.refuse(no_room())
+        connection.refuse(refusal_of_size(connection))
         return
     if request is not None and request.expects_continue:
         refusal = connection.context.application.early_refusal(request)
@@ -81,6 +81,12 @@ def count_body_memory(connection: Connection, request: Request) -> bool:
         usage, missing = BodyUsage(connection.context.body_memory), connection.parser.left or 0
         request.body_usage = usage
     return usage.grow(connection.parser.received, missing)
+
+
+def refusal_of_size(connection: Connection) -> HTTPError:
+    """What to answer when there is no room for a body: later there may be, unless all the memory is too little."""
+    parser, limit = connection.parser, connection.context.body_memory.limit
+    return body_too_large(limit) if parser.received + (parser.left or 0) > limit else no_room()
 
 
 def has_room(connection: Connection, spool: BodyStore) -> bool:

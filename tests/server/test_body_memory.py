@@ -25,20 +25,44 @@ def sizes() -> Routes:
     return routes
 
 
-def test_a_body_that_has_no_room_is_refused_before_it_is_read():
+def test_a_body_that_never_fits_is_too_large_before_it_is_read():
     with running(sizes(), body_memory=LIMIT) as server:
-        client = server.connect()
-        client.send(HEAD % (b"/", LIMIT + 1, b"Expect: 100-continue\r\n"))
-        answer = client.answer()
-        assert (answer.status, answer.fields["retry-after"]) == (503, "1")
-        assert b"no room for the body" in answer.body
-        client.close()
+        for expect in (b"", b"Expect: 100-continue\r\n"):
+            client = server.connect()
+            client.send(HEAD % (b"/", LIMIT + 1, expect))
+            answer = client.answer()
+            assert answer.status == 413
+            assert "retry-after" not in answer.fields
+            assert b"the body is larger than %d bytes" % LIMIT in answer.body
+            client.close()
         client = server.connect()
         client.send(HEAD % (b"/", LIMIT, b"Expect: 100-continue\r\n"))
         assert client.head()[0] == 100
         client.send(bytes(LIMIT))
         assert client.answer().body == b"%d" % LIMIT
         client.close()
+
+
+def test_a_body_in_chunks_that_never_fits_is_too_large_when_it_gets_so():
+    with running(sizes(), body_memory=LIMIT) as server:
+        client = server.connect()
+        client.send(CHUNKED + b"%x\r\n" % (2 * LIMIT) + bytes(LIMIT + 4 * KIB))
+        assert client.answer().status == 413
+        client.close()
+        server.until(lambda: used_here(server) == 0)
+
+
+def test_a_body_that_has_no_room_now_is_refused_before_it_is_read():
+    with running(sizes(), body_memory=LIMIT) as server:
+        first, second = server.connect(), server.connect()
+        first.send(HEAD % (b"/", LIMIT, b"") + bytes(LIMIT - KIB))
+        server.until(lambda: used_here(server) >= LIMIT - KIB)
+        second.send(HEAD % (b"/", 2 * KIB, b"Expect: 100-continue\r\n"))
+        answer = second.answer()
+        assert (answer.status, answer.fields["retry-after"]) == (503, "1")
+        assert b"no room for the body" in answer.body
+        first.close()
+        second.close()
 
 
 def test_what_is_promised_takes_no_memory():
