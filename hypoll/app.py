@@ -677,6 +677,10 @@ class Routes(Application):
         """Every route, sorted by path."""
         return list(self._table.routes())
 
+    def route_at(self, path: str) -> Route | None:
+        """The route that a path leads to, for whichever method; None: none."""
+        return next((route for methods, _ in self._table.find(path.encode()) for route in methods.values()), None)
+
     def url_for(self, name: str, /, *, query: Query | None = None, **params: Any) -> str:
         """The path of the route that was declared with this `name=`, its values percent-encoded, and a query.
 

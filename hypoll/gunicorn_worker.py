@@ -219,6 +219,9 @@ class Worker(BaseWorker):
         except Exception as error:
             watched.report_failure(error)
             raise
+        if self.age == 1:
+            for sentence in runner.overlaps:
+                self.log.warning("%s", sentence)
         share_with(self.log, self.runner.settings.log_format, say=self.age == 1)
         runner.loop.call_soon(self._begin)
         self._watch_requests(self.server.context)

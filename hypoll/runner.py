@@ -22,7 +22,7 @@ from hypoll.loop import Loop
 from hypoll.server import endpoint_exchange, stalls
 from hypoll.server.admin import admin_server
 from hypoll.server.server import Server, Status
-from hypoll.settings import OptionError, ServerOptions, Settings
+from hypoll.settings import ServerOptions, Settings
 from hypoll.telemetry import error_log
 from hypoll.telemetry.log_sharing import share_format
 from hypoll.telemetry.log_writer import LogWriterError, occupy_standard_descriptors
@@ -30,6 +30,7 @@ from hypoll.telemetry.observer import Observer
 from hypoll.telemetry.setup import Telemetry
 from hypoll.version import __version__
 from hypoll.web.body_limits import check_body_limits
+from hypoll.web.overlaps import fallen_back, hidden_routes
 
 if TYPE_CHECKING:
     from hypoll.concurrency.asyncio_bridge import AsyncioBridge
@@ -103,6 +104,8 @@ def _serve(runner: Runner, on_start: Callable[[Server], Any] | None) -> float:
     left = 0.0
     try:
         runner.start()
+        for sentence in runner.overlaps:
+            log.warning("%s", sentence)
         handler = error_log.server_handler()
         if handler is not None:
             share_format(handler, runner.settings.log_format)
@@ -152,6 +155,10 @@ def _finish(call: Callable[[], object]) -> None:
         log.warning("interrupted again: what was still to be done is left")
 
 
+def _no_route(path: str) -> None:
+    """Of applications whose routes are their framework's."""
+
+
 def _fit_service(application: Servable, settings: Settings) -> Application:
     """What serves the application. Raises `SetupError` where it can't, with these settings or in this process."""
     service = service_of(application, settings)
@@ -164,7 +171,7 @@ def _fit_service(application: Servable, settings: Settings) -> Application:
         service.check()
         if isinstance(service, Routes):
             check_body_limits(service.table(), settings)
-    except (ValueError, OptionError) as error:
+    except ValueError as error:
         raise SetupError(str(error)) from error
     return service
 
@@ -201,7 +208,11 @@ class Runner:
         except (LogWriterError, ModuleNotFoundError, ValueError) as error:
             self.loop.close()
             raise SetupError(str(error)) from error
-        self.application = self.telemetry.wrap(service)
+        paths = list(self.telemetry.endpoints)
+        find = service.route_at if isinstance(service, Routes) else _no_route
+        self.application = self.telemetry.wrap(service, fallen_back(paths, find))
+        self.overlaps = [] if settings.admin_bind else hidden_routes(paths, find)
+        """What the application has and the server answers in its place: a sentence each."""
         self.asyncio_bridge: AsyncioBridge | None = None
         self._rests: frozenset[CodeType] = frozenset()
         if service.uses_asyncio:

@@ -46,7 +46,7 @@ def faults(
     addresses = dict.fromkeys(filter(None, (*settings.bind, settings.admin_bind)))
     steps: list[Callable[[], object]] = [
         lambda: context_of(settings),
-        lambda: _observe(application, settings),
+        lambda: doubtful.extend(_observe(application, settings)),
         lambda: _find_repeated(settings),
         *(_binding(address, settings, held) for address in addresses),
     ]
@@ -65,12 +65,14 @@ def faults(
     return refused, doubtful
 
 
-def _observe(application: Servable, settings: Settings) -> None:
-    """Make all that a process has around its application. Raises `SetupError`."""
+def _observe(application: Servable, settings: Settings) -> list[str]:
+    """Make all that a process has around its application; gives what that hides of it. Raises `SetupError`."""
     path = settings.access_log_file
     is_new = path != "-" and not os.path.lexists(path)
     try:
-        Runner(application, settings).close()
+        runner = Runner(application, settings)
+        runner.close()
+        return runner.overlaps
     finally:
         if is_new:
             with contextlib.suppress(OSError):

@@ -119,14 +119,22 @@ class Endpoints(Application):
         """The refusal a request can be given before its body is read."""
         if self._find(request) is None:
             return self.application.early_refusal(request)
-        return None if request.method in METHODS else _not_allowed()
+        return None if request.method in METHODS or self._find(request) is missing else _not_allowed()
 
     def pattern(self, request: Request) -> str | None:
         """The path of a request's route as it was declared; None when there is none."""
-        return self.application.pattern(request) if self._find(request) is None else request.raw_path
+        endpoint = self._find(request)
+        if endpoint is missing:
+            return None
+        return self.application.pattern(request) if endpoint is None else request.raw_path
 
     def _find(self, request: Request) -> Endpoint | None:
         return self._endpoints.get(request.target.partition(b"?")[0])
+
+
+def missing(request: Request) -> Response:
+    """An endpoint that isn't there, for any method: what stands in the way of a page that answers whatever is asked."""
+    raise HTTPError(404, "there is nothing at this path")
 
 
 class Nothing(Application):
@@ -155,7 +163,7 @@ class Nothing(Application):
 
 def _ask(endpoint: Endpoint, request: Request) -> Response | HandlerCall:
     try:
-        if request.method not in METHODS:
+        if request.method not in METHODS and endpoint is not missing:
             raise _not_allowed()
         return endpoint(request)
     except FAILURES as error:

@@ -10,7 +10,7 @@ from hypoll.proxy.networks import Networks
 from hypoll.settings import OptionError, Settings
 from hypoll.telemetry import shared_counters
 from hypoll.telemetry.access_log import AccessLog, open_access_log
-from hypoll.telemetry.endpoints import Endpoint, Endpoints, ExchangeKinds, Nothing, ThreadEndpoint
+from hypoll.telemetry.endpoints import Endpoint, Endpoints, ExchangeKinds, Nothing, ThreadEndpoint, missing
 from hypoll.telemetry.health import Check, Health
 from hypoll.telemetry.history import History
 from hypoll.telemetry.metrics import Counters, Metrics
@@ -61,9 +61,15 @@ class Telemetry:
         if self.observers is None and settings.request_id:
             self.observers = Observers(observers, loop)  # nobody is notified, but the connections name the requests
 
-    def wrap(self, application: Application) -> Application:
-        """The application with the endpoints before it; itself when there are none, or when they are elsewhere."""
-        return Endpoints(application, self.endpoints) if self.endpoints and not self._admin_bind else application
+    def wrap(self, application: Application, missing_here: Iterable[str] = ()) -> Application:
+        """The application with the endpoints before it; itself when there are none, or when they are elsewhere.
+
+        Args:
+            application: of the settings' own listeners.
+            missing_here: paths of endpoints that are nothing to it where they are elsewhere.
+        """
+        endpoints = dict.fromkeys(missing_here, missing) if self._admin_bind else self.endpoints
+        return Endpoints(application, endpoints) if endpoints else application
 
     def admin_application(self) -> Application | None:
         """The endpoints alone, for a listener of their own; None: they have none."""
