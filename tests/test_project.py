@@ -14,6 +14,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from tests.support.documents import DOCUMENTS
+
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
@@ -97,6 +99,7 @@ def test_what_ci_runs_is_there():
 def test_the_source_distribution_has_what_the_tests_read():
     included = PYPROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
     assert all((ROOT / name).exists() for name in included)
+    assert {Path(document).parts[0] for document in DOCUMENTS} <= set(included)
     assert {"benchmarks", "docs", "examples", "hypoll", "requirements", "scripts", "tests"} <= set(included)
 
 
