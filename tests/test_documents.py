@@ -21,15 +21,14 @@ import sys
 import time
 import tomllib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-import httpx
 import pytest
 import requests
 import trustme
@@ -48,7 +47,7 @@ from hypoll.testing import TestClient
 from tests.support import documents
 from tests.support.documents import DOCUMENTS, OPTIONS, ROOT, count_names, missing_names, with_tables
 from tests.support.frames import TEXT
-from tests.support.gunicorn import Master
+from tests.support.gunicorn import Master, until
 from tests.support.server import running
 from tests.support.websocket import opened
 
@@ -90,13 +89,15 @@ class Example(NamedTuple):
     text: str
 
 
-def examples() -> list[Example]:
-    """Those of all documents, fenced and indented; not what Sphinx is told by a fence, as ```{include}."""
+@cache
+def examples(only: str | None = None) -> list[Example]:
+    """Those of all documents, fenced and indented, or of one language; not Sphinx's fences, as ```{include}."""
     return [
         Example(document, token.content.strip().split("\n")[0].strip(), token.content)
         for document in DOCUMENTS
         for token in MarkdownIt().parse((ROOT / document).read_text())
         if token.type in ("fence", "code_block") and not token.info.startswith("{")
+        if only is None or token.info == only
     ]
 
 
@@ -120,10 +121,18 @@ def commands(text: str) -> list[list[str]]:
     return [words for words in lines if words]
 
 
-def module(text: str, **names: Any) -> dict[str, Any]:
-    """What a block of Python defines, given some names."""
-    exec(compile(text, "example", "exec"), names)
+def module(text: str, directory: Path) -> dict[str, Any]:
+    """What a block of Python defines, run alone, as a file of a directory."""
+    path = directory / "example.py"
+    names: dict[str, Any] = {"__name__": "example", "__file__": str(path)}
+    exec(compile(text, str(path), "exec"), names)
     return names
+
+
+def routes_of(text: str, directory: Path) -> Routes:
+    """The `routes` of a block of Python."""
+    routes: Routes = module(text, directory)["routes"]
+    return routes
 
 
 def serve(words: list[str], directory: Path) -> None:
@@ -143,6 +152,23 @@ def serve(words: list[str], directory: Path) -> None:
         assert requests.get(url, verify=str(directory / "ca.pem"), timeout=10).text == "served"
 
 
+def text_of(document: str, name: str) -> str:
+    """The example of a document that begins with a line."""
+    (text,) = (one.text for one in examples() if one[:2] == (document, name))
+    return text
+
+
+def run_tests(directory: Path, document: str, *names: str) -> None:
+    """Write examples into files, each named by its first line, and have pytest run all tests of the last."""
+    for name in names:
+        (directory / name).write_text(text_of(document, f"# {name}"))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", names[-1]]
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    count = len(re.findall(r"(?m)^def test_", (directory / names[-1]).read_text()))
+    assert count
+    assert f"{count} passed" in done.stdout, done.stdout + done.stderr
+
+
 def check_command(arguments: list[str], directory: Path) -> None:
     """Have hypoll check its command line."""
     (directory / "app.py").write_text(APP)
@@ -160,6 +186,19 @@ def test_the_example_does_what_the_document_says(example, tmp_path):
     check = CHECKS.get((example.document, example.name))
     assert check is not None, f"no test tries the example of {example.document} that begins with {example.name!r}"
     check(example.text, tmp_path)
+
+
+def test_each_block_of_python_runs_alone(tmp_path):
+    """It defines or imports each name that it uses, and uses each that it imports."""
+    blocks = [example for example in examples(only="python") if example.document.startswith(("README", "docs/"))]
+    assert len(blocks) > 30
+    for number, block in enumerate(blocks):
+        folder = tmp_path / block.document / str(number)
+        folder.mkdir(parents=True)
+        (folder / "block.py").write_text(block.text)
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F", "--quiet", "."]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_each_check_has_its_example_and_no_two_examples_begin_alike():
@@ -286,7 +325,7 @@ def _curl(text: str, directory: Path) -> None:
 
 @tries("README.md", "# app.py")
 def _service(text: str, directory: Path) -> None:
-    with TestClient(module(text)["routes"]) as client:
+    with TestClient(routes_of(text, directory)) as client:
         assert client.get("/users/1").json() == {"id": 1, "name": "Ada"}
         assert client.get("/users/2").status_code == 404
         made = client.post("/users", json={"name": "Grace"})
@@ -448,7 +487,7 @@ def _files(text: str, directory: Path) -> None:
     (directory / "public" / "a.css").write_text("a{}")
     (directory / "terms.pdf").write_bytes(b"%PDF")
     (directory / "reports" / "7.csv").write_text("a,b")
-    with contextlib.chdir(directory), TestClient(module(text)["routes"]) as client:
+    with contextlib.chdir(directory), TestClient(routes_of(text, directory)) as client:
         asset = client.get("/assets/a.css")
         assert (asset.text, asset.headers["Cache-Control"]) == ("a{}", "public, max-age=3600")
         assert client.get("/terms").headers["Content-Type"] == "application/pdf"
@@ -459,25 +498,24 @@ def _files(text: str, directory: Path) -> None:
         assert client.get("/assets/..%2Fterms.pdf").status_code == 404
 
 
-@tries("docs/cross-cutting.md", "routes = Routes()")
+@tries("docs/cross-cutting.md", "from hypoll import Routes")
 def _cors(text: str, directory: Path) -> None:
-    with TestClient(module(text, Routes=Routes)["routes"]) as client:
+    with TestClient(routes_of(text, directory)) as client:
         answer = client.get("/nothing", headers={"Origin": "https://app.example"})
         assert answer.headers["Access-Control-Allow-Origin"] == "https://app.example"
         assert answer.headers["Access-Control-Expose-Headers"] == "X-Total"
 
 
-@tries("docs/application.md", '@routes.put("/photos/{id:int}", threaded=True, max_body=20 * 1024 * 1024, timeout=10)')
+@tries("docs/application.md", "# photos.py")
 def _photos(text: str, directory: Path) -> None:
-    module(text, routes=(routes := Routes()))
-    with TestClient(routes, max_body=10) as client:
+    with TestClient(routes_of(text, directory), max_body=10) as client:
         assert client.put("/photos/7", data=b"x" * 1000).json() == {"id": 7, "size": 1000}
         assert client.put("/photos/7", data=b"x" * (20 * 1024 * 1024 + 1)).status_code == 413
 
 
-@tries("docs/cross-cutting.md", "routes.compress(min_size=1000)")
+@tries("docs/cross-cutting.md", "# compressed.py")
 def _compress(text: str, directory: Path) -> None:
-    module(text, routes=(routes := Routes()))
+    routes = routes_of(text, directory)
     routes.get("/{size:int}")(lambda request, size: "x" * size)
     with TestClient(routes) as client:
         client.headers["Accept-Encoding"] = "gzip"
@@ -485,27 +523,28 @@ def _compress(text: str, directory: Path) -> None:
         assert "Content-Encoding" not in client.get("/999").headers
 
 
-@tries("docs/cross-cutting.md", """routes.secure_headers(content_security_policy="default-src 'self'")""")
+@tries("docs/cross-cutting.md", "# secured.py")
 def _security(text: str, directory: Path) -> None:
-    module(text, routes=(routes := Routes()))
-    with TestClient(routes) as client:
+    with TestClient(routes_of(text, directory)) as client:
         policy = "default-src 'self'; frame-ancestors 'none'"
         assert client.get("/").headers["Content-Security-Policy"] == policy
 
 
 @tries("docs/cross-cutting.md", "import os")
 def _tokens(text: str, directory: Path) -> None:
-    with mock.patch.dict(os.environ, API_TOKEN="t", ACME_KEY="k"), TestClient(module(text)["public"]) as client:
+    with mock.patch.dict(os.environ, API_TOKEN="t", ACME_KEY="k"):
+        routes = module(text, directory)["public"]
+    with TestClient(routes) as client:
         assert client.get("/partners/stock", headers={"X-API-Key": "k"}).json() == {"for": "acme"}
         assert client.get("/partners/nothing").status_code == 401
         assert client.get("/private/x", headers={"Authorization": "Bearer t"}).status_code == 404
 
 
-@tries("docs/files.md", "routes = Routes()")
+@tries("docs/files.md", "# pages.py")
 def _pages(text: str, directory: Path) -> None:
     (directory / "dist").mkdir()
     (directory / "dist" / "index.html").write_text("<app>")
-    with contextlib.chdir(directory), TestClient(module(text, Routes=Routes, api=Routes())["routes"]) as client:
+    with TestClient(routes_of(text, directory)) as client:
         assert client.get("/settings").text == "<app>"
         assert client.get("/api/nothing").status_code == 404
 
@@ -513,81 +552,87 @@ def _pages(text: str, directory: Path) -> None:
 @tries("docs/application.md", "from hypoll import Response, Routes")
 def _names(text: str, directory: Path) -> None:
     (directory / "public").mkdir()
-    with contextlib.chdir(directory), TestClient((names := module(text))["routes"]) as client:
+    with contextlib.chdir(directory), TestClient((names := module(text, directory))["routes"]) as client:
         assert client.post("/api/users").headers["Location"] == "/api/users/7"
         assert names["users"].url_for("user", id=7, query={"full": 1}) == "/api/users/7?full=1"
         assert names["routes"].url_for("assets", path="js/app.js") == "/assets/js/app.js"
 
 
-@contextlib.contextmanager
-def handlers(directory: Path) -> Iterator[tuple[TestClient, dict[str, Any]]]:
-    """The examples of docs/handlers.md that make no routes of their own, in one module, and served."""
-    names: dict[str, Any] = {
-        "routes": Routes(),
-        "Response": Response,
-        "asyncio": asyncio,
-        "contextlib": contextlib,
-        "queue": queue,
-        "prices": {7: 42},
-        "STORE": directory / "store",
-        "log_lines": queue.Queue(),
-        "client": httpx.AsyncClient(),
-    }
-    names["routes"].on_stop(names["client"].aclose)
-    (directory / "store").mkdir()
-    with sqlite3.connect(directory / "orders.db") as database:
+@tries("docs/handlers.md", "# kinds.py")
+def _kinds(text: str, directory: Path) -> None:
+    with contextlib.closing(sqlite3.connect(directory / "orders.db")) as database, database:
         database.execute("create table orders (id integer, item text)")
         database.execute("insert into orders values (1, 'tea')")
-    database.close()
-    texts = [example.text for example in examples() if example.document == "docs/handlers.md"]
-    text = "\n".join(text for text in texts if "Routes()" not in text)
-    names = module(text, **names)
-    with contextlib.chdir(directory), TestClient(names["routes"]) as client:
-        yield client, names
-
-
-@tries("docs/handlers.md", '@routes.get("/price/{id:int}")', "import sqlite3")
-def _kinds(text: str, directory: Path) -> None:
-    with handlers(directory) as (client, names), ThreadPoolExecutor(8) as pool:
+    with TestClient(routes_of(text, directory)) as client:
         assert client.get("/price/7").json() == {"price": 42}
-        names["UPSTREAM"] = client.base_url + "/price/7"
-        assert client.get("/quote").json() == {"price": 42}
-        urls = [client.base_url + "/orders"] * 40
-        answers = list(pool.map(lambda url: requests.get(url, timeout=10).json(), urls))
-        assert answers == [[[1, "tea"]]] * 40
+        assert client.get("/orders").json() == [[1, "tea"]]
+        assert client.get("/later").text == "now"
 
 
-@tries("docs/handlers.md", '@routes.get("/log", threaded=True)')
+def count_open(path: Path) -> int:
+    """How often a file is open in this process."""
+    found = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found += descriptor.readlink() == path
+    return found
+
+
+@tries("docs/handlers.md", "# database.py")
+def _database(text: str, directory: Path) -> None:
+    """Handlers of each kind, on many threads at once; and each connection ends with its thread."""
+    names = module(text, directory)
+    select = partial(names["query"], "SELECT name FROM items WHERE id = ?")
+    names["routes"].get("/inline/{item:int}")(lambda request, item: select(item))
+    with TestClient(names["routes"], threads=8) as client, ThreadPoolExecutor(8) as pool:
+        url = client.base_url + "/items"
+
+        def add_and_read(number: int) -> bool:
+            made = requests.post(url, data={"name": f"item {number}"}, timeout=10).json()["id"]
+            read = requests.get(f"{url}/{made}", timeout=10).json()
+            inline = requests.get(f"{client.base_url}/inline/{made}", timeout=10).json()
+            return bool(read == {"id": made, "name": f"item {number}"} and inline == [[f"item {number}"]])
+
+        assert all(pool.map(add_and_read, range(40)))
+        assert client.get("/items/1000").status_code == 404
+        assert count_open(directory / "shop.db") > 2
+    until(lambda: count_open(directory / "shop.db") == 0)
+
+
+@tries("docs/handlers.md", "# log.py")
 def _log(text: str, directory: Path) -> None:
-    with handlers(directory) as (client, names), client.get("/log", stream=True) as answer:
+    names = module(text, directory)
+    with TestClient(names["routes"]) as client, client.get("/log", stream=True) as answer:
         names["log_lines"].put(b"one\n")
         assert next(answer.iter_lines()) == b"one"
 
 
-@tries("docs/handlers.md", "leaving = asyncio.Event()")
+@tries("docs/handlers.md", "# ticks.py")
 def _ticks(text: str, directory: Path) -> None:
-    with handlers(directory) as (client, names), client.get("/ticks", stream=True) as answer:
+    routes = routes_of(text, directory)
+    with TestClient(routes) as client, client.get("/ticks", stream=True) as answer:
         lines = answer.iter_lines()
         assert next(lines) == b"tick"
-        (hook,) = names["routes"].drain_hooks
+        (hook,) = routes.drain_hooks
         client._loop.call_soon_threadsafe(asyncio.ensure_future, hook())
         assert list(lines) == []
 
 
-@tries("docs/handlers.md", '@routes.put("/files/{id:uuid}", threaded=True, stream=True)')
+@tries("docs/handlers.md", "# uploads.py")
 def _upload(text: str, directory: Path) -> None:
+    (directory / "store").mkdir()
     name = uuid.uuid4()
-    with handlers(directory) as (client, _):
+    with TestClient(routes_of(text, directory)) as client:
         assert client.put(f"/files/{name}", data=b"content" * 100_000).status_code == 204
         for wicked in ("..%2Fout", "..%2F..%2Fout", "%2Ftmp%2Fout", "..", ".%00"):
             assert client.put(f"/files/{wicked}", data=b"wicked").status_code in (400, 404)
     assert (directory / "store" / f"{name}.bin").read_bytes() == b"content" * 100_000
-    assert {path.name for path in directory.rglob("*")} == {"store", "orders.db", f"{name}.bin"}
+    assert {path.name for path in directory.rglob("*")} == {"store", f"{name}.bin"}
 
 
 @tries("docs/handlers.md", "import asyncio")
 def _progress(text: str, directory: Path) -> None:
-    with TestClient(module(text)["routes"]) as client:
+    with TestClient(module(text, directory)["routes"]) as client:
         assert client.get("/jobs/1/progress", params={"step": "0"}).status_code == 400
         with client.get("/jobs/1/progress", params={"step": "100"}, stream=True) as answer:
             lines = answer.iter_lines(decode_unicode=True)
@@ -596,7 +641,7 @@ def _progress(text: str, directory: Path) -> None:
 
 @tries("docs/handlers.md", "from hypoll import Event, EventHub, Routes")
 def _event_hub(text: str, directory: Path) -> None:
-    with TestClient(module(text)["routes"]) as client, client.get("/orders/events", stream=True) as answer:
+    with TestClient(module(text, directory)["routes"]) as client, client.get("/orders/events", stream=True) as answer:
         assert client.post("/orders", json={"item": "tea"}).status_code == 201
         lines = answer.iter_lines(decode_unicode=True)
         event, name, data = (next(lines) for _ in range(3))
@@ -653,10 +698,8 @@ def _image(text: str, directory: Path) -> None:
 @tries("docs/wsgi.md", "# app.py", "gunicorn app:application")
 def _routes_as_wsgi(text: str, directory: Path) -> None:
     """The two belong together: gunicorn's own worker serves the routes."""
-    (code,) = (example.text for example in examples() if example[:2] == ("docs/wsgi.md", "# app.py"))
-    (line,) = (example.text for example in examples() if example[:2] == ("docs/wsgi.md", "gunicorn app:application"))
-    (directory / "app.py").write_text(APP + code)
-    (words,) = commands(line)
+    (directory / "app.py").write_text(text_of("docs/wsgi.md", "# app.py"))
+    (words,) = commands(text_of("docs/wsgi.md", "gunicorn app:application"))
     with Master(directory, ["-m", *words, "--bind", "127.0.0.1:0", "--no-control-socket"]) as master:
         assert master.get("/") == (200, b"served")
 
@@ -664,10 +707,9 @@ def _routes_as_wsgi(text: str, directory: Path) -> None:
 # docs/application.md
 
 
-@tries("docs/application.md", "@routes.after")
+@tries("docs/application.md", "# fields.py")
 def _fields(text: str, directory: Path) -> None:
-    routes = Routes()
-    module(text, routes=routes)
+    routes = routes_of(text, directory)
     routes.get("/")(lambda request: Response("", headers=[("vary", "Accept"), ("Link", "</>")]))
     with TestClient(routes) as client:
         fields = client.get("/").headers
@@ -681,7 +723,7 @@ def _fields(text: str, directory: Path) -> None:
 
 @tries("docs/application.md", "from hypoll import Routes, html, redirect")
 def _login(text: str, directory: Path) -> None:
-    with TestClient(module(text)["routes"]) as client:
+    with TestClient(routes_of(text, directory)) as client:
         assert client.get("/login").headers["Content-Type"] == "text/html; charset=utf-8"
         entered = client.post("/login", allow_redirects=False)
         assert (entered.status_code, entered.headers["Location"]) == (303, "/")
@@ -692,14 +734,15 @@ def _login(text: str, directory: Path) -> None:
 
 @tries("docs/application.md", "from decimal import Decimal")
 def _default(text: str, directory: Path) -> None:
-    with TestClient(module(text)["routes"]) as client:
+    with TestClient(routes_of(text, directory)) as client:
         assert client.get("/price").json() == {"price": 9.5, "tags": ["new"]}
 
 
 @tries("docs/application.md", "from functools import partial")
 def _mail(text: str, directory: Path) -> None:
     sent: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
-    with TestClient(module(text, print=lambda *words: sent.put(words))["routes"]) as client:
+    printed = mock.patch("builtins.print", lambda *words: sent.put(words))
+    with printed, TestClient(routes_of(text, directory)) as client:
         assert client.post("/orders").json() == {"ordered": True}
         assert sent.get(timeout=5) == ("to", "ada@example.org")
 
@@ -707,7 +750,7 @@ def _mail(text: str, directory: Path) -> None:
 @tries("docs/application.md", "import uuid")
 def _items(text: str, directory: Path) -> None:
     shop = str(uuid.UUID(int=5))
-    with TestClient(module(text)["routes"]) as client:
+    with TestClient(routes_of(text, directory)) as client:
         answer = client.get("/items?q=x&page=2&tag=a&tag=b", headers={"X-Shop": shop})
         assert answer.json() == {"q": "x", "page": 2, "tags": ["a", "b"], "shop": shop}
         for query, detail in (("", "the request has no query parameter 'q'"), ("q=x&page=x", "'page' is no int: 'x'")):
@@ -716,22 +759,18 @@ def _items(text: str, directory: Path) -> None:
             assert detail in refused.json()["detail"]
 
 
-@tries("docs/application.md", "import sqlite3")
+@tries("docs/application.md", "import json")
 def _state(text: str, directory: Path) -> None:
-    with TestClient(module(text)["routes"]) as client:
-        seen = client.get("/about", headers={"Accept-Language": "de-CH"}).json()
-        assert seen == {"language": "de", "sqlite": sqlite3.sqlite_version}
+    (directory / "texts.json").write_text('{"en": "about us", "de": "über uns"}')
+    with TestClient(routes_of(text, directory)) as client:
+        for languages, seen in (("de-CH", "über uns"), ("fr", "about us"), ("", "about us")):
+            assert client.get("/about", headers={"Accept-Language": languages}).text == seen
 
 
 @tries("docs/application.md", "# app.py", "# test_app.py")
 def _tested(text: str, directory: Path) -> None:
     """The application and its tests belong together."""
-    for name in ("app.py", "test_app.py"):
-        (code,) = (one.text for one in examples() if one[:2] == ("docs/application.md", f"# {name}"))
-        (directory / name).write_text(code)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_app.py"]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-    assert "2 passed" in done.stdout, done.stdout + done.stderr
+    run_tests(directory, "docs/application.md", "app.py", "test_app.py")
 
 
 def test_the_table_says_which_route_answers():
@@ -753,15 +792,15 @@ def test_the_table_says_which_route_answers():
         ]
 
 
-@tries("docs/application.md", "orders = Routes()")
+@tries("docs/application.md", "# shops.py")
 def _mounted(text: str, directory: Path) -> None:
-    with TestClient(module(text, Routes=Routes)["routes"]) as client:
+    with TestClient(routes_of(text, directory)) as client:
         assert client.get("/shops/tea/orders/7").json() == {"shop": "tea", "order": 7}
 
 
 @tries("docs/application.md", "from html import escape")
 def _errors(text: str, directory: Path) -> None:
-    with TestClient(module(text)["routes"]) as client:
+    with TestClient(routes_of(text, directory)) as client:
         assert client.post("/buy/tea").status_code == 204
         sold_out = client.post("/buy/tea")
         assert (sold_out.status_code, sold_out.json()) == (409, {"sold_out": "tea"})
@@ -772,7 +811,7 @@ def _errors(text: str, directory: Path) -> None:
 
 @tries("docs/application.md", "from time import perf_counter")
 def _hooks(text: str, directory: Path) -> None:
-    with TestClient(module(text)["routes"]) as client:
+    with TestClient(routes_of(text, directory)) as client:
         answer = client.get("/")
         assert answer.text == "good day"
         assert re.fullmatch(r"app;dur=\d+\.\d", answer.headers["Server-Timing"])
@@ -782,7 +821,7 @@ def _hooks(text: str, directory: Path) -> None:
 
 @tries("docs/application.md", "import time")
 def _cleaner(text: str, directory: Path) -> None:
-    names = module(text)
+    names = module(text, directory)
     (work,) = names["routes"].periodic
     assert (work.seconds, work.is_async) == (60, False)
     names["sessions"].update(old=0.0, new=time.time())
@@ -803,16 +842,16 @@ def _paid(text: str, directory: Path) -> None:
 
 @tries("docs/application.md", "from typing import Any")
 def _typed(text: str, directory: Path) -> None:
-    with TestClient(module(text)["routes"]) as client:
+    with TestClient(routes_of(text, directory)) as client:
         assert client.get("/sums/1/2").json() == {"sum": 3}
         assert client.get("/sums/1/2?dry=yes").status_code == 422
     with pytest.raises(RouteError, match="first"):
-        module(text.replace("first: int", "first: str"))
+        module(text.replace("first: int", "first: str"), directory)
 
 
 @tries("docs/application.md", "from hypoll import Routes")
 def _photo(text: str, directory: Path) -> None:
-    with TestClient(module(text)["routes"]) as client:
+    with TestClient(routes_of(text, directory)) as client:
         answer = client.post("/photos", data={"title": "a", "year": "2030"}, files={"photo": ("x.png", b"\x89PNG....")})
         assert answer.json() == {"title": "a", "year": 2030, "name": "x.png", "size": 8, "png": True}
         assert client.post("/photos", data={"title": "a"}).status_code == 400
@@ -820,7 +859,7 @@ def _photo(text: str, directory: Path) -> None:
 
 @tries("docs/application.md", "import hashlib")
 def _digests(text: str, directory: Path) -> None:
-    with TestClient(module(text)["routes"]) as client:
+    with TestClient(routes_of(text, directory)) as client:
         answer = client.post("/digests", data={"title": "a", "other": "b"}, files={"x": ("x", b"1"), "y": ("y", b"2")})
         assert answer.json() == {"title": "a", "x": sha256(b"1").hexdigest(), "y": sha256(b"2").hexdigest()}
 
@@ -828,15 +867,15 @@ def _digests(text: str, directory: Path) -> None:
 # docs/from-flask.md, docs/from-fastapi.md
 
 
-def both(document: str, there: str, here: str) -> list[Any]:
+def both(document: str, there: str, directory: Path) -> list[Any]:
     """The applications of a page's two blocks."""
     texts = {one.name: one.text for one in examples() if one.document == document}
-    return [module(texts[f"# {there}.py"], __name__="__main__")["app"], module(texts["# app.py"])[here]]
+    return [module(texts[f"# {there}.py"], directory)["app"], routes_of(texts["# app.py"], directory)]
 
 
 @tries("docs/from-flask.md", "# flaskapp.py", "# app.py")
 def _from_flask(text: str, directory: Path) -> None:
-    for application in both("docs/from-flask.md", "flaskapp", "routes"):
+    for application in both("docs/from-flask.md", "flaskapp", directory):
         with TestClient(application) as client:
             assert client.get("/notes").status_code == 401
             client.headers["Authorization"] = "Bearer s3cret"
@@ -854,7 +893,7 @@ def _from_flask(text: str, directory: Path) -> None:
 def _session(text: str, directory: Path) -> None:
     (directory / "templates").mkdir()
     (directory / "templates" / "home.html").write_text("<p>hello {{ user }}")
-    with contextlib.chdir(directory), TestClient(module(text)["routes"]) as client:
+    with contextlib.chdir(directory), TestClient(routes_of(text, directory)) as client:
         assert client.get("/").text == "<p>hello None"
         assert client.post("/login", data={"user": "<Ada>"}).text == "<p>hello &lt;Ada&gt;"
         client.cookies.set("session", "forged")
@@ -875,7 +914,7 @@ def _both(text: str, directory: Path) -> None:
 
 @tries("docs/from-fastapi.md", "# main.py", "# app.py")
 def _from_fastapi(text: str, directory: Path) -> None:
-    for application in both("docs/from-fastapi.md", "main", "routes"):
+    for application in both("docs/from-fastapi.md", "main", directory):
         with TestClient(application) as client:
             assert client.get("/notes").status_code == 401
             client.headers["Authorization"] = "Bearer s3cret"
@@ -897,16 +936,16 @@ def _from_fastapi(text: str, directory: Path) -> None:
 
 @tries("docs/websockets.md", "from hypoll import Routes")
 def _chat(text: str, directory: Path) -> None:
-    with running(module(text)["routes"]) as it:
+    with running(routes_of(text, directory)) as it:
         socket = opened(it, "/chat/lobby", Sec_WebSocket_Protocol="chat.v1")
         assert socket.fields["sec-websocket-protocol"] == "chat.v1"
         socket.send(TEXT, b"hello")
         assert socket.frame() == (TEXT, b"hello")
 
 
-@tries("docs/websockets.md", '@routes.websocket("/numbers", threaded=True)')
+@tries("docs/websockets.md", "# numbers.py")
 def _numbers(text: str, directory: Path) -> None:
-    with running(module(text, routes=Routes())["routes"]) as it:
+    with running(routes_of(text, directory)) as it:
         socket = opened(it, "/numbers")
         socket.send(TEXT, b"21")
         assert socket.frame() == (TEXT, b'{"twice":42}')
@@ -924,9 +963,9 @@ def _socket_line(text: str, directory: Path) -> None:
     assert text_socket_line(record, "14/Nov/2023:22:15:07 +0000").decode() == text
 
 
-@tries("docs/websockets.md", "from hypoll.websocket import Hub")
+@tries("docs/websockets.md", "# rooms.py")
 def _rooms(text: str, directory: Path) -> None:
-    names = module(text, routes=Routes())
+    names = module(text, directory)
     with running(names["routes"]) as it:
         one, two = opened(it, "/rooms/a"), opened(it, "/rooms/a")
         it.until(lambda: names["hub"].members("a") == 2)
@@ -934,7 +973,6 @@ def _rooms(text: str, directory: Path) -> None:
         assert two.frame() == (TEXT, b"hello")
 
 
-@tries("docs/websockets.md", "from hypoll.testing import TestClient")
+@tries("docs/websockets.md", "# test_rooms.py")
 def _socket_test(text: str, directory: Path) -> None:
-    (rooms,) = (one.text for one in examples() if one.name == "from hypoll.websocket import Hub")
-    module(text, routes=module(rooms, routes=Routes())["routes"])
+    run_tests(directory, "docs/websockets.md", "rooms.py", "test_rooms.py")
