@@ -19,9 +19,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+import threading
 import tomllib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from hashlib import sha256
@@ -35,7 +36,7 @@ import trustme
 import yaml
 from markdown_it import MarkdownIt
 
-from hypoll import Response, RouteError, Routes
+from hypoll import HTTPError, Response, RouteError, Routes
 from hypoll.protocol.header_section import HeaderSection
 from hypoll.protocol.messages import Request
 from hypoll.protocol.peer import Peer
@@ -597,6 +598,63 @@ def _database(text: str, directory: Path) -> None:
         assert client.get("/items/1000").status_code == 404
         assert count_open(directory / "shop.db") > 2
     until(lambda: count_open(directory / "shop.db") == 0)
+
+
+OTHER_SERVICE = {
+    "right": ("served", 200),
+    "missing": ("404", 404),
+    "refusing": ("403", 502),
+    "failing": ("500", 502),
+    "no JSON": ("text", 502),
+    "other JSON": ("other", 502),
+    "late": ("late", 504),
+    "away": ("", 502),
+}
+"""What another service does, and the status of the answer that comes of it."""
+
+
+@contextlib.contextmanager
+def other_service() -> Iterator[tuple[str, list[str]]]:
+    """A service whose next answer is what stands in the list; and its URL."""
+    routes, does = Routes(), ["served"]
+    released = threading.Event()
+
+    @routes.get("/{path:path}", threaded=True)
+    def answer(request: Request, path: str) -> Any:
+        if does[0] == "late":
+            assert released.wait(10)
+        if does[0].isdigit():
+            raise HTTPError(int(does[0]))
+        return {"served": {"left": 3, "rate": "1.1"}, "other": {}}.get(does[0], "no JSON")
+
+    with TestClient(routes) as client:
+        yield client.base_url, does
+        released.set()
+
+
+@tries("docs/handlers.md", "# stock.py")
+def _stock(text: str, directory: Path) -> None:
+    with other_service() as (url, does):
+        hasty = text.replace("timeout=2", "timeout=0.1")
+        assert hasty != text
+        for what, (does[0], status) in OTHER_SERVICE.items():
+            where = "http://127.0.0.1:1" if what == "away" else url
+            with mock.patch.dict(os.environ, STOCK_URL=where), TestClient(routes_of(hasty, directory)) as client:
+                answer = client.get("/stock/7")
+                assert answer.status_code == status, what
+                assert status != 200 or answer.json() == {"left": 3}
+
+
+@tries("docs/handlers.md", "# rates.py")
+def _rates(text: str, directory: Path) -> None:
+    hasty = text.replace("(0.5, 2)", "(0.5, 0.1)")
+    assert hasty != text
+    with other_service() as (url, does), TestClient(routes_of(hasty, directory)) as client:
+        for what, (does[0], status) in OTHER_SERVICE.items():
+            with mock.patch.dict(os.environ, RATES_URL="http://127.0.0.1:1" if what == "away" else url + "/rates"):
+                answer = client.get("/rates/CHF")
+                assert answer.status_code == (502 if status == 404 else status), what
+                assert status != 200 or answer.json() == {"rate": "1.1"}
 
 
 @tries("docs/handlers.md", "# log.py")
