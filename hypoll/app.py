@@ -257,7 +257,7 @@ class Routes(Application):
 
         Args:
             prefix: a path; "/" for all paths.
-            directory: one that exists.
+            directory: one that exists; a relative one is below the working directory of the process.
             cache_control: the Cache-Control of every file but pages.
             precompressed: whether `name.br` and `name.gz` stand for `name`.
             index: the file that is a directory's page, as "index.html". None: directories have none.

@@ -445,7 +445,8 @@ class File:
     200 has the whole file.
 
     Args:
-        path: where it is. Whoever lets a client choose a part of it wants `routes.static` instead.
+        path: where it is; a relative one is below the working directory of the process. Whoever lets a client choose a
+            part of it wants `routes.static` instead.
         content_type: the Content-Type. Default: by the name's ending, application/octet-stream if that says nothing.
         filename: the name that browsers save it under, of whatever characters: see `Response.set_filename`. None: they
             show it, if they can, and take the name from the URL.
