@@ -37,10 +37,11 @@ import yaml
 from markdown_it import MarkdownIt
 
 from hypoll import HTTPError, Response, RouteError, Routes
+from hypoll.cli import main_command
 from hypoll.protocol.header_section import HeaderSection
 from hypoll.protocol.messages import Request
 from hypoll.protocol.peer import Peer
-from hypoll.settings import Settings
+from hypoll.settings import Settings, from_environment, parse_size
 from hypoll.telemetry.access_log import text_socket_line
 from hypoll.telemetry.error_log import JsonFormatter, TextFormatter
 from hypoll.telemetry.observer import SocketRecord, Traffic
@@ -276,6 +277,28 @@ def test_a_stale_table_of_options_is_mended():
     assert with_tables(stale) == text
     with pytest.raises(ValueError, match=r"options\.md lacks <!-- "):
         with_tables("# Options\n")
+
+
+def test_each_way_to_write_an_option_means_the_same(monkeypatch):
+    text = OPTIONS.read_text()
+    rows = re.findall(r"(?m)^\| an? \w.*?\| `(--.+?)`.*?\| `(HYPOLL_.+?)`.*?\| `(\w+)=(.+?)`.*\|$", text)
+    assert len(rows) == len(re.findall(r"(?m)^\| an? \w.* \| .*HYPOLL_", text)) > 0
+    for flag, variables, name, value in rows:
+        with_flag = main_command().make_context("hypoll", ["app:routes", *shlex.split(flag)]).params[name]
+        with monkeypatch.context() as environ:
+            (setting,) = shlex.split(variables)
+            environ.setenv(*setting.split("=", 1))
+            with_variable = main_command().make_context("hypoll", ["app:routes"]).params[name]
+            assert from_environment(os.environ)[name] == with_variable
+        expected = eval(value)
+        assert with_flag == with_variable == expected
+        assert getattr(Settings(**{name: expected}), name) == expected
+
+
+@pytest.mark.parametrize("text", ["20971520", "20MiB", "20M", "20MB", "20mb"])
+def test_a_size_may_be_written_as_the_document_says(text):
+    assert text in OPTIONS.read_text() or text.isdigit()
+    assert parse_size(text) == 20 * 1024 * 1024
 
 
 @pytest.mark.full
