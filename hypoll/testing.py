@@ -1,4 +1,4 @@
-"""A real server on a free port, for an application's own tests. Needs requests: `pip install hypoll[test]`."""
+"""A real server on a free port, for an application's own tests. Needs requests: `pip install 'hypoll[test]'`."""
 
 from __future__ import annotations
 

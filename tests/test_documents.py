@@ -35,6 +35,7 @@ import requests
 import trustme
 import yaml
 from markdown_it import MarkdownIt
+from packaging.requirements import Requirement
 
 from hypoll import HTTPError, Response, RouteError, Routes
 from hypoll.cli import main_command
@@ -81,6 +82,9 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200})
     await send({"type": "http.response.body", "body": b"served"})
 """
+
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 class Example(NamedTuple):
@@ -324,14 +328,6 @@ def lines_of_the_application(text: str, directory: Path) -> None:
         assert time.sub("", formatter.format(record)) == time.sub("", line.strip())
 
 
-@tries("README.md", "scripts/serve                # serves the example, a URL shortener, on http://127.0.0.1:8000")
-def _scripts(text: str, directory: Path) -> None:
-    for program, *_ in commands(text):
-        assert (ROOT / program).stat().st_mode & 0o100
-        subprocess.run(["bash", "-n", ROOT / program], check=True)
-    assert "http://" + Settings().bind[0] in text
-
-
 @tries("README.md", """curl -i http://127.0.0.1:8000/links -d '{"url": "https://www.python.org/"}'""")
 def _curl(text: str, directory: Path) -> None:
     master = Master(
@@ -362,7 +358,8 @@ def _service(text: str, directory: Path) -> None:
         assert '{"name": "Grace"}' in refused.json()["detail"]
 
 
-@tries("README.md", "python3 -m venv venv && venv/bin/pip install /path/to/this/checkout")
+@tries("README.md", "python3 -m venv venv && venv/bin/pip install hypoll", "venv/bin/hypoll app:routes")
+@tries("docs/install.md", "python3 -m venv venv && venv/bin/pip install hypoll")
 @tries("docs/production.md", "python3 -m venv /opt/hypoll && /opt/hypoll/bin/pip install /path/to/this/checkout")
 @tries("docs/deployment.md", "pip install 'hypoll[reload]'")
 @tries("docs/production.md", "hypoll app:routes --check")
@@ -392,11 +389,29 @@ def _hypoll(words: list[str], directory: Path) -> None:
 
 def _pip(words: list[str], directory: Path) -> None:
     assert words[1] == "install"
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for what in words[2:]:
-        match = re.fullmatch(r"hypoll\[(\w+)\]|/path/to/this/checkout", what)
+        match = re.fullmatch(r"hypoll(?:\[(.+)\])?|/path/to/this/checkout|dist/hypoll-[\d.]+-py3-none-any\.whl", what)
         assert match is not None, what
-        assert match[1] is None or match[1] in extras
+        assert set((match[1] or "test").split(",")) <= extras().keys()
+
+
+def extras() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
+    return found
+
+
+def test_each_extra_is_in_the_table():
+    text = (ROOT / "docs/install.md").read_text()
+    table = dict(re.findall(r"(?m)^\| `(\w+)` \| ([\w.]+)", text))
+    brought = {name: Requirement(lines[0]).name for name, lines in extras().items()}
+    assert table == brought
+
+
+def test_extras_are_quoted_where_a_shell_would_take_them_for_a_pattern():
+    patterns = ("README.md", "docs/**/*.md", "hypoll/**/*.py")
+    texts = {path: path.read_text() for pattern in patterns for path in ROOT.glob(pattern)}
+    bare = re.compile(r"pip install (?:[^`\n']|'[^']*')*\bhypoll\[")
+    assert [path for path, text in texts.items() if bare.search(text)] == []
 
 
 def _docker(words: list[str], directory: Path) -> None:

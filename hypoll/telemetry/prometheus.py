@@ -1,4 +1,4 @@
-"""The metrics as Prometheus reads them. Needs prometheus_client: `pip install hypoll[metrics]`.
+"""The metrics as Prometheus reads them. Needs prometheus_client: `pip install 'hypoll[metrics]'`.
 
 One process alone counts in memory. Several count in files that prometheus_client maps (its multiprocess mode, see
 `hypoll.telemetry.shared_counters`), and the application's own metrics are there beside hypoll's. hypoll's are read and
