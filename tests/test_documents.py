@@ -37,6 +37,8 @@ import yaml
 from markdown_it import MarkdownIt
 from packaging.requirements import Requirement
 
+import hypoll
+import hypoll.websocket
 from hypoll import HTTPError, Response, RouteError, Routes
 from hypoll.cli import main_command
 from hypoll.protocol.header_section import HeaderSection
@@ -47,8 +49,8 @@ from hypoll.telemetry.access_log import text_socket_line
 from hypoll.telemetry.error_log import JsonFormatter, TextFormatter
 from hypoll.telemetry.observer import SocketRecord, Traffic
 from hypoll.testing import TestClient
-from tests.support import documents
-from tests.support.documents import DOCUMENTS, OPTIONS, ROOT, count_names, missing_names, with_tables
+from tests.support import api_page, documents
+from tests.support.documents import API, DOCUMENTS, MADE, OPTIONS, ROOT, count_names, missing_names, with_tables
 from tests.support.frames import TEXT
 from tests.support.gunicorn import Master, until
 from tests.support.server import running
@@ -269,18 +271,31 @@ def test_a_variable_that_is_not_there_is_told(tmp_path):
     assert missing_names(str(tmp_path / "page.md")) == ["HYPOLL_NOSUCH"]
 
 
-def test_the_table_of_options_is_that_of_the_settings():
-    text = OPTIONS.read_text()
-    assert with_tables(text) == text, "stale: scripts/docs writes it anew"
+@pytest.mark.parametrize("document", MADE, ids=lambda path: path.name)
+def test_tables_that_are_made_from_the_code_are_fresh(document):
+    text = document.read_text()
+    assert with_tables(document, text) == text, "stale: scripts/docs writes it anew"
+
+
+def test_each_public_name_has_its_row():
+    text = API.read_text()
+    names = {*hypoll.__all__, *hypoll.websocket.__all__, *hypoll.testing.__all__} - {"__version__"}
+    assert {name for name in names if not re.search(rf"(?m)^\| `{name}[(`]", text)} == set()
+
+
+def test_what_is_left_out_of_the_api_is_there():
+    for name, members in api_page.INTERNAL.items():
+        (described,) = (one for section in api_page.SECTIONS for one in section.objects if one.__name__ == name)
+        assert {member for member in members if not hasattr(described, member)} <= set(described.__annotations__)
 
 
 def test_a_stale_table_of_options_is_mended():
     text = OPTIONS.read_text()
     assert "| `--keep-alive` | 75 s | How long" in text
     stale = text.replace("| 75 s |", "| 60 s |").replace("| `--bind` |", "| `--bound` |")
-    assert with_tables(stale) == text
+    assert with_tables(OPTIONS, stale) == text
     with pytest.raises(ValueError, match=r"options\.md lacks <!-- "):
-        with_tables("# Options\n")
+        with_tables(OPTIONS, "# Options\n")
 
 
 def test_each_way_to_write_an_option_means_the_same(monkeypatch):

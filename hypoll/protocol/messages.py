@@ -86,6 +86,7 @@ class Request:
         target: the request-target in origin-form, as bytes: path and query still encoded.
 
     Attributes:
+        method: the method, upper case.
         body: the content, decoded from chunks. Empty when there was none.
         keep_alive: whether the connection may serve another request after this one (RFC 9112, 9.3).
         minor: the minor version: 1 of HTTP/1.1, 0 of HTTP/1.0.

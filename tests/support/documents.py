@@ -1,7 +1,7 @@
-"""What the documents say of the code: the table of options that is made from it, and the names that must exist in it.
+"""What the documents say of the code: the tables that are made from it, and the names that must exist in it.
 
-`python -m tests.support.documents` writes the table into docs/options.md and shows each name that is not there; its
-exit code is 1 when there is one. `scripts/docs` runs it.
+`python -m tests.support.documents` writes the tables of docs/options.md and docs/api.md and shows each name that is not
+there; its exit code is 1 when there is one. `scripts/docs` runs it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gunicorn.config import KNOWN_SETTINGS
 from hypoll import Request, Routes
 from hypoll.cli import SHORT, main_command
 from hypoll.settings import Option, Processes, format_size, groups, options, variable
+from tests.support import api_page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCUMENTS = [
@@ -33,7 +34,8 @@ OF_CODE = ("ARCHITECTURE.md", "docs/internals/")
 """Where each word in backticks that begins with a capital is a name of code."""
 
 OPTIONS = ROOT / "docs/options.md"
-BEGIN = "<!-- made by scripts/docs from hypoll/settings.py: change it there -->\n"
+API = ROOT / "docs/api.md"
+BEGIN = "<!-- made by scripts/docs from the code: change it there -->\n"
 END = "<!-- the end of what is made -->\n"
 
 # the table of options
@@ -51,13 +53,17 @@ def option_tables() -> str:
     return "\n".join(parts)
 
 
-def with_tables(text: str) -> str:
-    """A document with the tables as they are to be, in place of those between its two marks."""
+MADE = {OPTIONS: option_tables, API: api_page.page}
+"""The documents that have tables made from the code, and what makes them."""
+
+
+def with_tables(document: Path, text: str) -> str:
+    """A document's text with the tables as they are to be, in place of those between its two marks."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{OPTIONS} lacks {BEGIN.strip()} or {END.strip()}")
-    return f"{before}{begin}\n{option_tables()}\n{end}{after}"
+        raise ValueError(f"{document} lacks {BEGIN.strip()} or {END.strip()}")
+    return f"{before}{begin}\n{MADE[document]()}\n{end}{after}"
 
 
 def _table(title: str, rows: list[str]) -> str:
@@ -281,7 +287,8 @@ def _variables() -> set[str]:
 
 def main() -> int:
     """Write the tables and look for the names. 1: one is not there."""
-    OPTIONS.write_text(with_tables(OPTIONS.read_text()))
+    for path in MADE:
+        path.write_text(with_tables(path, path.read_text()))
     faults = [f"{document}: {name} is not in the code" for document in DOCUMENTS for name in missing_names(document)]
     for fault in faults:
         click.echo(fault)
