@@ -161,9 +161,16 @@ def serve(words: list[str], directory: Path) -> None:
 
 
 def text_of(document: str, name: str) -> str:
-    """The example of a document that begins with a line."""
-    (text,) = (one.text for one in examples() if one[:2] == (document, name))
-    return text
+    """The example of a document that begins with a line, with those that continue it: `# app.py, continued: photos`."""
+    parts = [one for one in examples() if one.document == document and one.name.partition(", continued: ")[0] == name]
+    assert parts[0].name == name
+    return "\n\n".join(one.text for one in parts)
+
+
+def whole_blocks(document: str) -> list[str]:
+    """A document's blocks of Python, each with what continues it."""
+    blocks = [one for one in examples(only="python") if one.document == document]
+    return [text_of(document, block.name) for block in blocks if ", continued: " not in block.name]
 
 
 def run_tests(directory: Path, document: str, *names: str) -> None:
@@ -172,9 +179,8 @@ def run_tests(directory: Path, document: str, *names: str) -> None:
         (directory / name).write_text(text_of(document, f"# {name}"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", names[-1]]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-    count = len(re.findall(r"(?m)^def test_", (directory / names[-1]).read_text()))
-    assert count
-    assert f"{count} passed" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"(?m)^[1-9]\d* passed", done.stdout)
 
 
 def check_command(arguments: list[str], directory: Path) -> None:
@@ -198,12 +204,12 @@ def test_the_example_does_what_the_document_says(example, tmp_path):
 
 def test_each_block_of_python_runs_alone(tmp_path):
     """It defines or imports each name that it uses, and uses each that it imports."""
-    blocks = [example for example in examples(only="python") if example.document.startswith(("README", "docs/"))]
-    assert len(blocks) > 30
-    for number, block in enumerate(blocks):
-        folder = tmp_path / block.document / str(number)
-        folder.mkdir(parents=True)
-        (folder / "block.py").write_text(block.text)
+    for document in DOCUMENTS:
+        for number, block in enumerate(whole_blocks(document)):
+            folder = tmp_path / document / str(number)
+            folder.mkdir(parents=True)
+            (folder / "block.py").write_text(block)
+    assert len(list(tmp_path.rglob("block.py"))) > 30
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "F", "--quiet", "."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -322,11 +328,13 @@ def test_a_size_may_be_written_as_the_document_says(text):
 
 @pytest.mark.full
 def test_systemd_takes_the_units_of_the_documents(tmp_path):
-    (text,) = (one.text for one in examples() if one.name == "# /etc/systemd/system/shop.socket")
+    texts = (one.text for one in examples() if one.name.startswith("# /etc/systemd/system/"))
+    found = {name: unit for text in texts for name, unit in units(text).items()}
+    assert found.keys() == {"shop.socket", "shop.service", "tickets.service"}
     paths = []
-    for name, unit in units(text).items():
+    for name, unit in found.items():
         paths.append(tmp_path / name)
-        paths[-1].write_text(unit.replace("/opt/shop/bin/hypoll", sys.executable))
+        paths[-1].write_text(re.sub(r"ExecStart=\S+", f"ExecStart={sys.executable}", unit))
     done = subprocess.run(["systemd-analyze", "verify", *paths], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -375,6 +383,7 @@ def _service(text: str, directory: Path) -> None:
 
 @tries("README.md", "python3 -m venv venv && venv/bin/pip install hypoll", "venv/bin/hypoll app:routes")
 @tries("docs/install.md", "python3 -m venv venv && venv/bin/pip install hypoll")
+@tries("docs/tutorial.md", "python3 -m venv venv && venv/bin/pip install 'hypoll[test]' httpx pytest")
 @tries("docs/production.md", "python3 -m venv /opt/hypoll && /opt/hypoll/bin/pip install /path/to/this/checkout")
 @tries("docs/deployment.md", "pip install 'hypoll[reload]'")
 @tries("docs/production.md", "hypoll app:routes --check")
@@ -405,7 +414,8 @@ def _hypoll(words: list[str], directory: Path) -> None:
 def _pip(words: list[str], directory: Path) -> None:
     assert words[1] == "install"
     for what in words[2:]:
-        match = re.fullmatch(r"hypoll(?:\[(.+)\])?|/path/to/this/checkout|dist/hypoll-[\d.]+-py3-none-any\.whl", what)
+        own = r"hypoll(?:\[(.+)\])?|/path/to/this/checkout|dist/hypoll-[\d.]+-py3-none-any\.whl"
+        match = re.fullmatch(rf"{own}|httpx|pytest", what)
         assert match is not None, what
         assert set((match[1] or "test").split(",")) <= extras().keys()
 
@@ -973,6 +983,81 @@ def _digests(text: str, directory: Path) -> None:
     with TestClient(routes_of(text, directory)) as client:
         answer = client.post("/digests", data={"title": "a", "other": "b"}, files={"x": ("x", b"1"), "y": ("y", b"2")})
         assert answer.json() == {"title": "a", "x": sha256(b"1").hexdigest(), "y": sha256(b"2").hexdigest()}
+
+
+# docs/tutorial.md
+
+TUTORIAL = "docs/tutorial.md"
+TICKETS_UNIT = "# /etc/systemd/system/tickets.service"
+
+
+@tries(TUTORIAL, *(one.name for one in examples(only="python") if one.document == TUTORIAL))
+def _tickets(text: str, directory: Path) -> None:
+    """What continues a block is tested with it."""
+    if text.startswith("# test_app.py"):
+        run_tests(directory, TUTORIAL, "app.py", "test_app.py")
+
+
+@contextlib.contextmanager
+def tickets(command: list[str], directory: Path, **variables: str) -> Iterator[Master]:
+    """The service of the tutorial, by a command of the tutorial, on a free port."""
+    (directory / "app.py").write_text(text_of(TUTORIAL, "# app.py"))
+    Path(variables.get("TICKETS_DATA", directory)).mkdir(exist_ok=True)
+    more = ["--no-control-socket"] if command[0] == "gunicorn" else []
+    with Master(directory, ["-m", *command, "--bind", "127.0.0.1:0", *more], env=variables) as master:
+        yield master
+
+
+@tries(
+    TUTORIAL,
+    'curl -H "Authorization: Bearer s3cret" -d \'{"room": "12", "text": "the lamp is broken"}\' http://127.0.0.1:8000/tickets',
+)
+@tries(TUTORIAL, TICKETS_UNIT)
+def _tickets_of_systemd(text: str, directory: Path) -> None:
+    """gunicorn with the command and the variables of the unit answers what curl asks."""
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(text_of(TUTORIAL, TICKETS_UNIT))
+    service = unit["Service"]
+    assert int(service["TimeoutStopSec"]) > Settings().graceful_timeout
+    program, *arguments = shlex.split(service["ExecStart"])
+    variables = dict(one.split("=", 1) for one in shlex.split(service["Environment"]))
+    assert variables["TICKETS_DATA"] == "/var/lib/" + service["StateDirectory"]
+    variables |= {"TICKETS_TOKENS": "ada=s3cret", "TICKETS_DATA": str(directory / "data")}
+    variables["CARETAKER_URL"] = "http://127.0.0.1:1"
+    (lines,) = (one.text for one in examples() if one.document == TUTORIAL and one.name.startswith("curl"))
+    with tickets([Path(program).name, *arguments], directory, **variables) as master:
+        make, follow = commands(lines.replace("127.0.0.1:8000", f"127.0.0.1:{master.port}"))
+        done = subprocess.run([*make, "--silent", "--noproxy", "*"], capture_output=True, text=True, check=True)
+        assert json.loads(done.stdout) == {"id": 1, "room": "12", "text": "the lamp is broken", "reporter": "ada"}
+        with requests.get(follow[-1], headers={"Authorization": "Bearer s3cret"}, stream=True, timeout=10) as events:
+            assert next(events.iter_lines(chunk_size=1)) == b"id: 1"
+        assert requests.get(f"http://127.0.0.1:{master.port}/healthz/ready", timeout=10).status_code == 200
+
+
+@tries(
+    TUTORIAL,
+    "CARETAKER_URL=http://127.0.0.1:8001 TICKETS_TOKENS=ada=s3cret venv/bin/hypoll app:routes --reload",
+)
+def _tickets_reloaded(text: str, directory: Path) -> None:
+    (words,) = commands(text)
+    variables = dict(word.split("=", 1) for word in words if "=" in word)
+    assert words[-1] == "--reload"
+    with tickets(["hypoll", *words[len(variables) + 1 : -1]], directory, **variables) as master:
+        assert requests.get(f"http://127.0.0.1:{master.port}/tickets", timeout=10).status_code == 401
+
+
+@tries(TUTORIAL, "# /etc/nginx/conf.d/tickets.conf")
+def _tickets_of_nginx(text: str, directory: Path) -> None:
+    """It says what the whole configuration says, which a test runs."""
+    whole = (ROOT / "deploy/nginx.conf").read_text()
+    directives = {line.strip() for line in text.splitlines() if line.strip().startswith("proxy_")}
+    own = {"proxy_pass http://127.0.0.1:8000;", 'proxy_set_header Connection "";'}
+    assert own < directives
+    assert {line for line in directives - own if line not in whole} == set()
+    assert {line.split()[1] for line in whole.splitlines() if "proxy_set_header" in line} - {"Upgrade"} <= {
+        line.split()[1] for line in directives
+    }
 
 
 # docs/from-flask.md, docs/from-fastapi.md

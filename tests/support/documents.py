@@ -155,7 +155,7 @@ def _is_there(token: str) -> bool:
 def _questions(token: str) -> Iterator[bool]:
     """Whether each thing that the text between two backticks names is there; nothing for what is no name of code."""
     words = token.split()
-    if words[0] not in ("docker", "kubectl", "pip", "git", "uv", "python"):
+    if words[0] not in ("docker", "git", "kubectl", "pip", "python", "systemctl", "uv"):
         yield from (word in _options() for word in re.findall(r"(?<!\S)--[a-z][a-z-]+", token))
     if _PATH.fullmatch(words[0]):
         yield _is_path(words[0])
