@@ -17,8 +17,28 @@ REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["ur
 SOURCE = f"{REPOSITORY}/blob/main/"
 """Where a link leads that leaves the documents: to a file of the sources."""
 
-PAGES = {"README.md": "index.md", "ARCHITECTURE.md": "architecture.md", "CHANGELOG.md": "changelog.md"}
-"""Documents beside this folder, and the pages that include them."""
+PAGES = {
+    "README.md": "index.md",
+    "ARCHITECTURE.md": "architecture.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "examples": "examples.md",
+    "deploy": "deploy.md",
+}
+"""Documents and directories beside this folder, and the pages that show them."""
+
+
+def _shown_files() -> dict[str, str]:
+    """The files that pages show whole, each with its page and the heading that it stands below."""
+    found = {}
+    for page in ("examples.md", "deploy.md"):
+        text = (ROOT / "docs" / page).read_text()
+        for title, name in re.findall(r"(?m)^## (\S+)\n(?:(?!##|```).*\n)+```\{literalinclude\} \.\./(\S+)", text):
+            found[name] = f"{page}#{re.sub(r'[^a-z_-]', '', title)}"
+    return found
+
+
+PAGES |= _shown_files()
 
 project = "hypoll"
 copyright = "the hypoll developers, MIT license"  # noqa: A001 - Sphinx's name

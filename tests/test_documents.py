@@ -228,6 +228,14 @@ def test_each_file_that_is_linked_to_is_there(document):
     assert [link for link in links if not ((ROOT / document).parent / link).exists()] == []
 
 
+@pytest.mark.parametrize(("page", "folder"), [("docs/examples.md", "examples"), ("docs/deploy.md", "deploy")])
+def test_the_site_shows_each_file_whole(page, folder):
+    shown = set(re.findall(r"\{literalinclude\} \.\./(\S+)", (ROOT / page).read_text()))
+    files = {f"{folder}/{path.name}" for path in (ROOT / folder).iterdir() if path.is_file()}
+    assert {name for name in shown if name.startswith(folder)} == files - {"examples/hello.py"}
+    assert all((ROOT / name).is_file() for name in shown)
+
+
 def test_the_tree_is_that_of_the_packages():
     text = (ROOT / "ARCHITECTURE.md").read_text()
     tree = text[text.index("    hypoll/\n") : text.index("Imports point down")]

@@ -75,6 +75,12 @@ def test_links_to_the_sources_lead_to_files(pages):
     assert not [link for link in links if not (ROOT / urlsplit(link).path).exists()]
 
 
+def test_links_to_files_that_the_site_shows_stay_in_it(pages):
+    links = {link for page in pages.values() for link in page.links}
+    assert {"examples.html#orders-py", "examples.html#test-orders-py", "deploy.html#kubernetes-yaml"} <= links
+    assert not [link for link in links if "blob/main/examples/orders.py" in link]
+
+
 def test_each_public_name_is_described(pages):
     public = {f"hypoll.{name}" for name in hypoll.__all__ if not name.startswith("__")} | {"hypoll.testing.TestClient"}
     assert public <= pages["api.html"].ids
