@@ -867,7 +867,12 @@ def _default(text: str, directory: Path) -> None:
         assert client.get("/price").json() == {"price": 9.5, "tags": ["new"]}
 
 
-@tries("docs/application.md", "from functools import partial")
+@tries("docs/application.md", "# test_mail.py")
+def _mail_tested(text: str, directory: Path) -> None:
+    run_tests(directory, "docs/application.md", "mail.py", "test_mail.py")
+
+
+@tries("docs/application.md", "# mail.py")
 def _mail(text: str, directory: Path) -> None:
     sent: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
     printed = mock.patch("builtins.print", lambda *words: sent.put(words))
