@@ -141,11 +141,9 @@ def _awaited(function: Any) -> str:
 
 def _signature(described: Any) -> str:
     """The parameters with their defaults, without their types and `self`."""
-    try:
-        signature = inspect.signature(described)
-    except ValueError:  # an exception without an __init__ of its own
-        return "(message)"
-    parameters = [one for one in signature.parameters.values() if one.name != "self"]
+    if inspect.isclass(described) and not any("__init__" in vars(base) for base in _own_classes(described)):
+        return "(message)" if issubclass(described, Exception) else "()"  # what Python says of these differs
+    parameters = [one for one in inspect.signature(described).parameters.values() if one.name != "self"]
     if parameters and "RouteOptions" in str(parameters[-1].annotation):
         of_route = inspect.signature(hypoll.Routes.route).parameters
         parameters[-1:] = [of_route[name] for name in get_type_hints(RouteOptions)]
