@@ -332,9 +332,9 @@ def test_strict_finds_what_a_default_gives():
         encoder.encode([Money(NAN)])
 
 
-def test_a_client_of_tests_is_strict_while_it_runs(monkeypatch):
-    monkeypatch.undo()  # hypoll's own tests are not, by default
-    assert testing.STRICT_JSON
+def test_a_client_of_tests_is_strict_while_it_runs(monkeypatch, strict_by_default):
+    assert strict_by_default
+    monkeypatch.setattr(testing, "STRICT_JSON", True)  # hypoll's own tests are not
     inner, routes = Routes(), Routes()
     inner.get("/")(lambda request: {"a": NAN})
     routes.mount("/in", inner)
