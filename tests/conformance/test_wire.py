@@ -19,16 +19,11 @@ from tests.conformance.wire import CASES, LIMITS, Case, End, Got
 MARKER = b"GET /marker HTTP/1.1\r\nHost: h\r\n\r\n"
 MARKED = Got("GET", "/marker")
 
-SHORT = 400
-"""Bytes of a stream that is split at every place."""
-
 PLACES = 60
-"""About how many places a longer one is split at: the first and the last ones, and some between."""
+"""About how many places a stream is split at that is longer than twice that: the first and last, and some between."""
 
 MORE_PLACES = 600
 """The same where there is time."""
-
-LONG = [case for case in CASES if len(case.raw) > SHORT]
 
 every_case = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 
@@ -94,11 +89,11 @@ def one_by_one(stream: bytes) -> list[bytes]:
     return [stream[at : at + 1] for at in range(len(stream))]
 
 
-def splits(stream: bytes, places: int = PLACES) -> Iterator[list[bytes]]:
-    """The stream in two pieces, for every place it can be split at, or for about so many if it is long."""
-    step = 1 if len(stream) <= SHORT else -(-3 * len(stream) // places)
-    for at in range(1, len(stream)):
-        if at % step == 0 or at < places // 3 or len(stream) - at < places // 3:
+def splits(stream: bytes, places: int, end: int) -> Iterator[list[bytes]]:
+    """The stream in two pieces, for every place up to `end`, or for about so many if there are twice as many."""
+    step = 1 if end <= 2 * places else -(-3 * end // places)
+    for at in range(1, end + 1):
+        if at % step == 0 or at < places // 3 or end - at < places // 3:
             yield [stream[:at], stream[at:]]
 
 
@@ -130,6 +125,9 @@ def can_be_followed(case: Case) -> bool:
     return expected_end(case) is not End.WAITING
 
 
+FOLLOWED = [case for case in CASES if can_be_followed(case)]
+
+
 def test_corpus_names_are_unique() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
 
@@ -138,38 +136,37 @@ def test_corpus_names_are_unique() -> None:
 def test_however_it_is_cut(case: Case) -> None:
     """Whole, byte by byte, in two; and the first of the two alone gives no request that the whole doesn't have.
 
-    The same with a request behind it.
+    The same with a request behind it, which is where a split shows whether all before it was well.
     """
     outcome = parse([case.raw])
     assert as_expected(case, outcome)
     assert parse(one_by_one(case.raw)).seen() == outcome.seen()
-    check_in_two(case, PLACES)
-    if can_be_followed(case):
-        check_with_a_request_behind(marked(case))
+    if not can_be_followed(case):
+        check_in_two(case, PLACES)
+        return
+    followed = marked(case)
+    whole = parse([followed.raw])
+    assert as_expected(followed, whole)
+    assert parse(one_by_one(followed.raw)).seen() == whole.seen()
+    check_in_two(followed, PLACES, len(case.raw))
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("case", LONG, ids=[case.name for case in LONG])
-def test_a_long_one_however_it_is_cut_in_two(case: Case) -> None:
+@every_case
+def test_with_nothing_behind_it_and_in_the_request_behind_it(case: Case) -> None:
+    """The places that are left: those of a case by itself, and those of what follows it."""
     check_in_two(case, MORE_PLACES)
+    if can_be_followed(case):
+        check_in_two(marked(case), 200)
 
 
-def check_in_two(case: Case, places: int) -> None:
+def check_in_two(case: Case, places: int, end: int | None = None) -> None:
+    """Split a case at places up to `end`, by default at its own end."""
     whole = parse([case.raw]).seen()
-    for pieces in splits(case.raw, places):
+    for pieces in splits(case.raw, places, end or len(case.raw) - 1):
         assert parse(pieces).seen() == whole, pieces
         begun = parse(pieces[:1]).seen()[0]
         assert begun == whole[0][: len(begun)], pieces[0]
-
-
-def check_with_a_request_behind(case: Case) -> None:
-    whole = parse([case.raw])
-    assert as_expected(case, whole)
-    for pieces in (one_by_one(case.raw), [case.raw[: -len(MARKER)], MARKER]):
-        assert parse(pieces).seen() == whole.seen()
-    if len(case.raw) <= SHORT:
-        for pieces in splits(case.raw):
-            assert parse(pieces).seen() == whole.seen(), pieces
 
 
 def test_what_is_remembered_changes_nothing() -> None:
@@ -345,12 +342,19 @@ def assert_answered(case: Case, exchange: Exchange) -> None:
 
 @every_case
 def test_on_a_connection(case: Case, exchange: Callable[[list[bytes]], Exchange]) -> None:
-    assert_answered(case, exchange([case.raw]))
+    """Byte by byte, and whole: with a request behind it where there can be one."""
     assert_answered(case, exchange(one_by_one(case.raw)))
-    if can_be_followed(case):
-        followed = marked(case)
-        assert_answered(followed, exchange([followed.raw]))
-        assert_answered(followed, exchange([case.raw, MARKER]))
+    whole = marked(case) if can_be_followed(case) else case
+    assert_answered(whole, exchange([whole.raw]))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("case", FOLLOWED, ids=[case.name for case in FOLLOWED])
+def test_on_a_connection_whole_without_more_and_before_more(
+    case: Case, exchange: Callable[[list[bytes]], Exchange]
+) -> None:
+    assert_answered(case, exchange([case.raw]))
+    assert_answered(marked(case), exchange([case.raw, MARKER]))
 
 
 CONTINUE_ONCE = ["expect-continue", "expect-continue-any-case", "expect-continue-chunked", "expect-continue-upgrade"]
