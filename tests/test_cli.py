@@ -27,6 +27,7 @@ import hypoll
 from hypoll.cli import AppError, _arguments, load, main_command
 from hypoll.settings import Option, Settings, format_size, groups, options
 from tests.support.client import Client, address_of, fetch
+from tests.support.commands import run_command
 from tests.support.gunicorn import wait_for_end
 
 TIMEOUT = 10.0
@@ -179,6 +180,11 @@ def serve(start: Start, *arguments: str, variables: dict[str, str] | None = None
 
 def hypoll_says(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `hypoll` to its end."""
+    return run_command(directory, [*arguments], environment(**variables))
+
+
+def hypoll_itself_says(directory: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The same from the interpreter's start on."""
     return subprocess.run(
         [sys.executable, "-m", "hypoll", *arguments],
         cwd=directory,
@@ -410,7 +416,7 @@ def test_two_may_share_a_port_when_both_say_so(start):
 def test_a_port_in_use_is_one_sentence_and_1(directory):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        ended = hypoll_says(directory, "app:routes", "--bind", address)
+        ended = hypoll_itself_says(directory, "app:routes", "--bind", address)
     assert ended.returncode == 1
     assert ended.stderr == (
         f"Error: can't listen on {address}: the address is in use. Stop what listens there, or bind another\n"
@@ -527,7 +533,7 @@ def test_the_options_of_a_process_that_is_started_are_those_of_its_parent():
 
 
 def test_help_tells_every_setting(directory):
-    ended = hypoll_says(directory, "--help")
+    ended = hypoll_itself_says(directory, "--help")
     assert ended.returncode == 0
     assert "MODULE:ATTRIBUTE" in ended.stdout
     texts = re.split(r"\n  (?=-)", ended.stdout)
@@ -545,7 +551,7 @@ def test_help_tells_every_setting(directory):
 
 
 def test_version(directory):
-    ended = hypoll_says(directory, "--version")
+    ended = hypoll_itself_says(directory, "--version")
     assert (ended.returncode, ended.stdout) == (0, f"hypoll {hypoll.__version__}\n")
 
 
@@ -562,7 +568,7 @@ def test_check_prints_the_routes_and_runs_nothing(directory, arguments, variable
     (directory / "app.py").write_text(
         APP + "\n@routes.route('/users/{id:int}', methods=['PUT', 'PATCH'])\ndef user(request, id): pass\n"
     )
-    ended = hypoll_says(directory, "app:routes", *arguments, **variables)
+    ended = hypoll_itself_says(directory, "app:routes", *arguments, **variables)
     assert ended.returncode == 0
     assert ended.stdout.splitlines() == [
         "GET        /                app.index",
@@ -702,7 +708,7 @@ def test_modules_beside_the_application_are_found(directory):
     (directory / "apps").mkdir()
     (directory / "apps" / "beside.py").write_text("from hypoll import Routes\nroutes = Routes()\n")
     (directory / "apps" / "main.py").write_text("from beside import routes\n")
-    assert hypoll_says(directory, "main:routes", "--check", "--app-dir", "apps").returncode == 0
+    assert hypoll_itself_says(directory, "main:routes", "--check", "--app-dir", "apps").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -750,7 +756,7 @@ def test_a_wrong_command_is_told_without_a_traceback(directory, arguments, words
 
 
 def test_a_wrong_command_is_told_how_it_is_used(directory):
-    ended = hypoll_says(directory)
+    ended = hypoll_itself_says(directory)
     assert ended.returncode == 2
     assert ended.stderr.startswith("Usage: hypoll [OPTIONS] MODULE:ATTRIBUTE\n")
     assert "Traceback" not in ended.stderr
@@ -784,7 +790,7 @@ def test_an_on_start_hook_that_fails_is_one_sentence_after_its_traceback_and_1(d
     (directory / "failing.py").write_text(
         "import app\nroutes = app.routes\n\n@routes.on_start\ndef open_database():\n    raise OSError('no such disk')\n"
     )
-    ended = hypoll_says(directory, "failing:routes", "--bind", "127.0.0.1:0")
+    ended = hypoll_itself_says(directory, "failing:routes", "--bind", "127.0.0.1:0")
     assert ended.returncode == 1
     *logged, last = ended.stderr.splitlines()
     assert last == f"Error: failing:routes failed: OSError: no such disk, {directory}/failing.py line 6"

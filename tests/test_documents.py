@@ -50,6 +50,7 @@ from hypoll.telemetry.error_log import JsonFormatter, TextFormatter
 from hypoll.telemetry.observer import SocketRecord, Traffic
 from hypoll.testing import TestClient
 from tests.support import api_page, documents
+from tests.support.commands import run_command
 from tests.support.documents import API, DOCUMENTS, MADE, OPTIONS, ROOT, count_names, missing_names, with_tables
 from tests.support.frames import TEXT
 from tests.support.gunicorn import Master, until
@@ -187,8 +188,7 @@ def check_command(arguments: list[str], directory: Path) -> None:
     """Have hypoll check its command line."""
     (directory / "app.py").write_text(APP)
     shutil.copy(ROOT / "examples" / "links.py", directory)
-    command = [sys.executable, "-m", "hypoll", *arguments, "--check", "--app-dir", str(directory)]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    done = run_command(directory, [*arguments, "--check", "--app-dir", str(directory)])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
