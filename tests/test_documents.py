@@ -101,6 +101,8 @@ class Example(NamedTuple):
 @cache
 def examples(only: str | None = None) -> list[Example]:
     """Those of all documents, fenced and indented, or of one language; not Sphinx's fences, as ```{include}."""
+def examples() -> list[Example]:
+    """Those of all documents, fenced and indented; not what Sphinx is told by a fence, as ```{include}."""
     return [
         Example(document, token.content.strip().split("\n")[0].strip(), token.content)
         for document in DOCUMENTS
@@ -174,12 +176,15 @@ def whole_blocks(document: str) -> list[str]:
     return [text_of(document, block.name) for block in blocks if ", continued: " not in block.name]
 
 
-def run_tests(directory: Path, document: str, *names: str) -> None:
-    """Write examples into files, each named by its first line, and have pytest run all tests of the last."""
-    for name in names:
-        (directory / name).write_text(text_of(document, f"# {name}"))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", names[-1]]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+@cache
+def run_tests(document: str, *names: str) -> None:
+    """Write examples into files, each named by its first line, and have pytest run all tests of the last. Once."""
+    with tempfile.TemporaryDirectory() as directory:
+        for name in names:
+            Path(directory, name).write_text(text_of(document, f"# {name}"))
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", names[-1]]
+        alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # they take as long to load as the rest
+        done = subprocess.run(command, cwd=directory, env=alone, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"(?m)^[1-9]\d* passed", done.stdout)
 
@@ -869,7 +874,7 @@ def _default(text: str, directory: Path) -> None:
 
 @tries("docs/application.md", "# test_mail.py")
 def _mail_tested(text: str, directory: Path) -> None:
-    run_tests(directory, "docs/application.md", "mail.py", "test_mail.py")
+    run_tests("docs/application.md", "mail.py", "test_mail.py")
 
 
 @tries("docs/application.md", "# mail.py")
@@ -904,7 +909,7 @@ def _state(text: str, directory: Path) -> None:
 @tries("docs/application.md", "# app.py", "# test_app.py")
 def _tested(text: str, directory: Path) -> None:
     """The application and its tests belong together."""
-    run_tests(directory, "docs/application.md", "app.py", "test_app.py")
+    run_tests("docs/application.md", "app.py", "test_app.py")
 
 
 def test_the_table_says_which_route_answers():
@@ -1008,7 +1013,7 @@ TICKETS_UNIT = "# /etc/systemd/system/tickets.service"
 def _tickets(text: str, directory: Path) -> None:
     """What continues a block is tested with it."""
     if text.startswith("# test_app.py"):
-        run_tests(directory, TUTORIAL, "app.py", "test_app.py")
+        run_tests(TUTORIAL, "app.py", "test_app.py")
 
 
 @contextlib.contextmanager
@@ -1184,4 +1189,4 @@ def _rooms(text: str, directory: Path) -> None:
 
 @tries("docs/websockets.md", "# test_rooms.py")
 def _socket_test(text: str, directory: Path) -> None:
-    run_tests(directory, "docs/websockets.md", "rooms.py", "test_rooms.py")
+    run_tests("docs/websockets.md", "rooms.py", "test_rooms.py")

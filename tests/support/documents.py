@@ -204,13 +204,18 @@ def _leads_somewhere(module: str, rest: list[str]) -> bool:
 @cache
 def _modules() -> dict[str, ast.Module]:
     """The modules of hypoll, by their last name."""
-    return {path.stem: ast.parse(path.read_text()) for path in (ROOT / "hypoll").rglob("*.py")}
+    return {path.stem: _parsed(path) for path in (ROOT / "hypoll").rglob("*.py")}
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 @cache
 def _trees() -> list[ast.Module]:
     return [
-        ast.parse(path.read_text())
+        _parsed(path)
         for path in [
             *(ROOT / "hypoll").rglob("*.py"),
             *(ROOT / "benchmarks").glob("*.py"),
