@@ -18,8 +18,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
+import tempfile
 import threading
+import time
 import tomllib
 import uuid
 from collections.abc import Callable, Iterator

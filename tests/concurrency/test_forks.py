@@ -26,7 +26,7 @@ from hypoll.web.hooks import run_hook
 from hypoll.web.results import failure
 from tests.support.client import Client, fetch, request
 from tests.support.gunicorn import GUNICORN, HYPOLL, Launch, Master, gone, until
-from tests.support.matrix import covering
+from tests.support.matrix import covering, some
 
 APP = """
 import os, sys, time
@@ -194,61 +194,65 @@ def sockets_of(pid: int) -> list[str]:
     return [link for link in links if link.removeprefix("socket:[").removesuffix("]") in inodes]
 
 
-def check(master: Master, directory: Path, kind: str) -> None:
+def check(master: Master, directory: Path, kinds: tuple[str, ...]) -> None:
     """Have children forked that end in each way: there is one server after it as before, which has answered once."""
     server = master.get("/pid")[1]
-    known: list[int] = []
-    for way in WAYS:
-        status, body = master.get(f"/{kind}/{way}")
-        known.append(int(body.decode().strip("<>")))
-        assert status == 200, "the parent's answer, not the child's"
-        assert children_of(directory) == known
-        if way == "live":
-            until((directory / "living").exists)
-            assert sockets_of(known[-1]) == []
-            os.kill(known[-1], signal.SIGKILL)
-        until(lambda: gone(known[-1]), f"the child serves that was to {way}")
-    assert {master.get("/pid")[1] for _ in range(20)} == {server}
+    for kind in kinds:
+        fork_each_way(master, directory, kind)
+        assert {master.get("/pid")[1] for _ in range(20)} == {server}, kind
     master.signal(signal.SIGTERM)
     assert master.wait() == 0
     ran = (directory / "ran").read_text().split("\n")
-    assert sum(line.startswith("on_stop ") for line in ran) == (not kind.startswith("wsgi"))
-    assert sum(line.startswith("went on ") for line in ran) in (0, len(WAYS)), "the parent alone goes on"
+    assert sum(line.startswith("on_stop ") for line in ran) == (kinds is not WSGI_KINDS)
+    awaiting = len(WAYS) if "awaiting" in kinds else 0
+    assert sum(line.startswith("went on ") for line in ran) == awaiting, "the parent alone goes on"
     logged = (directory / "log").read_text()
-    assert [logged.count(f"/{kind}/{way} ") for way in WAYS] == [1] * len(WAYS)
-    assert logged.count("/pid") == 21
+    asked = [f"/{kind}/{way} " for kind in kinds for way in WAYS]
+    assert {path: logged.count(path) for path in asked} == dict.fromkeys(asked, 1)
+    assert logged.count("/pid") == 1 + 20 * len(kinds)
     said = "\n".join(master.lines)
-    assert said.count("buffered") == len(WAYS)
-    assert said.count("from the child") == len(("return", "raise", "exit")), "it is flushed, as at a script's end"
-    assert said.count("ValueError: of the child") == said.count("Traceback") == 1
+    assert said.count("buffered") == len(asked)
+    flushed = len(("return", "raise", "exit")) * len(kinds)
+    assert said.count("from the child") == flushed, "as at a script's end"
+    assert said.count("ValueError: of the child") == said.count("Traceback") == len(kinds)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_child_of_a_handler_or_hook_is_no_server(start, tmp_path, kind):
-    check(start(), tmp_path, kind)
+def fork_each_way(master: Master, directory: Path, kind: str) -> None:
+    for way in WAYS:
+        before = children_of(directory)
+        status, body = master.get(f"/{kind}/{way}")
+        child = int(body.decode().strip("<>"))
+        assert status == 200, f"{kind}: the parent's answer, not the child's"
+        assert children_of(directory) == [*before, child]
+        if way == "live":
+            until((directory / "living").exists)
+            (directory / "living").unlink()
+            assert sockets_of(child) == [], kind
+            os.kill(child, signal.SIGKILL)
+        until(lambda child=child: gone(child), f"{kind}: the child serves that was to {way}")
 
 
-@pytest.mark.parametrize("kind", ASYNC_KINDS)
-@pytest.mark.parametrize(
-    "uvloop", [(), pytest.param(("--no-uvloop",), marks=pytest.mark.full)], ids=["uvloop", "asyncio"]
-)
-def test_a_child_of_an_async_handler_is_no_server(start, tmp_path, kind, uvloop):
-    check(start(*uvloop, app=APP + ASYNC), tmp_path, kind)
+def test_a_child_of_a_handler_or_hook_is_no_server(start, tmp_path):
+    check(start(), tmp_path, KINDS)
 
 
-@pytest.mark.parametrize("kind", WSGI_KINDS)
-def test_a_child_of_a_wsgi_application_is_no_server(start, tmp_path, kind):
-    check(start(target="web:routes"), tmp_path, kind)
+@pytest.mark.parametrize("uvloop", some(["--uvloop", "--no-uvloop"], 1))
+def test_a_child_of_an_async_handler_is_no_server(start, tmp_path, uvloop):
+    check(start(uvloop, app=APP + ASYNC), tmp_path, ASYNC_KINDS)
 
 
-@pytest.mark.parametrize("kind", ["inline", "threaded", "async"])
-def test_a_child_of_a_worker_is_no_server(start, tmp_path, kind):
+def test_a_child_of_a_wsgi_application_is_no_server(start, tmp_path):
+    check(start(target="web:routes"), tmp_path, WSGI_KINDS)
+
+
+def test_a_child_of_a_worker_is_no_server(start, tmp_path):
     directories = set(os.listdir("/dev/shm"))
     master = start("--workers", "1", "--metrics", "/metrics", app=APP + ASYNC)
     master.get("/pid")
     made = set(os.listdir("/dev/shm")) - directories
-    known = [int(master.get(f"/{kind}/{way}")[1]) for way in ("return", "raise", "exit")]
-    until(lambda: all(map(gone, known)))
+    for kind in ("inline", "threaded", "async"):
+        known = [int(master.get(f"/{kind}/{way}")[1]) for way in ("return", "raise", "exit")]
+        until(lambda known=known: all(map(gone, known)), kind)
     assert made <= set(os.listdir("/dev/shm")), "the counters are still there"
     assert master.get("/metrics")[0] == 200
     master.signal(signal.SIGTERM)
@@ -352,7 +356,7 @@ def routes_in_a_child(request):
 """
 
 
-@pytest.mark.parametrize("command", [HYPOLL, GUNICORN, (*HYPOLL, "--workers", "1")], ids=["one", "gunicorn", "workers"])
+@pytest.mark.parametrize("command", some([(HYPOLL,), (GUNICORN,), ((*HYPOLL, "--workers", "1"),)], 2))
 def test_the_children_of_multiprocessing_and_subprocess_are_as_ever(tmp_path, command):
     (tmp_path / "app.py").write_text(CHILDREN)
     with Master(tmp_path, (*command, "--bind", "127.0.0.1:0")) as master:

@@ -6,14 +6,15 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import product
 from typing import Any
 
 import pytest
 
 from tests.support.client import Client, serves
 from tests.support.gunicorn import HYPOLL, PATIENCE, Launch, Master, until
-from tests.support.matrix import covering
+from tests.support.matrix import covering, some
 
 APP = """
 import os
@@ -52,12 +53,12 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(sock.getsockname()[1])
 
 
-SLOW = ("reload", "workers and reload")
+def beginning(*cases: Any, others: Iterable[Any]) -> list[Any]:
+    return [*cases, *(case for case in others if case not in cases)]
 
 
 @pytest.mark.parametrize(
-    "mode",
-    [pytest.param(mode, marks=pytest.mark.full if mode.startswith(SLOW) else ()) for mode in MODES | WITH_REUSE_PORT],
+    "mode", some(beginning("one process", "workers, reuse_port", others=MODES | WITH_REUSE_PORT), 2)
 )
 def test_an_address_means_the_same_in_every_mode(start, mode):
     """[::] is IPv6 alone, a name with addresses of both families its IPv4 one, no host every IPv4 address."""
@@ -110,7 +111,7 @@ def accepted(listener: socket.socket) -> bool:
     return False
 
 
-@pytest.mark.parametrize("how", ["fd", "passed", "tcp"])
+@pytest.mark.parametrize("how", some(["passed", "fd", "tcp"], 1))
 def test_the_successor_of_a_master_takes_its_sockets_wherever_they_are_from(start, how):
     with socket.create_server(("127.0.0.1", 0)) as given, inherited(given) as number:
         address = given.getsockname()
@@ -134,7 +135,10 @@ def test_the_successor_of_a_master_takes_its_sockets_wherever_they_are_from(star
         assert master.wait() == 0
 
 
-@pytest.mark.parametrize(("mode", "own"), covering([*MODES], [False, True]))
+@pytest.mark.parametrize(
+    ("mode", "own"),
+    some(beginning(("workers", True), ("reload", False), others=product(MODES, [False, True])), 2),
+)
 def test_the_path_of_a_unix_socket_is_removed_by_who_made_it(start, tmp_path, mode, own):
     path = str(tmp_path / "socket")
     options = options_of(mode)

@@ -17,6 +17,7 @@ import pytest
 
 from hypoll.deploy.imports import split_command
 from tests.support.gunicorn import Master, children, until
+from tests.support.matrix import some
 
 APP = """
 import sys
@@ -91,7 +92,7 @@ def answer(master: Master) -> dict[str, Any]:
     return json.loads(body)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("arguments", [(), ("--reload",), ("--workers", "1")])
+@pytest.mark.parametrize("arguments", some([(("--workers", "1"),), (("--reload",),), ((),)], 2))
 def test_modules_of_the_library_s_names_break_nothing(start, directory, arguments):
     master = start(*SCRIPT, *arguments)
     own = [str(directory / "profile.py"), str(directory / "nntplib.py"), "own"]
@@ -103,7 +104,7 @@ def test_modules_of_the_library_s_names_break_nothing(start, directory, argument
     assert master.wait() == 0
 
 
-@pytest.mark.parametrize("arguments", [(), ("--reload",)])
+@pytest.mark.parametrize("arguments", some([((),), (("--reload",),)], 1))
 def test_nor_does_the_module_that_is_run(start, directory, arguments):
     leave_what_runpy_imports(directory)
     master = start("-m", "hypoll", "app:routes", *arguments)

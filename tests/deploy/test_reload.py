@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.gunicorn import HYPOLL, Launch, Master, children, family, gone, until
-from tests.support.matrix import covering
+from tests.support.matrix import covering, some
 
 APP = """
 import os, threading
@@ -80,7 +80,7 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[[Master], tuple[int, bytes]
     return ask
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("workers", some(["0", "1"], 1))
 def test_what_can_not_be_loaded_is_answered_with_the_reason_until_it_is_mended(start, app, ask, workers):
     kinds = [BROKEN[name] for name in (BROKEN if workers == "0" else ("an exception", "an on_start hook"))]
     master = start(kinds[0][0], "--workers", workers)
@@ -105,7 +105,7 @@ def test_a_stand_in_that_can_not_start_is_told_of(start, app):
     assert master.wait() == 0
 
 
-@pytest.mark.parametrize("arguments", [(), ("--workers", "1")])
+@pytest.mark.parametrize("arguments", some([(("--workers", "1"),), ((),)], 1))
 def test_a_watcher_that_is_killed_takes_its_server_along(start, arguments):
     master = start(APP, *arguments)
     master.get()

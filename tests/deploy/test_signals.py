@@ -14,7 +14,7 @@ import pytest
 from hypoll.concurrency.asyncio_bridge import AsyncioBridge
 from hypoll.loop import Loop
 from tests.support.gunicorn import GUNICORN, HYPOLL, Launch, Master, until
-from tests.support.matrix import covering
+from tests.support.matrix import covering, some
 
 APP = """
 import asyncio, os, signal, sys
@@ -95,7 +95,7 @@ def test_asyncio_s_signal_handlers_that_an_on_start_hook_sets_are_called(start, 
     assert noted(tmp_path) == [*expected, "TERM", "on_stop"]
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", some(["workers", "gunicorn", "one process"], 1))
 def test_a_handler_that_the_application_set_before_is_called_and_ends_nothing(start, tmp_path, mode):
     master = start(*MODES[mode], app=APP + AT_IMPORT)
     os.kill(int(master.get()[1]), signal.SIGUSR2)
@@ -106,7 +106,7 @@ def test_a_handler_that_the_application_set_before_is_called_and_ends_nothing(st
     master.says("the application's handler of a signal failed")
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", some(["one process", "gunicorn", "workers"], 1))
 def test_a_signal_that_is_taken_while_serving_is_taken_back(start, tmp_path, mode):
     master = start(*MODES[mode], app=APP)
     assert master.get("/take") == (200, b"taken")

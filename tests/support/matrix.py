@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any
 
@@ -20,3 +20,13 @@ def covering(*axes: Sequence[Any]) -> list[Any]:
         values = [axis[at] for axis, at in zip(axes, places, strict=True)]
         cases.append(pytest.param(*values, marks=() if places in needed else pytest.mark.full))
     return cases
+
+
+def some(cases: Iterable[Any], quick: int) -> list[Any]:
+    """Cases of one test: the first `quick` ones are in the quick tests, the others are marked `full`.
+
+    For cases whose parts other quick tests have, too. A tuple is the arguments of a test that takes several.
+    """
+    several = [case if isinstance(case, tuple) else (case,) for case in cases]
+    others = [pytest.param(*arguments, marks=pytest.mark.full) for arguments in several[quick:]]
+    return [*(pytest.param(*arguments) for arguments in several[:quick]), *others]
