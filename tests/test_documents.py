@@ -282,7 +282,8 @@ def test_where_the_code_is_described_each_capital_is_its_name(name, monkeypatch,
     page = tmp_path / "docs/internals/page.md"
     page.parent.mkdir(parents=True)
     page.write_text(f"`LINGERING`, `Writer`, `ValueError` and `{name}`\n")
-    monkeypatch.setattr(documents, "_known_names", lambda: {"LINGERING", "Writer"})
+    code = documents.Code(set(), {"LINGERING", "Writer"}, set(), {})
+    monkeypatch.setattr(documents, "_code", lambda: code)
     assert missing_names("docs/internals/page.md") == [name]
 
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from gunicorn.config import KNOWN_SETTINGS
@@ -138,7 +138,7 @@ def missing_names(document: str) -> list[str]:
     faults = [token for token in tokens if not _is_there(token)]
     if document.startswith(OF_CODE):
         words = [token for token in tokens if re.fullmatch(r"[A-Z]\w*", token)]
-        faults += [word for word in words if word not in _known_names() | _texts() and not hasattr(builtins, word)]
+        faults += [word for word in words if word not in _code().known | _code().texts and not hasattr(builtins, word)]
     return faults + [name for name in re.findall(r"\bHYPOLL_[A-Z_]*[A-Z]\b", text) if name not in _variables()]
 
 
@@ -164,7 +164,7 @@ def _questions(token: str) -> Iterator[bool]:
     if _DOTTED.fullmatch(name):
         yield _is_dotted(name)
     elif re.fullmatch(r"_[a-z]\w+|_[A-Z]\w+", name) or (parenthesis and re.fullmatch(r"[a-z_]\w*", name)):
-        yield name in _known_names() or hasattr(builtins, name) or bool(re.search(rf"\({name}\(|^{name}\(\d\)", token))
+        yield name in _code().known or hasattr(builtins, name) or bool(re.search(rf"\({name}\(|^{name}\(\d\)", token))
 
 
 def _is_path(path: str) -> bool:
@@ -175,15 +175,15 @@ def _is_path(path: str) -> bool:
 
 def _is_dotted(name: str) -> bool:
     """Whether a dotted name leads to something, from a class, a module or a variable; all others are no code."""
-    if name in OF_USERS | OF_OTHER_SYSTEMS or name in _texts():
+    if name in OF_USERS | OF_OTHER_SYSTEMS or name in _code().texts:
         return True
     first, *rest = name.split(".")
-    members = _members()
+    members = _code().members
     if first in members:
         return rest[0] in members[first]
     if first in VARIABLES:
         return hasattr(VARIABLES[first], rest[0]) or rest[0] in members[VARIABLES[first].__name__]
-    return _leads_somewhere(f"hypoll.{first}" if first in _modules() else first, rest)
+    return _leads_somewhere(f"hypoll.{first}" if first in _code().modules else first, rest)
 
 
 def _leads_somewhere(module: str, rest: list[str]) -> bool:
@@ -201,58 +201,53 @@ def _leads_somewhere(module: str, rest: list[str]) -> bool:
     return True
 
 
-@cache
-def _modules() -> dict[str, ast.Module]:
-    """The modules of hypoll, by their last name."""
-    return {path.stem: _parsed(path) for path in (ROOT / "hypoll").rglob("*.py")}
+class Code(NamedTuple):
+    """The names that the sources have: of them alone, since their syntax trees weigh too much to be kept."""
 
+    modules: set[str]
+    """hypoll's, by their last name."""
 
-@cache
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+    known: set[str]
+    """Every name that is defined or used, by the benchmarks, too."""
 
+    texts: set[str]
+    """The strings of hypoll: loggers and WSGI's variables have names with dots, too."""
 
-@cache
-def _trees() -> list[ast.Module]:
-    return [
-        _parsed(path)
-        for path in [
-            *(ROOT / "hypoll").rglob("*.py"),
-            *(ROOT / "benchmarks").glob("*.py"),
-        ]  # not what is installed there
-    ]
-
-
-@cache
-def _known_names() -> set[str]:
-    """Every name that the sources define or use."""
-    names: set[str] = set()
-    for node in (node for tree in _trees() for node in ast.walk(tree)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, ast.Attribute):
-            names.add(node.attr)
-        elif isinstance(node, ast.Name):
-            names.add(node.id)
-    return names
-
-
-@cache
-def _members() -> dict[str, set[str]]:
+    members: dict[str, set[str]]
     """What each class of hypoll defines, its bases' included: methods, class variables, attributes of `self`."""
-    nodes = [node for tree in _modules().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    own: dict[str, set[str]] = {}
+
+
+@cache
+def _code() -> Code:
+    code = Code(set(), set(), set(), {})
     bases: dict[str, set[str]] = {}
-    for node in nodes:
-        own.setdefault(node.name, set()).update(_defined(node))
-        bases.setdefault(node.name, set()).update(base.id for base in node.bases if isinstance(base, ast.Name))
-    for name in own:
+    for path in (ROOT / "hypoll").rglob("*.py"):
+        code.modules.add(path.stem)
+        for node in ast.walk(ast.parse(path.read_text())):
+            code.known.update(_named(node))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                code.texts.add(node.value)
+            elif isinstance(node, ast.ClassDef):
+                code.members.setdefault(node.name, set()).update(_defined(node))
+                bases.setdefault(node.name, set()).update(base.id for base in node.bases if isinstance(base, ast.Name))
+    for path in (ROOT / "benchmarks").glob("*.py"):  # not what is installed there
+        code.known.update(name for node in ast.walk(ast.parse(path.read_text())) for name in _named(node))
+    for name, members in code.members.items():
         waiting = list(bases[name])
         while waiting:
             base = waiting.pop()
-            own[name] |= own.get(base, set())
+            members |= code.members.get(base, set())
             waiting += bases.get(base, ())
-    return own
+    return code
+
+
+def _named(node: ast.AST) -> tuple[str, ...]:
+    """What a node defines or uses."""
+    if isinstance(node, ast.Name):
+        return (node.id,)
+    if isinstance(node, ast.Attribute):
+        return (node.attr,)
+    return (node.name,) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) else ()
 
 
 def _defined(node: ast.ClassDef) -> Iterator[str]:
@@ -263,13 +258,6 @@ def _defined(node: ast.ClassDef) -> Iterator[str]:
             yield inner.id
         elif isinstance(inner, ast.Attribute) and isinstance(inner.ctx, ast.Store):
             yield inner.attr
-
-
-@cache
-def _texts() -> set[str]:
-    """The strings of hypoll: loggers and WSGI's variables have names with dots, too."""
-    nodes = (node for tree in _modules().values() for node in ast.walk(tree))
-    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
 @cache
@@ -286,7 +274,7 @@ def _options() -> set[str]:
 @cache
 def _variables() -> set[str]:
     """The variables of the environment that hypoll reads."""
-    names = {variable(option.name) for option in (*options(), *options(Processes))} | _texts()
+    names = {variable(option.name) for option in (*options(), *options(Processes))} | _code().texts
     return names | {variable(name) for name in ("app_dir", "log_level", "check")}
 
 
