@@ -97,15 +97,20 @@ def received(stream: bytes) -> Iterator[bytes]:
     raise Waiting
 
 
-def by_gunicorn(stream: bytes) -> Verdict:
+@cache
+def gunicorn_config() -> Config:
     config = Config()
     config.set("limit_request_line", LIMITS.max_head)
     config.set("limit_request_fields", LIMITS.max_headers)
     config.set("limit_request_field_size", LIMITS.max_head)
     config.set("http_parser", "python")
+    return config
+
+
+def by_gunicorn(stream: bytes) -> Verdict:
     taken: list[Taken] = []
     try:
-        for request in GunicornParser(config, received(stream), ("127.0.0.1", 1)):
+        for request in GunicornParser(gunicorn_config(), received(stream), ("127.0.0.1", 1)):
             body = request.body.read()
             taken.append(Taken(request.method, origin(request.uri.encode("latin-1")), body))
     except Waiting:
