@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import product
 from typing import Any, NamedTuple
 
 import h11
@@ -104,11 +105,14 @@ def content_of(kind: str) -> bytes:
     return body.encode() if isinstance(body, str) else body if isinstance(body, bytes) else b"".join(body)
 
 
-@pytest.mark.parametrize("kind", BODIES)
-@pytest.mark.parametrize("minor", [1, 0])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
 @pytest.mark.parametrize("status", [200, 201, 204, 205, 206, 301, 304, 400, 404, 500, 599])
-def test_framing(status: int, method: str, minor: int, kind: str) -> None:
+def test_framing(status: int, method: str) -> None:
+    for minor, kind in product((1, 0), BODIES):
+        check_framing(status, method, minor, kind)
+
+
+def check_framing(status: int, method: str, minor: int, kind: str) -> None:
     request = a_request(method, minor, "keep-alive")
     sent = send(Response(BODIES[kind](), status), request)
     streamed = not isinstance(BODIES[kind](), (bytes, str))
@@ -301,9 +305,9 @@ def test_field_name_of_another_type_refused(name: Any) -> None:
 @pytest.mark.parametrize(
     "value", ["\r", "\n", "\r\n", "a\r\nX: b", "a\nb", "\x00", "\x01", "\x0b", "\x1f", "\x7f", "Ā", "😀"]
 )
-@pytest.mark.parametrize("name", ["A", "Location", "Content-Type", "Connection", "Content-Length", "Server"])
-def test_field_value_refused(name: str, value: str) -> None:
-    assert "can't be sent" in refused_fields({name: value})
+def test_field_value_refused(value: str) -> None:
+    for name in ("A", "Location", "Content-Type", "Connection", "Content-Length", "Server"):
+        assert "can't be sent" in refused_fields({name: value}), name
 
 
 @pytest.mark.parametrize("value", [b"a", 3, None, [3], 1.5])

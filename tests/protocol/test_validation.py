@@ -54,10 +54,15 @@ def test_preface_of_http2_is_no_request() -> None:
         parse_request_line(b"PRI * HTTP/2.0")
 
 
-@pytest.mark.parametrize("code", [*range(0x20), *range(0x7F, 0x100)])
-def test_only_printable_ascii_in_a_line(code: int) -> None:
-    with pytest.raises(HTTPError, match="400"):
-        check_line(b"GET /%c" % code)
+def test_only_printable_ascii_in_a_line() -> None:
+    def is_refused(code: int) -> bool:
+        try:
+            check_line(b"GET /%c" % code)
+        except HTTPError as error:
+            return error.status == 400
+        return False
+
+    assert [code for code in range(0x100) if is_refused(code)] == [*range(0x20), *range(0x7F, 0x100)]
 
 
 def test_a_line_may_be_anything_printable() -> None:

@@ -148,13 +148,13 @@ def unknown(scheme: str | None, host: str | None = None) -> Origin:
     ],
     ids=lambda value: ascii(value)[:80],
 )
-@pytest.mark.parametrize("peer", ["10.0.0.5", "", "2001:db8::5", "::ffff:10.0.0.5"])
-def test_by_the_word_of_a_trusted_peer(peer, fields, origin):
+def test_by_the_word_of_a_trusted_peer(fields, origin):
     assert origin_of(fields, TRUSTED) == origin
-    request = Request("GET", b"/", HeaderSection(tuple(fields)), PROXIES.peer((peer, 5), "http"))
-    assert request.client == (origin.client or (peer, 5))
-    assert request.scheme == (origin.scheme or "http")
-    assert request.host == (origin.host or dict(fields).get("host", ""))
+    for peer in ("10.0.0.5", "", "2001:db8::5", "::ffff:10.0.0.5"):
+        request = Request("GET", b"/", HeaderSection(tuple(fields)), PROXIES.peer((peer, 5), "http"))
+        assert request.client == (origin.client or (peer, 5))
+        assert request.scheme == (origin.scheme or "http"), peer
+        assert request.host == (origin.host or dict(fields).get("host", "")), peer
 
 
 @pytest.mark.parametrize("peer", ["192.0.2.9", "2001:db9::1", "nonsense"])

@@ -76,20 +76,12 @@ def expected(case: Case) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_a_case_in_one_piece(case):
+def test_a_case_however_it_is_cut(case):
+    """In one piece, byte by byte, and in two."""
     assert outcome(case, [case.raw]) == expected(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_a_case_byte_by_byte(case):
     raw = case.raw
     size = 1 if len(raw) < 2000 else 997
-    assert outcome(case, [raw[at : at + size] for at in range(0, len(raw), size)]) == expected(case)
-
-
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_a_case_split_anywhere(case):
-    raw = case.raw
+    assert outcome(case, [raw[at : at + size] for at in range(0, len(raw), size)]) == expected(case), "byte by byte"
     offsets = range(1, len(raw)) if len(raw) <= ALL_SPLITS else [*range(1, 20), len(raw) // 2, len(raw) - 1]
     for offset in offsets:
         assert outcome(case, [raw[:offset], raw[offset:]]) == expected(case), offset
