@@ -22,6 +22,7 @@ from hypoll.server.context import READ_SIZE
 from hypoll.server.request_body import HIGH_WATER, TaskRequestBody, ThreadRequestBody, joined
 from hypoll.server.spool import Spool, SpoolSpace
 from hypoll.settings import Settings
+from tests.support.matrix import covering
 
 KIB = 1024
 HEAD = b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -97,9 +98,8 @@ def fill(intake: Any, reads: Iterator[bytes]) -> RequestParser:
     return parser
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("kind", "size"), covering([TaskRequestBody, ThreadRequestBody], SIZES))
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", [ThreadRequestBody, TaskRequestBody])
 @undisturbed
 def test_a_body_that_waits_for_its_handler(kind, shape, size, monkeypatch):
     mark = HIGH_WATER if shape is in_reads else SOME  # packets take the measuring long

@@ -18,7 +18,7 @@ from hypoll import Request, Response, Routes, sse
 from hypoll.testing import TestClient
 from tests.support.client import PATIENCE, Client, address_of
 from tests.support.gunicorn import GUNICORN, HYPOLL, Master, until
-from tests.support.matrix import some
+from tests.support.matrix import covering, some
 from tests.support.server import running
 
 GET = b"GET /%b HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -162,8 +162,7 @@ def test_an_event_stream_whose_handler_was_at_work_when_a_drain_began_ends_at_on
     gate.set()
 
 
-@pytest.mark.parametrize("minor", [0, 1])
-@pytest.mark.parametrize("kind", ["threaded", "async", "inline"])
+@pytest.mark.parametrize(("kind", "minor"), covering(["threaded", "async", "inline"], [0, 1]))
 def test_other_streams_are_told_and_cut_at_the_end_without_a_last_chunk(kind, minor, caplog):
     caplog.set_level("INFO")
     routes = Routes()

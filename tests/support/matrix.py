@@ -12,7 +12,7 @@ import pytest
 def covering(*axes: Sequence[Any]) -> list[Any]:
     """All combinations of the axes' values; those that aren't needed to have each value once are marked `full`.
 
-    For tests that start processes of their own, where two values seldom fail together only.
+    For tests whose cases take long, as those that start processes, where two values seldom fail together only.
     """
     needed = [tuple(row % len(axis) for axis in axes) for row in range(max(map(len, axes)))]
     cases = []
