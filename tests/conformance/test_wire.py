@@ -133,7 +133,13 @@ def test_corpus_names_are_unique() -> None:
 
 
 @every_case
-def test_however_it_is_cut(case: Case) -> None:
+def test_a_case(case: Case, exchange: Exchanging) -> None:
+    """In one test for the parser and a connection: a test itself takes as long as what either does for most cases."""
+    check_however_it_is_cut(case)
+    check_on_a_connection(case, exchange)
+
+
+def check_however_it_is_cut(case: Case) -> None:
     """Whole, byte by byte, in two; and the first of the two alone gives no request that the whole doesn't have.
 
     The same with a request behind it, which is where a split shows whether all before it was well.
@@ -250,6 +256,9 @@ class Exchange:
         self.client.close()
 
 
+Exchanging = Callable[[list[bytes]], Exchange]
+
+
 @pytest.fixture(scope="module")
 def shared() -> Iterator[ServerContext]:
     loop = Loop()
@@ -258,7 +267,7 @@ def shared() -> Iterator[ServerContext]:
 
 
 @pytest.fixture
-def exchange(shared: ServerContext) -> Iterator[Callable[[list[bytes]], Exchange]]:
+def exchange(shared: ServerContext) -> Iterator[Exchanging]:
     """Makes a connection that was sent the pieces, one at a time, and then the end."""
     made: list[Exchange] = []
 
@@ -340,8 +349,7 @@ def assert_answered(case: Case, exchange: Exchange) -> None:
     assert exchange.server.fileno() == -1
 
 
-@every_case
-def test_on_a_connection(case: Case, exchange: Callable[[list[bytes]], Exchange]) -> None:
+def check_on_a_connection(case: Case, exchange: Exchanging) -> None:
     """Byte by byte, and whole: with a request behind it where there can be one."""
     assert_answered(case, exchange(one_by_one(case.raw)))
     whole = marked(case) if can_be_followed(case) else case
@@ -350,9 +358,7 @@ def test_on_a_connection(case: Case, exchange: Callable[[list[bytes]], Exchange]
 
 @pytest.mark.full
 @pytest.mark.parametrize("case", FOLLOWED, ids=[case.name for case in FOLLOWED])
-def test_on_a_connection_whole_without_more_and_before_more(
-    case: Case, exchange: Callable[[list[bytes]], Exchange]
-) -> None:
+def test_on_a_connection_whole_without_more_and_before_more(case: Case, exchange: Exchanging) -> None:
     assert_answered(case, exchange([case.raw]))
     assert_answered(marked(case), exchange([case.raw, MARKER]))
 
@@ -361,9 +367,7 @@ CONTINUE_ONCE = ["expect-continue", "expect-continue-any-case", "expect-continue
 
 
 @pytest.mark.parametrize("name", CONTINUE_ONCE)
-def test_continue_is_said_once_and_only_before_the_content(
-    name: str, exchange: Callable[[list[bytes]], Exchange]
-) -> None:
+def test_continue_is_said_once_and_only_before_the_content(name: str, exchange: Exchanging) -> None:
     (case,) = [case for case in CASES if case.name == name]
     assert answers_of(exchange([case.raw]).received, case.requests)[1] == 0
     assert answers_of(exchange(one_by_one(case.raw)).received, case.requests)[1] == 1
@@ -372,12 +376,12 @@ def test_continue_is_said_once_and_only_before_the_content(
 @pytest.mark.parametrize(
     "name", ["expect-unknown", "expect-continue-too-large", "expect-of-1.0", "expect-continue-no-content"]
 )
-def test_continue_is_not_said(name: str, exchange: Callable[[list[bytes]], Exchange]) -> None:
+def test_continue_is_not_said(name: str, exchange: Exchanging) -> None:
     (case,) = [case for case in CASES if case.name == name]
     assert answers_of(exchange(one_by_one(case.raw)).received, case.requests)[1] == 0
 
 
-def test_half_close_anywhere(exchange: Callable[[list[bytes]], Exchange]) -> None:
+def test_half_close_anywhere(exchange: Exchanging) -> None:
     """A peer that sends no more gets the answers to what was whole, and is told when the last was not."""
     stream = (
         b"GET /1 HTTP/1.1\r\nHost: h\r\n\r\n"

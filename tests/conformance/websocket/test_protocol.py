@@ -77,7 +77,7 @@ def expected(case: Case) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_a_case_however_it_is_cut(case):
-    """In one piece, byte by byte, and in two."""
+    """In one piece, byte by byte, in two, and in one with many messages before it."""
     assert outcome(case, [case.raw]) == expected(case)
     raw = case.raw
     size = 1 if len(raw) < 2000 else 997
@@ -85,10 +85,10 @@ def test_a_case_however_it_is_cut(case):
     offsets = range(1, len(raw)) if len(raw) <= ALL_SPLITS else [*range(1, 20), len(raw) // 2, len(raw) - 1]
     for offset in offsets:
         assert outcome(case, [raw[:offset], raw[offset:]]) == expected(case), offset
+    check_behind_many_messages_in_one_write(case)
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_a_case_behind_many_messages_in_one_write(case):
+def check_behind_many_messages_in_one_write(case: Case) -> None:
     before = b"".join(CASES[0].raw for _ in range(100))
     messages, *rest = outcome(case, [before + case.raw], max_queue=3)
     assert messages == CASES[0].messages * 100 + case.messages
