@@ -102,8 +102,7 @@ class Example(NamedTuple):
 @cache
 def examples(only: str | None = None) -> list[Example]:
     """Those of all documents, fenced and indented, or of one language; not Sphinx's fences, as ```{include}."""
-def examples() -> list[Example]:
-    """Those of all documents, fenced and indented; not what Sphinx is told by a fence, as ```{include}."""
+
     return [
         Example(document, token.content.strip().split("\n")[0].strip(), token.content)
         for document in DOCUMENTS

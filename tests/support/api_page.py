@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
 import hypoll
 from hypoll import testing, websocket
-from hypoll.web.routing import RouteOptions
+from hypoll.web.route_options import RouteOptions
 
 
 class Section(NamedTuple):
@@ -33,7 +33,7 @@ SECTIONS = (
     Section("An answer", (hypoll.Response, hypoll.ResponseHeaders, hypoll.File, hypoll.Event)),
     Section("Functions that make one", (hypoll.redirect, hypoll.html, hypoll.sse)),
     Section("Who asks", (hypoll.bearer, hypoll.api_key)),
-    Section("A hub", (websocket.Hub,)),
+    Section("Hubs", (websocket.Hub, hypoll.EventHub)),
     Section("A WebSocket", (websocket.Socket, websocket.ThreadSocket, websocket.SocketClosed), made=False),
     Section("Errors", (hypoll.HTTPError, hypoll.RouteError)),
     Section("What is raised to a handler", (hypoll.ClientDisconnect,), made=False),
@@ -43,7 +43,8 @@ SECTIONS = (
 
 INTERNAL = {
     "Event": {"encode"},
-    "File": {"open", "respond", "whole"},
+    "EventHub": {"forget", "join"},
+    "File": {"described", "open", "respond", "whole"},
     "Form": {"close", "what"},
     "Headers": {"what"},
     "Request": {
@@ -53,12 +54,21 @@ INTERNAL = {
     "RequestFields": {"what"},
     "Response": {"fields", "is_plain"},
     "Routes": {
-        *("amend_refusal", "answer", "drain_hooks", "early_refusal", "keeps_tasks", "least_max_body", "max_body_of"),
-        *("pattern", "ready_checks", "shutdown", "startup", "uses_asyncio", "uses_threads", "wants_spool"),
+        *(
+            "amend_refusal",
+            "answer",
+            "check",
+            "drain_hooks",
+            "early_refusal",
+            "keeps_tasks",
+            "least_max_body",
+            "max_body_of",
+        ),
+        *("pattern", "periodic", "ready_checks", "route_at", "shutdown", "startup", "uses_asyncio", "uses_threads", "wants_spool"),
         "wants_stream",
     },
-    "Socket": {"accepted_session", "on_loop_thread", "session"},
-    "ThreadSocket": {"accepted_session", "on_loop", "on_loop_thread", "session"},
+    "Socket": {"accepted_session", "encoder", "on_loop_thread", "session"},
+    "ThreadSocket": {"accepted_session", "encoder", "on_loop", "on_loop_thread", "session"},
 }
 """What the server asks of these classes: public to its modules, not to applications."""
 
@@ -145,8 +155,10 @@ def _signature(described: Any) -> str:
         return "(message)" if issubclass(described, Exception) else "()"  # what Python says of these differs
     parameters = [one for one in inspect.signature(described).parameters.values() if one.name != "self"]
     if parameters and "RouteOptions" in str(parameters[-1].annotation):
-        of_route = inspect.signature(hypoll.Routes.route).parameters
-        parameters[-1:] = [of_route[name] for name in get_type_hints(RouteOptions)]
+        names = RouteOptions.__annotations__
+        parameters[-1:] = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_Text("...")) for name in names
+        ]
     bare = [one.replace(annotation=inspect.Parameter.empty, default=_shown(one.default)) for one in parameters]
     return str(inspect.Signature(bare))
 
@@ -162,7 +174,7 @@ class _Text:
 
 
 def _shown(default: Any) -> Any:
-    long = len(repr(default)) > SHORT or " at 0x" in repr(default)
+    long = default is ... or len(repr(default)) > SHORT or " at 0x" in repr(default)
     return _Text("...") if long and default is not inspect.Parameter.empty else default
 
 
