@@ -711,12 +711,13 @@ def other_service() -> Iterator[tuple[str, list[str]]]:
 
 @tries("docs/handlers.md", "# stock.py")
 def _stock(text: str, directory: Path) -> None:
+    hasty = text.replace("timeout=2", "timeout=0.1")
+    assert hasty != text
     with other_service() as (url, does):
-        hasty = text.replace("timeout=2", "timeout=0.1")
-        assert hasty != text
         for what, (does[0], status) in OTHER_SERVICE.items():
+            routes = routes_of(hasty if what == "late" else text, directory)
             where = "http://127.0.0.1:1" if what == "away" else url
-            with mock.patch.dict(os.environ, STOCK_URL=where), TestClient(routes_of(hasty, directory)) as client:
+            with mock.patch.dict(os.environ, STOCK_URL=where), TestClient(routes) as client:
                 answer = client.get("/stock/7")
                 assert answer.status_code == status, what
                 assert status != 200 or answer.json() == {"left": 3}
@@ -726,9 +727,11 @@ def _stock(text: str, directory: Path) -> None:
 def _rates(text: str, directory: Path) -> None:
     hasty = text.replace("(0.5, 2)", "(0.5, 0.1)")
     assert hasty != text
-    with other_service() as (url, does), TestClient(routes_of(hasty, directory)) as client:
+    with other_service() as (url, does):
         for what, (does[0], status) in OTHER_SERVICE.items():
-            with mock.patch.dict(os.environ, RATES_URL="http://127.0.0.1:1" if what == "away" else url + "/rates"):
+            routes = routes_of(hasty if what == "late" else text, directory)
+            where = "http://127.0.0.1:1" if what == "away" else url + "/rates"
+            with mock.patch.dict(os.environ, RATES_URL=where), TestClient(routes) as client:
                 answer = client.get("/rates/CHF")
                 assert answer.status_code == (502 if status == 404 else status), what
                 assert status != 200 or answer.json() == {"rate": "1.1"}
