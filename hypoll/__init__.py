@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # typing isn't loaded by the interpreter itself
     from hypoll.http import ClientDisconnect, Headers, HTTPError, MultiDict, Request, Response
     from hypoll.protocol.fields import ResponseHeaders
     from hypoll.protocol.files import File
-    from hypoll.protocol.forms import AsyncFormPart, Form, FormPart
+    from hypoll.protocol.forms import AsyncFormPart, Form, FormPart, StoredPart
     from hypoll.protocol.multidict import RequestFields
     from hypoll.protocol.state import State
     from hypoll.runner import run
@@ -45,6 +45,7 @@ else:
         "RouteError": "app",
         "Routes": "app",
         "State": "protocol.state",
+        "StoredPart": "protocol.forms",
         "__version__": "version",
         "api_key": "web.auth",
         "bearer": "web.auth",
@@ -86,6 +87,7 @@ __all__ = [
     "RouteError",
     "Routes",
     "State",
+    "StoredPart",
     "__version__",
     "api_key",
     "bearer",

@@ -75,6 +75,7 @@ def test_the_public_names():
         "RouteError",
         "Routes",
         "State",
+        "StoredPart",
         "__version__",
         "api_key",
         "bearer",

@@ -78,10 +78,38 @@ def test_a_function_stays_what_it_is_when_its_module_is_imported():
 
 
 USER = """
-from hypoll import Event, File, HTTPError, Request, Response, Routes, run, sse
+from hypoll import Event, EventHub, File, HTTPError, Request, Response, Routes, StoredPart, run, sse
+from hypoll.websocket import Socket, ThreadSocket
 import hypoll
 
-routes = Routes()
+routes = Routes(threaded=True, timeout=5)
+hub = EventHub(replay=10)
+
+def check(request: Request) -> None: ...
+
+def keep(part: StoredPart) -> int:
+    return part.size
+
+@routes.post("/files", max_body="2 MiB", before=[check])
+def upload(request: Request) -> int:
+    return keep(request.form().files["file"])
+
+@routes.get("/events")
+def events(request: Request) -> Response:
+    hub.publish("a", Event({"a": 1}))
+    return hub.events("a", last_event_id=request.headers.get("Last-Event-ID"))
+
+@routes.every(60)
+async def clean_up() -> None: ...
+
+@routes.before
+def note(request: Request) -> None: ...
+
+@routes.websocket("/echo")
+def echo(socket: ThreadSocket) -> None: ...
+
+@routes.websocket("/task")
+async def task(socket: Socket) -> None: ...
 
 @routes.get("/")
 def index(request: Request) -> Response:
@@ -90,6 +118,7 @@ def index(request: Request) -> Response:
 reveal_type(hypoll.__version__)
 reveal_type(hypoll.testing.TestClient)
 hypoll.nosuch
+Request("GET", b"/").args
 run(routes, max_body="16")
 hypoll.testing.TestClient(routes, keep_alvie=3.0)
 """
@@ -104,5 +133,6 @@ def test_a_type_checker_sees_the_names_of_a_users_file(tmp_path):
     assert found[0] == 'note: Revealed type is "str"'
     assert "hypoll.testing.TestClient" in found[1]
     assert found[2] == 'error: Module has no attribute "nosuch"  [attr-defined]'
-    assert found[3].startswith('error: Argument "max_body" to "run" has incompatible type "str"; expected "int"')
-    assert found[4].startswith('error: Unexpected keyword argument "keep_alvie" for "TestClient"')
+    assert found[3] == 'error: "Request" has no attribute "args"  [attr-defined]'
+    assert found[4].startswith('error: Argument "max_body" to "run" has incompatible type "str"; expected "int"')
+    assert found[5].startswith('error: Unexpected keyword argument "keep_alvie" for "TestClient"')

@@ -240,7 +240,7 @@ class Request:
             max_parts: the most fields and files together.
             max_field: the most bytes of a text.
             max_part_header: the most bytes of a header field of a part.
-            max_size: the most bytes of the body; None: as many as the server takes, `--max-body`.
+            max_size: the most bytes of the body; None: as many as the route takes, its `max_body` or else `--max-body`.
             memory: bytes of a file that are kept in memory; a larger one goes to a temporary file.
 
         Raises:

@@ -26,7 +26,7 @@ SECTIONS = (
         "A request",
         (
             *(hypoll.Request, hypoll.Headers, hypoll.RequestFields, hypoll.MultiDict),
-            *(hypoll.Form, hypoll.FormPart, hypoll.AsyncFormPart, hypoll.State),
+            *(hypoll.Form, hypoll.FormPart, hypoll.AsyncFormPart, hypoll.StoredPart, hypoll.State),
         ),
         made=False,
     ),
