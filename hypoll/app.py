@@ -530,13 +530,23 @@ class Routes(Application):
         """The work of `every`, mounted routes' included."""
         return [work for routes in (self, *self._descendants()) for work in routes._lifecycle.periodic]
 
-    def __call__(self, request: Request) -> Response:
+    def __call__(self, request: Request, *of_others: object) -> Response:
         """Answer a request, here and now, whatever kind its handler is. What a handler raises becomes its answer,
         `sys.exit()` too: it is no stop.
 
+        Args:
+            request: what to answer.
+            of_others: what a server gives to an application of another kind.
+
         Raises:
             RuntimeError: For an async handler while an event loop is running on this thread.
+            TypeError: When another server calls this as a WSGI or ASGI application.
         """
+        if of_others or isinstance(request, dict):
+            raise TypeError(
+                "Routes are no WSGI or ASGI application: serve routes.wsgi, or with gunicorn give "
+                "-k hypoll.gunicorn_worker.Worker"
+            )
         limit = self.max_body_of(request) if request.body else None
         if limit is not None and len(request.body) > limit:
             return self._answer_error(request, body_too_large(limit))

@@ -1202,3 +1202,13 @@ def test_the_class_of_an_error_hook_may_be_named():
     routes.error(kind=KeyError)(lambda request, error: ("no key", 404))
     routes.get("/")(lambda request: dict[str, str]()["key"])
     assert routes(Request("GET", b"/")).status == 404
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [({"REQUEST_METHOD": "GET"}, print), ({"type": "http"}, print, print), ({"type": "http"},), ({}, print)],
+)
+def test_another_server_that_calls_it_is_told_what_to_serve(arguments):
+    advice = r"serve routes\.wsgi, or with gunicorn give -k hypoll\.gunicorn_worker\.Worker"
+    with pytest.raises(TypeError, match=advice):
+        Routes()(*arguments)
