@@ -22,7 +22,7 @@ from hypoll.loop import Loop
 from hypoll.server import endpoint_exchange, stalls
 from hypoll.server.admin import admin_server
 from hypoll.server.server import Server, Status
-from hypoll.settings import ServerOptions, Settings
+from hypoll.settings import OptionError, ServerOptions, Settings, options, settings_of, variable
 from hypoll.telemetry import error_log
 from hypoll.telemetry.log_sharing import share_format
 from hypoll.telemetry.log_writer import LogWriterError, occupy_standard_descriptors
@@ -64,16 +64,20 @@ def run(
     Args:
         routes: the application: `Routes`, or one of WSGI or ASGI.
         bind: one address or several: `HOST:PORT`, `[::1]:PORT`, `unix:/PATH`, `fd://N`.
-        settings: the fields of `Settings`.
+        settings: the fields of `Settings`. Variables as `HYPOLL_BACKLOG` are the command's: a warning names them.
         on_start: called with the server when it accepts.
     """
-    chosen = Settings(bind=(bind,) if isinstance(bind, str) else tuple(bind), **settings)
+    chosen = settings_of(bind, settings)
     service = service_of(routes, chosen)
     occupy_standard_descriptors()
     if logging.getLogger().hasHandlers():
         error_log.set_up_server("info", error_log.make_handler(chosen.log_format))
     else:
         error_log.set_up("info", chosen.log_format)
+
+    ignored = [name for option in options() if os.environ.get(name := variable(option.name))]
+    if ignored:
+        log.warning("hypoll.run doesn't read %s: give it arguments, or run the command hypoll", ", ".join(ignored))
 
     def announce(server: Server) -> None:
         log.info("hypoll %s serves on %s, pid %d", __version__, ", ".join(server.addresses), os.getpid())

@@ -7,6 +7,7 @@ else in hypoll states a default.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -125,7 +126,8 @@ def _option(
 def _check_path(value: str) -> None:
     """Hold a URL path an endpoint is to answer at, empty for nowhere. Raises `ValueError`."""
     if value and not re.fullmatch(r"/[A-Za-z0-9._~/-]*", value):
-        raise ValueError("it must be a path of letters, digits and . _ ~ - that begins with a slash, as in /healthz")
+        meant = value if re.fullmatch(r"[A-Za-z0-9._~/-]+", value) else "healthz"
+        raise ValueError(f"it must be a path of letters, digits and . _ ~ - that begins with a slash, as in /{meant}")
 
 
 def _check_paths(values: tuple[str, ...]) -> None:
@@ -329,6 +331,28 @@ class Settings:
                     option.check(value)
                 except ValueError as error:
                     raise OptionError(f"<{option.name}> is {value!r}: {error}") from None
+
+
+def settings_of(bind: object, options: Mapping[str, Any]) -> Settings:
+    """The settings of a call that takes them as keywords.
+
+    Args:
+        bind: an address or several.
+        options: the other fields of `Settings`, as they were given.
+
+    Raises:
+        TypeError: For what is no option, with the nearest that is, and for a value of another kind.
+        ValueError: For a value that is out of range.
+    """
+    known = {field.name for field in dataclasses.fields(Settings)}
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise TypeError(f"there is no option {name!r}{f': is it {near[0]}?' if near else ''}")
+    if not isinstance(bind, (str, tuple, list)):
+        port = bind if isinstance(bind, int) and not isinstance(bind, bool) else 8000
+        raise TypeError(f"bind is {bind!r}: it must be HOST:PORT, as '127.0.0.1:{port}', or several in a tuple")
+    return Settings(bind=(bind,) if isinstance(bind, str) else tuple(bind), **options)
 
 
 class ServerOptions(TypedDict, total=False):

@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
 from hypoll.app import Routes
 from hypoll.hosting import Servable, service_of
 from hypoll.runner import Runner
-from hypoll.settings import ServerOptions, Settings
+from hypoll.settings import ServerOptions, settings_of
 from hypoll.websocket.client import ClientSocket, HandshakeRefused
 
 __all__ = ["ClientSocket", "HandshakeRefused", "TestClient"]
@@ -48,18 +48,20 @@ class TestClient(requests.Session):
 
     __test__ = False  # not a test of pytest's
 
+    base_url: str = ""
+    """The URL of the server, without a path; empty while none is running."""
+
     def __init__(self, routes: Servable, *, strict_json: bool | None = None, **settings: Unpack[ServerOptions]) -> None:
         super().__init__()
         self.trust_env = False  # a proxy of the environment has no business here
-        given: dict[str, Any] = {"access_log": "off", **settings, "bind": ("127.0.0.1:0",)}
-        self._settings = Settings(**given)
+        given: dict[str, Any] = {"access_log": "off", **settings}
+        given.pop("bind", None)  # of who has written it all down
+        self._settings = settings_of("127.0.0.1:0", given)
         self._routes = service_of(routes, self._settings)
         self._strict_json = STRICT_JSON if strict_json is None else strict_json
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
-        self.base_url = ""
-        """The URL of the server, without a path; empty while none is running."""
 
     def __enter__(self) -> TestClient:
         """Start the server. Raises what its start raises."""

@@ -18,6 +18,7 @@ from hypoll import Response, Routes
 from hypoll.runner import _StopSignals
 from hypoll.server.server import Server, Status
 from hypoll.server.sockets import BindError
+from hypoll.testing import TestClient
 from tests.support.client import Client
 
 PATIENCE = 10.0
@@ -223,6 +224,35 @@ def test_an_address_in_use_leaves_nothing(routes):
         with pytest.raises(BindError, match="in use"):
             hypoll.run(routes, ("127.0.0.1:0", f"127.0.0.1:{other.getsockname()[1]}"))
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    ("bind", "settings", "said"),
+    [
+        (8712, {}, "bind is 8712: it must be HOST:PORT, as '127.0.0.1:8712', or several in a tuple"),
+        (None, {}, "bind is None: it must be HOST:PORT, as '127.0.0.1:8000', or several in a tuple"),
+        ("127.0.0.1:0", {"bindd": "x"}, "there is no option 'bindd': is it bind?"),
+        ("127.0.0.1:0", {"max_bodi": 1}, "there is no option 'max_bodi': is it max_body?"),
+        ("127.0.0.1:0", {"qqqqqqq": 1}, "there is no option 'qqqqqqq'"),
+    ],
+)
+def test_what_is_no_option_is_said_as_the_command_does(routes, bind, settings, said):
+    with pytest.raises(TypeError) as caught:
+        hypoll.run(routes, bind, **settings)
+    assert str(caught.value) == said
+    if isinstance(bind, str):
+        with pytest.raises(TypeError) as caught:
+            TestClient(routes, **settings)
+        assert str(caught.value) == said
+
+
+def test_a_script_is_told_of_variables_that_are_the_command_s(routes, monkeypatch, capsys):
+    monkeypatch.setenv("HYPOLL_THREADS", "3")
+    monkeypatch.setenv("HYPOLL_BACKLOG", "")
+    hypoll.run(routes, "127.0.0.1:0", on_start=lambda server: kill(signal.SIGINT))
+    said = [line for line in capsys.readouterr().err.splitlines() if "HYPOLL_" in line]
+    assert len(said) == 1
+    assert "WARNING hypoll.run doesn't read HYPOLL_THREADS: give it arguments, or run the command hypoll" in said[0]
 
 
 @pytest.mark.parametrize(("settings", "error"), [({"backlog": 0}, ValueError), ({"nonsense": 1}, TypeError)])

@@ -50,6 +50,7 @@ class ProcessEnd:
         self._asked = False
         self._exiting = False
         self._hurried = False
+        self._on_end: Callable[[], object] | None = None
 
     def begin(self) -> None:
         """Take the signals."""
@@ -63,6 +64,15 @@ class ProcessEnd:
         """Raise `Ended` when a signal has asked for the end: the application's import may have caught it."""
         if self._asked:
             raise Ended
+
+    def on_end(self, call: Callable[[], object]) -> None:
+        """Call something when all threads have ended or are left behind, and the application's `atexit` handlers have
+        run; now, where this isn't the process's own end.
+        """
+        if self.begun:
+            self._on_end = call
+        else:
+            call()
 
     def begin_exit(self, code: int) -> None:
         """The process ends with an exit code; what holds its exit for longer than `seconds` is left behind.
@@ -87,6 +97,8 @@ class ProcessEnd:
             self._hurried = True
 
     def _at_exit(self) -> None:
+        if os.getpid() == self._pid and self._on_end is not None:
+            self._on_end()
         # At its very end the interpreter gives back its handlers: the kernel's default would make a code of its own.
         if os.getpid() == self._pid and threading.current_thread() is threading.main_thread():
             for signum in ENDING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -117,11 +118,19 @@ def test_idle_threads_hold_nothing(start):
     assert not [line for line in master.lines if "left behind" in line]
 
 
+def listens(master: Master) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", master.port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 def test_an_interrupt_leaves_behind_what_holds_the_exit(start):
     master = start()
     master.get("/thread")
     master.signal(signal.SIGINT)
-    master.says("stopped")
+    until(lambda: not listens(master))
     assert ends(master, signal.SIGINT) < 5
     assert master.says("left behind: .*the application's in hold, .*app.py line")
 
