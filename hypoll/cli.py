@@ -21,7 +21,7 @@ from hypoll.concurrency import monkey_patching
 from hypoll.concurrency.process_end import ProcessEnd
 from hypoll.deploy import watched
 from hypoll.deploy.cpus import cpu_count
-from hypoll.deploy.failures import describe
+from hypoll.deploy.failures import MISTAKE, REFUSED, describe, exit_code_of
 from hypoll.deploy.foreign_options import replacement_of
 from hypoll.deploy.imports import find_from
 from hypoll.deploy.preflight import Plan, read_system, warnings_for
@@ -43,7 +43,7 @@ from hypoll.settings import (
     variable,
 )
 from hypoll.telemetry import error_log
-from hypoll.telemetry.log_writer import LogWriterError, occupy_standard_descriptors
+from hypoll.telemetry.log_writer import occupy_standard_descriptors
 from hypoll.version import __version__
 from hypoll.web.routing import Route
 from hypoll.wsgi.adapter import WSGIAdapter
@@ -99,13 +99,21 @@ class NumberOr(Number):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Give the number or the word, or fail naming the value."""
-        return value if value in self._words else super().convert(value, param, ctx)
+        if value in self._words:
+            return value
+        try:
+            int(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a valid {self.name}, nor {' or '.join(self._words)}", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class AppError(click.ClickException):
-    """What the command asks for isn't there: the application, or an address."""
+    """What the command asks for isn't there: the application, a file, an extra, or an address."""
 
-    exit_code = 2
+    exit_code = MISTAKE
+    missing = False
+    """Whether there is no such module."""
 
 
 class _StartupFailed(click.ClickException):
@@ -128,7 +136,8 @@ def load(reference: str, settings: Settings | None = None) -> Servable:
         option = f" with --app-dir {directory}" if directory else ""
         raise AppError(f"{reference!r} names a file, not a module: give {file}:{attribute or 'routes'}{option}")
     if not all(name.isidentifier() for name in (*module_name.split("."), *attribute.split("."))):
-        raise AppError(f"{reference!r} doesn't name an application: give MODULE:ATTRIBUTE, as in app:routes")
+        meant = _meant_by(reference) or "app:routes"
+        raise AppError(f"{reference!r} doesn't name an application: give MODULE:ATTRIBUTE, as in {meant}")
     module = _import(module_name)
     target: Any = module
     for name in attribute.split("."):
@@ -155,26 +164,53 @@ def _made(reference: str, target: Any, settings: Settings) -> Any:
     try:
         made = made_by(target)
     except Exception as error:
+        log.debug("%s makes no application", reference, exc_info=True)
         raise AppError(f"{reference} makes no application: {describe(error)}") from error
     return made.routes if isinstance(made, WSGIAdapter) else made
 
 
 def _suggestion(module: Any) -> str:
     """What may have been meant."""
-    names = [f"{module.__name__}:{key}" for key, value in vars(module).items() if isinstance(value, Routes)]
+    names = _applications_of(module)
     return f"it has {' and '.join(names)}" if names else "it has no Routes object"
 
 
+def _applications_of(module: Any) -> list[str]:
+    return [f"{module.__name__}:{key}" for key, value in vars(module).items() if isinstance(value, Routes)]
+
+
+def _meant_by(reference: str) -> str:
+    """What a reference without a colon means, if it is a module, or one with an attribute; empty: neither."""
+    name = reference.removesuffix(":")
+    if not all(part.isidentifier() for part in name.split(".")):
+        return ""
+    try:
+        return " or ".join(_applications_of(_import(name)))
+    except AppError as error:
+        parent, _, attribute = name.rpartition(".")
+        if not parent or not error.missing:
+            return ""
+    try:
+        return f"{parent}:{attribute}" if hasattr(_import(parent), attribute) else ""
+    except AppError:
+        return ""
+
+
 def _import(name: str) -> Any:
+    """Import a module. Raises `AppError`; where what is wrong came from is in the log of the level debug."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise AppError(f"there is no module {name!r} in {sys.path[0]}: see --app-dir") from None
+            absent = AppError(f"there is no module {name!r} in {sys.path[0]}: see --app-dir")
+            absent.missing = True
+            raise absent from None
+        log.debug("%s can't be imported", name, exc_info=True)
         raise AppError(f"{name} can't be imported: {describe(error)}") from None
     except SystemExit:
         raise AppError(f"{name} exits when it is imported: put what is for running it under __main__") from None
     except Exception as error:
+        log.debug("%s can't be imported", name, exc_info=True)
         raise AppError(f"{name} can't be imported: {describe(error)}") from None
 
 
@@ -321,12 +357,10 @@ def _main(app: str, app_dir: str, log_level: str, check: bool, **values: Any) ->
     except KeyboardInterrupt:  # `Ended`, or an INT that came while that was taken up
         log.info("asked to end before it served")
     except BindError as error:
-        # What the kernel refuses is a failure; what isn't an address is a mistake in the command.
-        kind = click.ClickException if isinstance(error.__cause__, OSError) else AppError
+        kind = click.ClickException if exit_code_of(error) == REFUSED else AppError
         raise kind(name_options(error, _spell)) from None
     except SetupError as error:
-        kind = click.ClickException if isinstance(error.__cause__, LogWriterError) else AppError
-        raise kind(name_options(error.__cause__ or error, _spell)) from None
+        raise AppError(name_options(error.__cause__ or error, _spell)) from None
 
 
 def _refuse_meaningless(processes: Processes) -> None:
@@ -377,7 +411,7 @@ def _serve_alone(app: str, settings: Settings, departure: ProcessEnd) -> None:
             raise
         log.critical("%s failed", app, exc_info=error)
         raise click.ClickException(f"{app} failed: {describe(error)}") from None
-    log.info("stopped")
+    departure.on_end(lambda: log.info("stopped"))
 
 
 def _reload(app: str, directory: str, log_level: str, settings: Settings, processes: Processes) -> int:
@@ -385,7 +419,7 @@ def _reload(app: str, directory: str, log_level: str, settings: Settings, proces
     try:
         watcher()
     except ImportError as error:
-        raise click.ClickException(str(error)) from None
+        raise AppError(str(error)) from None
     addresses = settings.bind
     listeners = [] if settings.reuse_port else [listen(address, settings) for address in addresses]
     bind = tuple(f"fd://{listener.fileno()}" for listener in listeners) or addresses

@@ -124,7 +124,7 @@ class Worker(BaseWorker):
             validate_telemetry(settings)
             admin_listener.make(settings, cfg.env_orig)
         except (ValueError, TypeError, BindError, LogWriterError, ModuleNotFoundError) as error:
-            raise RuntimeError(name_options(error, spelling(cfg))) from None
+            raise RuntimeError(name_options(error, spelling(cfg))) from error
         if settings.metrics or settings.status:
             cls._count_together(cfg, log)
 

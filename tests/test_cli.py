@@ -643,6 +643,11 @@ def wrong(directory: Path) -> Path:
         ("broken_route:routes", "'users' must begin with a slash, {directory}/broken_route.py line 4"),
         ("exits:routes", "exits exits when it is imported: put what is for running it under __main__"),
         ("named:routes", "named ({directory}/named.py) has no attribute 'routes'; it has named:api and named:other"),
+        ("named", "'named' doesn't name an application: give MODULE:ATTRIBUTE, as in named:api or named:other\n"),
+        ("named.api", "'named.api' doesn't name an application: give MODULE:ATTRIBUTE, as in named:api\n"),
+        ("named.none", "'named.none' doesn't name an application: give MODULE:ATTRIBUTE, as in app:routes\n"),
+        ("named:", "as in named:api or named:other\n"),
+        ("broken_text", "'broken_text' doesn't name an application: give MODULE:ATTRIBUTE, as in app:routes\n"),
         ("named:holder.app", "has no attribute 'holder.app'; it has named:api"),
         ("named:number", "named:number is a int, neither a hypoll.Routes nor a WSGI application; it has named"),
         (
@@ -663,7 +668,8 @@ def test_what_can_not_be_loaded_is_one_sentence_and_2(wrong, reference, words):
 @pytest.mark.parametrize(
     ("reference", "words"),
     [
-        ("app", "'app' doesn't name an application: give MODULE:ATTRIBUTE, as in app:routes"),
+        ("no_such_module", "doesn't name an application: give MODULE:ATTRIBUTE, as in app:routes"),
+        ("no.such.module", "doesn't name an application: give MODULE:ATTRIBUTE, as in app:routes"),
         (":routes", "give MODULE:ATTRIBUTE"),
         ("app:", "give MODULE:ATTRIBUTE"),
         ("app:routes:more", "give MODULE:ATTRIBUTE"),
@@ -672,7 +678,7 @@ def test_what_can_not_be_loaded_is_one_sentence_and_2(wrong, reference, words):
         ("apps/app.py", "names a file, not a module: give app:routes with --app-dir apps"),
     ],
 )
-def test_what_is_no_reference_is_told_before_anything_is_imported(reference, words):
+def test_what_is_no_reference_is_told(reference, words):
     with pytest.raises(AppError) as caught:
         load(reference)
     assert words in str(caught.value)
@@ -721,6 +727,8 @@ def test_modules_beside_the_application_are_found(directory):
             "'--keep-alive' (env var: 'HYPOLL_KEEP_ALIVE'): -1.0 is not in the range x>=0",
         ),
         (["app:routes", "--keep-alive", "long"], "'long' is not a valid number of seconds"),
+        (["app:routes", "--workers", "two"], "'two' is not a valid whole number, nor auto"),
+        (["app:routes", "--workers", "-1"], "-1 is not in the range x>=0"),
         (["app:routes", "--backlog", "1.5"], "'1.5' is not a valid whole number"),
         (["app:routes", "--max-body", "big"], "'big' is not a size: give bytes, or a number with KiB, MiB or GiB"),
         (["app:routes", "--max-head", "1"], "'1' is too small: it must be at least 64 bytes"),
@@ -744,6 +752,11 @@ def test_a_wrong_option_is_told(arguments, words):
     [
         (["app"], "'app' doesn't name an application"),
         (["app:routes", "--bakclog", "1"], "No such option '--bakclog'"),
+        (["app:routes", "--metrics", "metrics"], "begins with a slash, as in /metrics\n"),
+        (["app:routes", "--status", "-/status"], "begins with a slash, as in /-/status\n"),
+        (["app:routes", "--health", "what?"], "begins with a slash, as in /healthz\n"),
+        (["app:routes", "--bind", "127.0.0.1:99999"], "'127.0.0.1:99999' is no address: give HOST:PORT with a port of"),
+        (["app:routes", "--bind", "[::1]:65536"], "give HOST:PORT with a port of 65535 at most\n"),
         (["app:routes", "--header-timeout", "-1"], "-1.0 is not in the range x>=0"),
         (["app:routes", "--keep-alive", "nan"], "--keep-alive is nan: it must be at least 0"),
     ],
@@ -753,6 +766,82 @@ def test_a_wrong_command_is_told_without_a_traceback(directory, arguments, words
     assert ended.returncode == 2
     assert words in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+MISTAKES = [
+    ("--certfile", "none.pem"),
+    ("--certfile", "app.py"),
+    ("--keyfile", "app.py"),
+    ("--metrics", "/same", "--status", "/same"),
+    ("--admin-bind", "127.0.0.1:0"),
+    ("--access-log", "text", "--access-log-file", "nowhere/log"),
+    ("--bind", "here"),
+    ("--bind", "127.0.0.1:99999"),
+]
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")])
+@pytest.mark.parametrize("wrong", MISTAKES, ids=" ".join)
+def test_a_mistake_in_the_command_is_one_sentence_and_2(directory, wrong, workers):
+    bind = () if "--bind" in wrong else ("--bind", "127.0.0.1:0")
+    ended = hypoll_says(directory, "app:routes", *wrong, *bind, *workers)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("bind", [("unix:s",), ("127.0.0.1:0",)])
+def test_workers_that_can_t_have_a_listener_each_are_a_mistake(directory, bind):
+    ended = hypoll_says(directory, "app:routes", "--workers", "2", "--reuse-port", "--bind", *bind)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1].startswith("Error: reuse_port doesn't go with")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2"), ("--workers", "2", "--reuse-port")])
+def test_an_address_that_is_taken_is_1_with_workers_too(directory, arguments):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = hypoll_says(directory, "app:routes", "--bind", address, *arguments)
+        admin = hypoll_says(directory, "app:routes", "--bind", "unix:s", "--health", "/h", "--admin-bind", address)
+    assert (ended.returncode, admin.returncode) == (1, 1)
+    assert ended.stderr.splitlines()[-1].startswith(f"Error: can't listen on {address}: ")
+
+
+@pytest.mark.parametrize("module", ["broken_text", "broken_syntax", "broken_name"])
+@pytest.mark.parametrize("workers", [(), ("--workers", "1", "--bind", "127.0.0.1:0")])
+def test_the_traceback_of_an_import_is_in_the_log_of_the_level_debug(wrong, module, workers):
+    for level, expected in (("info", False), ("debug", True)):
+        ended = hypoll_says(wrong, f"{module}:routes", "--log-level", level, *workers)
+        assert ended.returncode == (4 if workers else 2)
+        found = re.search(rf"DEBUG {module} can't be imported\n +\| Traceback", ended.stderr)
+        assert bool(found) is expected
+        assert f"{module} can't be imported: " in ended.stderr.splitlines()[-1]
+
+
+def test_it_has_stopped_when_its_threads_have(start, directory):
+    (directory / "late.py").write_text(
+        "import asyncio, atexit, os, time\n"
+        "from hypoll import Routes\n"
+        "routes = Routes()\n"
+        "def work():\n"
+        "    with open('gate') as gate: gate.read()\n"
+        "    os.write(2, b'worked\\n')\n"
+        "@routes.get('/')\n"
+        "async def index(request):\n"
+        "    asyncio.get_running_loop().run_in_executor(None, work)\n"
+        "    return 'begun'\n"
+        "routes.on_stop(lambda: os.write(2, b'closed\\n'))\n"
+        "atexit.register(lambda: os.write(2, b'at exit\\n'))\n"
+    )
+    os.mkfifo(directory / "gate")
+    process = start("late:routes", "--bind", "127.0.0.1:0")
+    process.started()
+    assert requests.get(process.addresses[0], timeout=TIMEOUT).text == "begun"
+    process.popen.send_signal(signal.SIGTERM)
+    while process.line() != "closed":
+        pass
+    (directory / "gate").write_text("")
+    assert [line.rpartition(" INFO ")[2] for line in process.rest()] == ["worked", "at exit", "stopped"]
 
 
 def test_a_wrong_command_is_told_how_it_is_used(directory):

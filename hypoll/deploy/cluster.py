@@ -19,6 +19,7 @@ from gunicorn.glogging import Logger
 from gunicorn.sock import TCP6Socket
 
 from hypoll.deploy.cpus import cpu_count, least_used, pin
+from hypoll.deploy.failures import exit_code_of
 from hypoll.deploy.gunicorn_config import counts_together
 from hypoll.deploy.reload import command_of
 from hypoll.hosting import Servable
@@ -118,7 +119,8 @@ class _Cluster(BaseApplication):
             arbiter.START_CTX["args"] = command_of(sys.argv[1:])
             arbiter.run()
         except RuntimeError as error:
-            raise SystemExit(f"Error: {error}") from None
+            sys.stderr.write(f"Error: {error}\n")
+            raise SystemExit(exit_code_of(error.__cause__ or error)) from None
 
 
 def serve(

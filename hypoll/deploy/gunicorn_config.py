@@ -20,6 +20,7 @@ from gunicorn.config import Config, make_settings
 from gunicorn.glogging import Logger
 
 from hypoll.proxy.networks import UNIX
+from hypoll.server.sockets import BindError
 from hypoll.server.transport import VERIFY, TLSError, context_of, make_context
 from hypoll.settings import OptionError, Settings, from_environment, variable
 
@@ -323,4 +324,6 @@ def _try_to_bind(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise RuntimeError(f"can't listen on {host}:{port}: {error.strerror or error}") from None
+            refused = BindError(f"can't listen on {host}:{port}: {error.strerror or error}")
+            refused.__cause__ = error
+            raise RuntimeError(str(refused)) from refused

@@ -127,7 +127,9 @@ def _is_socket(path: str) -> bool:
 def _host_and_port(address: str) -> tuple[str, int]:
     host, colon, port = address.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
-    if not colon or not port.isdecimal() or int(port) > 65535 or (":" in host and not bracketed):
+    if colon and port.isdecimal() and int(port) > 65535:
+        raise BindError(f"{address!r} is no address: give HOST:PORT with a port of 65535 at most")
+    if not colon or not port.isdecimal() or (":" in host and not bracketed):
         raise BindError(f"{address!r} is no address: give HOST:PORT, [::1]:PORT, unix:/PATH or fd://N")
     return (host[1:-1] if bracketed else host), int(port)
 

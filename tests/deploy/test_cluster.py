@@ -151,7 +151,7 @@ def test_what_is_handed_on_to_the_watched_server_is_what_was_given(monkeypatch, 
 def test_reload_without_watchfiles_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     result = CliRunner().invoke(main, ["app:routes", "--reload"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "pip install 'hypoll[reload]'" in result.output
 
 
