@@ -1140,6 +1140,7 @@ def _from_fastapi(text: str, directory: Path) -> None:
                 added = client.post("/notes", json={"text": "tea"})
                 assert (added.status_code, added.json()) == (201, {"id": 1})
                 assert client.get("/notes/1").json() == {"text": "tea", "stars": 0}
+                until(lambda printed=printed: printed.called, "the background work isn't done")
             assert printed.call_args.args == ("ada wrote note 1",)
             assert client.get("/notes").json() == [{"text": "tea", "stars": 0}]
             assert client.get("/notes?page=2").json() == []
