@@ -22,7 +22,7 @@ from hypoll.loop import Loop
 from hypoll.server import endpoint_exchange, stalls
 from hypoll.server.admin import admin_server
 from hypoll.server.server import Server, Status
-from hypoll.settings import OptionError, ServerOptions, Settings, options, settings_of, variable
+from hypoll.settings import ServerOptions, Settings, options, settings_of, variable
 from hypoll.telemetry import error_log
 from hypoll.telemetry.log_sharing import share_format
 from hypoll.telemetry.log_writer import LogWriterError, occupy_standard_descriptors
