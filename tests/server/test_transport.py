@@ -1225,7 +1225,7 @@ def test_what_can_not_be_used_is_told_in_a_sentence(paths, given, words):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--certfile", "missing.pem"], 1, "can't read the certificate missing.pem: No such file or directory"),
+        (["--certfile", "missing.pem"], 2, "can't read the certificate missing.pem: No such file or directory"),
         (["--keyfile", "key.pem"], 2, "--keyfile is given, but no --certfile: TLS needs a certificate"),
     ],
 )
