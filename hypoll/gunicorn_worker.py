@@ -220,7 +220,7 @@ class Worker(BaseWorker):
             watched.report_failure(error)
             raise
         if self.age == 1:
-            for sentence in runner.overlaps:
+            for sentence in runner.notices:
                 self.log.warning("%s", sentence)
         share_with(self.log, self.runner.settings.log_format, say=self.age == 1)
         runner.loop.call_soon(self._begin)

@@ -29,7 +29,7 @@ from hypoll.telemetry.log_writer import LogWriterError, occupy_standard_descript
 from hypoll.telemetry.observer import Observer
 from hypoll.telemetry.setup import Telemetry
 from hypoll.version import __version__
-from hypoll.web.body_limits import check_body_limits
+from hypoll.web.body_limits import check_body_limits, unreachable_limits
 from hypoll.web.overlaps import fallen_back, hidden_routes
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _serve(runner: Runner, on_start: Callable[[Server], Any] | None) -> float:
     left = 0.0
     try:
         runner.start()
-        for sentence in runner.overlaps:
+        for sentence in runner.notices:
             log.warning("%s", sentence)
         handler = error_log.server_handler()
         if handler is not None:
@@ -215,8 +215,10 @@ class Runner:
         paths = list(self.telemetry.endpoints)
         find = service.route_at if isinstance(service, Routes) else _no_route
         self.application = self.telemetry.wrap(service, fallen_back(paths, find))
-        self.overlaps = [] if settings.admin_bind else hidden_routes(paths, find)
-        """What the application has and the server answers in its place: a sentence each."""
+        self.notices = [] if settings.admin_bind else hidden_routes(paths, find)
+        """What is served and most likely not meant so: a sentence each."""
+        if isinstance(service, Routes):
+            self.notices += unreachable_limits(service.table(), settings)
         self.asyncio_bridge: AsyncioBridge | None = None
         self._rests: frozenset[CodeType] = frozenset()
         if service.uses_asyncio:

@@ -72,7 +72,7 @@ def _observe(application: Servable, settings: Settings) -> list[str]:
     try:
         runner = Runner(application, settings)
         runner.close()
-        return runner.overlaps
+        return runner.notices
     finally:
         if is_new:
             with contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ from hypoll import Routes
 from hypoll.runner import Runner, SetupError
 from hypoll.settings import GIB, KIB, MIB, OptionError, Settings, name_options
 from hypoll.testing import TestClient
-from hypoll.web.body_limits import check_body_limits
+from hypoll.web.body_limits import check_body_limits, unreachable_limits
 
 
 def take(request):
@@ -40,7 +40,7 @@ def fault(routes: Routes, **settings: Any) -> str:
 
 
 OWN = "max_body of /api/photos (tests.web.test_body_limits.take, test_body_limits.py line "
-COMMON = f"--max-body is {20 * GIB}, and --body-memory {256 * MIB}, which a body that is kept whole has to fit into"
+COMMON = f"max_body is {20 * GIB}, and body_memory {256 * MIB}, which a body that is kept whole has to fit into"
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,10 @@ COMMON = f"--max-body is {20 * GIB}, and --body-memory {256 * MIB}, which a body
         ({"max_body": 257 * MIB}, {}, OWN),
         ({"max_body": 2 * MIB, "methods": ["GET"]}, {"body_memory": MIB}, OWN),
         ({"max_body": 2 * MIB, "threaded": True}, {"body_memory": MIB, "max_body": KIB}, OWN),
-        ({}, {"max_body": 20 * GIB}, COMMON),
-        ({"methods": ["GET", "PUT"]}, {"max_body": 20 * GIB}, COMMON),
         ({"max_body": 256 * MIB}, {}, ""),
         ({"max_body": 20 * GIB, "stream": True}, {}, ""),
-        ({"stream": True}, {"max_body": 20 * GIB}, ""),
         ({"max_body": MIB}, {"max_body": 20 * GIB}, ""),
-        ({"methods": ["GET"]}, {"max_body": 20 * GIB}, ""),
-        ({}, {"max_body": 20 * GIB, "body_memory": 20 * GIB}, ""),
-        ({}, {"body_memory": MIB}, ""),
+        ({}, {"max_body": 20 * GIB}, ""),
     ],
 )
 def test_what_never_fits_is_said_of_who_asks_for_it(options, settings, said):
@@ -65,6 +60,28 @@ def test_what_never_fits_is_said_of_who_asks_for_it(options, settings, said):
     assert found.startswith(said)
     assert bool(found) == bool(said)
     assert not said or "--body-memory" in found
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "said"),
+    [
+        ({}, {"max_body": 20 * GIB}, True),
+        ({"methods": ["GET", "PUT"]}, {"max_body": 20 * GIB}, True),
+        ({"stream": True}, {"max_body": 20 * GIB}, False),
+        ({"max_body": MIB}, {"max_body": 20 * GIB}, False),
+        ({"methods": ["GET"]}, {"max_body": 20 * GIB}, False),
+        ({}, {"max_body": 20 * GIB, "body_memory": 20 * GIB}, False),
+        ({}, {"body_memory": MIB}, False),
+    ],
+)
+def test_a_limit_for_all_that_some_cannot_come_up_to_is_said_and_served(options, settings, said):
+    routes = declare(**options)
+    found = unreachable_limits(routes.table(), Settings(**settings))
+    assert len(found) == said
+    assert all(one.startswith(COMMON) and "as of /api/photos" in one for one in found)
+    runner = Runner(routes, Settings(**settings))
+    assert runner.notices == found
+    runner.close()
 
 
 def test_no_server_starts_with_it():

@@ -70,13 +70,13 @@ def test_what_is_the_application_s_own_is_answered_beside_a_listener_elsewhere(r
     with TestClient(routes, admin_bind=f"unix:{tmp_path}/admin", **OWN) as client:
         assert [client.get(path).text for path in ("/metrics", "/healthz/live")] == ["own", "live"]
         assert client.get("/status").status_code == 404
-        assert client._runner.overlaps == []
+        assert client._runner.notices == []
 
 
 def test_without_a_listener_elsewhere_the_server_answers(routes):
     with TestClient(routes, **OWN) as client:
         assert [client.get(path).status_code for path in PATHS] == [200] * len(PATHS)
-        assert client._runner.overlaps == [], "a fallback isn't meant to have them"
+        assert client._runner.notices == [], "a fallback isn't meant to have them"
 
 
 def test_without_a_fallback_nothing_stands_before_the_application(tmp_path):
