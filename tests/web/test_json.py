@@ -317,7 +317,11 @@ def test_nan_is_null_or_an_error(kind, where, strict, caplog):
 
 
 @pytest.mark.parametrize(
-    "value", [math.inf, [1, -math.inf], {"a": (NAN,)}, {1: {NAN}}, Line(NAN), Struct(NAN), [Model(price=NAN)]]
+    "value",
+    [
+        *(math.inf, [1, -math.inf], {"a": (NAN,)}, {1: {NAN}}, Line(NAN), Struct(NAN), [Model(price=NAN)]),
+        [datetime.date(2030, 1, 2), NAN],  # behind what nobody has to convert
+    ],
 )
 def test_strict_finds_it_wherever_it_is(value):
     encoder = JSONEncoder((Routes(strict_json=True)._hooks,))
