@@ -393,7 +393,7 @@ def test_usr1_reopens_the_logs(start, tmp_path):
             ("raise RuntimeError('at import')", 3, "RuntimeError: at import"),
             ("other = 1", 4, "Failed to find attribute 'routes' in 'app'"),
         ],
-        2,
+        1,
     ),
     ids=["on_start", "other", "import", "attribute"],
 )
