@@ -84,7 +84,8 @@ class TestClient(requests.Session):
         """Stop the server when its requests under way are answered. A stream that hasn't ended is cut."""
         super().close()
         if self._thread is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._drain)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: a drain that was begun before has just ended
+                self._loop.call_soon_threadsafe(self._drain)
             self._thread.join()
         self.base_url = ""
 

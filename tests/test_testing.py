@@ -188,6 +188,16 @@ def test_leaving_it_by_an_exception_stops_the_server(routes):
     assert stopped.is_set()
 
 
+def test_leaving_it_when_the_server_has_just_ended_by_itself(routes, monkeypatch):
+    with TestClient(routes) as client:
+        thread = client._thread
+        assert thread is not None
+        client._loop.call_soon_threadsafe(client._drain)
+        thread.join()
+        monkeypatch.setattr(thread, "is_alive", lambda: True)  # as between the loop's end and the thread's
+    assert client.base_url == ""
+
+
 def test_an_answer_under_way_is_sent_whole_before_the_server_stops(routes):
     size = 32 * 1024 * 1024  # more than the kernel's buffers take
     routes.get("/big")(lambda request: bytes(size))
