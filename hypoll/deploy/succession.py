@@ -185,11 +185,15 @@ class Succession:
         arbiter.log.error("the new workers can't start, the old ones serve on until another HUP: %s", reason)
 
     def _end_late_successors(self, arbiter: Any) -> None:
-        """Abort what will never start, it seems; what survives that is killed at the next look."""
-        if not self._old(arbiter):
-            return
+        """Abort what will never start, it seems; what survives that is killed at the next look.
+
+        One that was asked to go looks for that when it has started, and is counted as a worker until it has ended.
+        """
+        old = self._old(arbiter)
         for pid, worker in list(arbiter.WORKERS.items()):
             if has_started(worker) or self._clock() - worker.start_report.made_at < START_TIME:
+                continue
+            if not old and not is_leaving(worker):
                 continue
             if not worker.aborted:
                 arbiter.log.critical("worker %d hasn't started in %g s: ending it", pid, START_TIME)

@@ -300,6 +300,18 @@ def test_a_successor_that_never_starts_is_ended_and_the_old_ones_kept(arbiter, c
     assert arbiter.sent[3:] == [(2, signal.SIGTERM)]
 
 
+def test_one_that_was_asked_to_go_and_never_starts_is_ended_without_elders(arbiter, clock):
+    arbiter.reload()
+    arbiter.fail(3, reason="no database")
+    arbiter.reap_workers()
+    assert arbiter.asked() == [4], "it is no successor any more"
+    arbiter.manage_workers()
+    clock.now += START_TIME
+    arbiter.manage_workers()
+    arbiter.manage_workers()
+    assert arbiter.sent == [(4, signal.SIGABRT), (4, signal.SIGKILL)]
+
+
 def test_one_that_has_no_elders_may_start_for_any_time(booting, clock):
     clock.now += 10 * START_TIME
     booting.manage_workers()
