@@ -14,6 +14,7 @@ fails again and again costs the same, whoever is there, so it is tried seldom.
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import socket
 import time
@@ -67,8 +68,11 @@ def is_leaving(worker: Any) -> bool:
 class Succession:
     """Decides in one master when a worker is asked to go."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, is_gone: Callable[[int], bool] | None = None
+    ) -> None:
         self._clock = clock
+        self._is_gone = is_gone or _is_gone
         self._reloading = False
         self._managing = False
         self._ending = False
@@ -153,20 +157,21 @@ class Succession:
             try:
                 original(arbiter)
             except HaltServer as halt:
-                self._on_failed_start(arbiter, _gone(before, arbiter), halt)
+                if not self._ending:
+                    self._on_failed_start(arbiter, self._gone(before, arbiter), halt)
             else:
                 break  # else there may be more that have ended
-        failed = [worker for worker in _gone(before, arbiter) if not (has_started(worker) or is_leaving(worker))]
+        failed = [worker for worker in self._gone(before, arbiter) if not (has_started(worker) or is_leaving(worker))]
         if failed and self._old(arbiter) and not self._ending:  # by a signal: killed for its silence, or out of memory
             self._keep_serving(arbiter, f"worker {failed[0].pid} has ended before it had started")
 
     def _on_failed_start(self, arbiter: Any, gone: list[Any], halt: HaltServer) -> None:
-        if self._ending:
-            return
         reasons = [worker.start_report.failure for worker in gone if getattr(worker, "start_report", None) is not None]
         reason = next(filter(None, reasons), halt.reason)
         if not self._complete or not _serving(arbiter.WORKERS.values()):
             raise HaltServer(reason, halt.exit_status) from None
+        for worker in gone:
+            _finish(arbiter, worker)
         if not all(map(is_leaving, gone)):
             self._keep_serving(arbiter, reason)
 
@@ -200,6 +205,13 @@ class Succession:
             arbiter.kill_worker(pid, signal.SIGKILL if worker.aborted else signal.SIGABRT)
             worker.aborted = True
 
+    def _gone(self, before: dict[int, Any], arbiter: Any) -> list[Any]:
+        """The workers that have ended. (gunicorn 25 halts before it forgets the one that it halts for.)"""
+        for pid in before:
+            if pid in arbiter.WORKERS and self._is_gone(pid):
+                del arbiter.WORKERS[pid]
+        return [worker for pid, worker in before.items() if pid not in arbiter.WORKERS]
+
     def _old(self, arbiter: Any) -> list[Any]:
         return [worker for worker in arbiter.WORKERS.values() if worker.age <= self._newest_old]
 
@@ -209,8 +221,25 @@ def _serving(workers: Iterable[Any]) -> list[Any]:
     return [worker for worker in workers if has_started(worker) and not is_leaving(worker)]
 
 
-def _gone(before: dict[int, Any], arbiter: Any) -> list[Any]:
-    return [worker for pid, worker in before.items() if pid not in arbiter.WORKERS]
+def _is_gone(pid: int) -> bool:
+    """Whether there is no such process any more; one that nobody has waited for yet is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False  # with `user` it isn't the master's
+    return False
+
+
+def _finish(arbiter: Any, worker: Any) -> None:
+    """Do for a worker that has ended what gunicorn doesn't where it means to halt. Doing it twice does nothing."""
+    try:
+        worker.tmp.fileno()
+    except ValueError:
+        return  # it is closed: gunicorn has done so
+    worker.tmp.close()
+    arbiter.cfg.child_exit(arbiter, worker)
 
 
 def _wrapped(original: Any, method: Any) -> Any:

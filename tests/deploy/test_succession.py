@@ -25,12 +25,27 @@ from tests.support.matrix import covering
 # which workers can go
 
 
+class FakeFile:
+    """A worker's heartbeat, as far as it can be closed."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def fileno(self) -> int:
+        if self.closed:
+            raise ValueError
+        return 0
+
+
 class FakeWorker:
     def __init__(self, age: int, kind: str, made_at: float = 0.0) -> None:
         self.age = self.pid = age
         self.start_report = StartReport()
         self.start_report.made_at = made_at
         self.aborted = False
+        self.tmp = FakeFile()
         self.asked_to_go = kind == "l"
         if kind != "b":
             self.start_report.mark_started()
@@ -70,8 +85,14 @@ def test_a_worker_goes_when_there_is_one_that_serves_in_its_place(workers, wante
 class FakeArbiter:
     """gunicorn's rules, as far as they count here, without processes."""
 
+    halts_first = False
+    """Whether it halts before it forgets the worker, as gunicorn 25 does."""
+
     def __init__(self, workers: int, clock: Clock) -> None:
         self.clock = clock
+        self.gone: list[int] = []
+        self.exits: list[int] = []
+        self.cfg = SimpleNamespace(child_exit=lambda arbiter, worker: self.exits.append(worker.pid))
         self.num_workers = workers
         self.worker_age = 0
         self.WORKERS: dict[int, Any] = {}
@@ -99,9 +120,13 @@ class FakeArbiter:
     def reap_workers(self) -> None:
         while self.ended:
             pid, code = self.ended.pop(0)
-            del self.WORKERS[pid]
+            self.gone.append(pid)
+            if code not in (3, 4) or not self.halts_first:
+                worker = self.WORKERS.pop(pid)
             if code in (3, 4):
                 raise HaltServer("it didn't boot", code)
+            worker.tmp.close()
+            self.cfg.child_exit(self, worker)
 
     def manage_workers(self) -> None:
         for _ in range(self.num_workers - len(self.WORKERS)):
@@ -127,11 +152,11 @@ class FakeArbiter:
         return pids
 
 
-@pytest.fixture
-def booting(clock: Clock) -> FakeArbiter:
+@pytest.fixture(params=[False, True], ids=["forgets", "halts"])
+def booting(request: pytest.FixtureRequest, clock: Clock) -> FakeArbiter:
     """A master whose two workers are starting."""
-    kind = type("Wrapped", (FakeArbiter,), dict(vars(FakeArbiter)))
-    Succession(clock).install(kind)
+    kind = type("Wrapped", (FakeArbiter,), {**vars(FakeArbiter), "halts_first": request.param})
+    Succession(clock, is_gone=lambda pid: pid in made.gone).install(kind)
     made: FakeArbiter = kind(2, clock)
     made.manage_workers()
     return made
@@ -237,6 +262,7 @@ def test_a_reload_whose_workers_can_t_start_leaves_the_old_ones(arbiter, codes):
         arbiter.reap_workers()
     arbiter.manage_workers()
     assert sorted(arbiter.WORKERS) == [1, 2]
+    assert arbiter.exits == [3, 4], "each that has ended, once"
     arbiter.reload()
     arbiter.start(5, 6)
     arbiter.manage_workers()
