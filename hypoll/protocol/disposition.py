@@ -13,8 +13,8 @@ from hypoll.protocol.fields import exact_str
 _UNFIT = re.compile(r"[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 # What recipients read differently in a quoted string: a quote and its escape, and what looks like percent-encoding
-# (RFC 6266, appendix D).
-_AMBIGUOUS = re.compile(r'["\\%]')
+# (RFC 6266, appendix D). What looks like a separator becomes one in ASCII.
+_AMBIGUOUS = re.compile(r'["\\%/]')
 
 _ATTR_CHAR = "!#$&+-.^_`|~"
 """Beside letters and digits what stands for itself in an extended value (RFC 8187, 3.2.1)."""
@@ -38,6 +38,8 @@ def content_disposition(filename: str, *, inline: bool = False) -> str:
         raise ValueError(f"a file's name has something that can be read, unlike {filename!r}")
     kind = "inline" if inline else "attachment"
     plain = _AMBIGUOUS.sub("_", _in_ascii(filename))
+    if not plain.strip(" ."):
+        plain = "_"  # of dots or a blank that are one character elsewhere
     if plain == filename:
         return f'{kind}; filename="{plain}"'
     return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe=_ATTR_CHAR)}"

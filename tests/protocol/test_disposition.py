@@ -43,6 +43,13 @@ def name_of(value: str) -> str:
         ("nul\0.txt", 'attachment; filename="nul_.txt"'),
         ("gpj.\u202eexe", 'attachment; filename="gpj._exe"'),
         ("\udc80.txt", 'attachment; filename="_.txt"'),
+        (
+            "\N{FULLWIDTH FULL STOP}.\N{FULLWIDTH SOLIDUS}etc",
+            "attachment; filename=\".._etc\"; filename*=UTF-8''%EF%BC%8E.%EF%BC%8Fetc",
+        ),
+        ("\N{ACCOUNT OF}.txt", "attachment; filename=\"a_c.txt\"; filename*=UTF-8''%E2%84%80.txt"),
+        ("\N{TWO DOT LEADER}", "attachment; filename=\"_\"; filename*=UTF-8''%E2%80%A5"),
+        ("\N{NO-BREAK SPACE}", "attachment; filename=\"_\"; filename*=UTF-8''%C2%A0"),
         ("it's*.txt", 'attachment; filename="it\'s*.txt"'),
         ("é'*()%.txt", "attachment; filename=\"e'*()_.txt\"; filename*=UTF-8''%C3%A9%27%2A%28%29%25.txt"),
     ],
@@ -62,8 +69,11 @@ def test_each_name_can_be_sent_and_is_understood(name):
         return
     Response(headers={"Content-Disposition": value})
     assert value.isascii()
+    assert value.split('"')[1].strip(" .")
     assert re.fullmatch(
-        r"attachment; filename=\"[ !#$&-\[\]-~]*\"(; filename\*=UTF-8''([A-Za-z0-9!#$&+.^_`|~-]|%[0-9A-F]{2})+)?", value
+        r"attachment; filename=\"[ !#$&-.0-\[\]-~]*\""
+        r"(; filename\*=UTF-8''([A-Za-z0-9!#$&+.^_`|~-]|%[0-9A-F]{2})+)?",
+        value,
     )
     kept = re.sub(r"[/\\\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]", "_", name)
     assert name_of(value) == kept
