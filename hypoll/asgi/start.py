@@ -35,6 +35,9 @@ EVENTS = b"text/event-stream"
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
+_NO_PAIRS = (str, bytes, Mapping)
+"""What can be iterated over, and gives no fields."""
+
 # What a field means to framing, or to the head's own fields. 0: nothing.
 _LENGTH, _TYPE, _CONNECTION, _ENCODING, _OWN, _SECRET = range(1, 7)
 _MEANINGS = {
@@ -101,19 +104,22 @@ class ResponseStart:
         except TypeError:
             _check_pairs(headers)
             raise
-        lines, copied = b"", False
+        lines, left = b"", iter(fields)
         try:
-            for pair in fields:
+            for pair in left:
                 if type(pair) is tuple:
                     lines += _lines.get(pair) or self._line(*pair)
-                    continue
-                if not copied:
-                    _check_pairs(headers)
-                    self._fields, copied = tuple(map(tuple, fields)), True
-                lines += self._line(*pair)
+                else:
+                    lines += self._lines_of_others([pair, *left])
         except (TypeError, ValueError, AttributeError) as error:
-            raise _explained(fields, error) from None
+            raise (_no_pairs(headers) if isinstance(headers, _NO_PAIRS) else _explained(self._fields, error)) from None
         self.lines = lines
+
+    def _lines_of_others(self, last: list[Any]) -> bytes:
+        """The lines of the last fields, of which the first is no tuple: any iterable of two (ASGI HTTP 2.5)."""
+        copies = tuple(map(tuple, last))
+        self._fields = (*self._fields[: -len(last)], *copies)
+        return b"".join([self._line(*pair) for pair in copies])
 
     def _line(self, name: bytes, value: bytes) -> bytes:
         """The line of a field; empty: it isn't to be sent. Raises `ValueError`, `TypeError`."""
@@ -202,8 +208,12 @@ def field_lines(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 def _check_pairs(headers: Any) -> None:
     """Check that fields are what pairs can be of. Raises `TypeError`."""
-    if isinstance(headers, (str, bytes, Mapping)) or not isinstance(headers, Iterable):
-        raise TypeError(f"the headers are {headers!r:.60}: they must be pairs of name and value, in bytes")
+    if isinstance(headers, _NO_PAIRS) or not isinstance(headers, Iterable):
+        raise _no_pairs(headers)
+
+
+def _no_pairs(headers: Any) -> TypeError:
+    return TypeError(f"the headers are {headers!r:.60}: they must be pairs of name and value, in bytes")
 
 
 def _checked_status(status: Any) -> int:

@@ -53,12 +53,14 @@ def test_fields_are_sent_in_order_with_repeats():
         assert lines == [b"%b: %b" % field for field in fields]
 
 
-@pytest.mark.parametrize("pair", [list, tuple])
+@pytest.mark.parametrize("pair", [list, tuple, iter])
 @pytest.mark.parametrize("several", [list, tuple, iter])
-def test_fields_may_be_any_iterable_of_pairs(pair, several):
-    app = saying({"type": "http.response.start", "status": 200, "headers": several([pair((b"x", b"y"))])}, body())
-    with serving(app) as it:
-        assert it.connect().ask(GET).fields["x"] == "y"
+@pytest.mark.parametrize("streamed", [False, True])
+def test_fields_may_be_any_iterable_of_pairs(pair, several, streamed):
+    fields = several([(b"a", b"b"), pair((b"x", b"y")), (b"v", b"w"), pair((b"x", b"z"))])
+    messages = [body(b"x", True), body()] if streamed else [body(b"x")]
+    head = raw(saying({"type": "http.response.start", "status": 200, "headers": fields}, *messages)).split(b"\r\n")
+    assert [line for line in head if line[:3] in (b"a: ", b"x: ", b"v: ")] == [b"a: b", b"x: y", b"v: w", b"x: z"]
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -237,6 +239,23 @@ def test_a_head_that_cant_be_sent_is_an_error_of_the_application(head):
         assert it.connect().ask(GET).body == b"fine"
     assert len(errors) == 2
     assert all(errors)
+
+
+@pytest.mark.parametrize("headers", [{b"x": b"y"}, b"x: y", "x: y", 1])
+def test_headers_that_are_no_pairs_are_named_as_a_whole(headers):
+    errors = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        except TypeError as error:
+            errors.append(str(error))
+        await send(start())
+        await send(body())
+
+    with serving(app) as it:
+        assert it.connect().ask(GET).status == 200
+    assert errors == [f"the headers are {headers!r}: they must be pairs of name and value, in bytes"]
 
 
 @pytest.mark.parametrize(
