@@ -98,10 +98,12 @@ class EventHub:
             keep_alive: seconds of silence after which a comment is sent, as by `hypoll.sse`; None: never.
 
         Raises:
-            TypeError: Without a room, and for a name that is no str.
+            TypeError: Without a room, and for a name or an id that is no str.
         """
         if not rooms or not all(isinstance(room, str) for room in rooms):
             raise TypeError(f"events takes the names of rooms, as in hub.events('orders'), not {rooms!r}")
+        if last_event_id is not None and not isinstance(last_event_id, str):
+            raise TypeError(f"last_event_id is a str, as the client has sent it, not {last_event_id!r:.80}")
         body = EventStream(self, rooms, last_event_id, self._queue, ends=self._ends)
         return event_response(body, keep_alive)
 
@@ -180,12 +182,18 @@ class EventHub:
 
     def _missed(self, rooms: tuple[str, ...], last_event_id: str) -> list[bytes]:
         kept = sorted(each for room in dict.fromkeys(rooms) for each in self._kept.get(room, ()))
-        last = max((each.number for each in kept if each.event.id == last_event_id), default=0)
+        sent = {last_event_id.strip(" \t"), _as_a_field(last_event_id)}
+        last = max((each.number for each in kept if _as_a_field(each.event.id or "") in sent), default=0)
         return [each.data for each in kept if each.number > last and each.data is not None]
 
     def forget(self, stream: EventStream) -> None:
         """A stream has ended."""
         self._rooms.forget(stream)
+
+
+def _as_a_field(event_id: str) -> str:
+    """An id as a field's value that is read: browsers send UTF-8 (WHATWG HTML, 9.2.3), a head is latin-1."""
+    return event_id.encode("utf-8", "replace").decode("latin-1").strip(" \t")
 
 
 class EventStream(EventBody, StreamedBody):

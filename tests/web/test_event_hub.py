@@ -241,6 +241,23 @@ def test_who_comes_back_gets_what_is_missing_and_then_what_comes(kind):
         assert events_of(new, 1) == ["5"]
 
 
+@pytest.mark.parametrize("event_id", ["é1", "\N{SNOWMAN}", " b ", "c\t", "ÿ", "a b", "\ud800"])
+def test_who_comes_back_is_known_by_an_id_of_whatever_characters(event_id):
+    """As the bytes of a header field, which begin and end without blanks, and as a str from elsewhere."""
+    hub = EventHub(replay=3)
+    hub.publish("a", Event("seen", id=event_id))
+    hub.publish("a", Event("missed", id="2"))
+    field = event_id.encode("utf-8", "replace")
+    routes = app(hub)
+    routes.get("/elsewhere")(lambda request: hub.events("a", last_event_id=event_id))
+    with running(routes) as it:
+        for head in (b"/inline/a HTTP/1.1\r\nLast-Event-ID: " + field, b"/elsewhere HTTP/1.1"):
+            client = it.connect()
+            client.send(b"GET " + head + b"\r\nHost: a\r\n\r\n")
+            client.head()
+            assert events_of(client, 1) == ["missed"]
+
+
 def test_events_without_an_id_get_one_that_no_other_hub_has():
     hubs = [EventHub(replay=3), EventHub(replay=3)]
     found: list[list[str]] = []
@@ -337,6 +354,7 @@ def test_a_test_client_follows():
         (lambda: EventHub(replay=-1), ValueError, "0 at least"),
         (lambda: EventHub().events(), TypeError, "names of rooms"),
         (lambda: EventHub().events(["a"]), TypeError, "names of rooms"),  # type: ignore[arg-type]
+        (lambda: EventHub().events("a", last_event_id=7), TypeError, "last_event_id is a str"),  # type: ignore[arg-type]
         (lambda: EventHub().publish("a", {"order": 7}), TypeError, r"data, event, id, retry: Event\(\{\.\.\.\}\)"),
         (lambda: EventHub().publish("a", {"id": 7}), ValueError, "the id of an event must be a str"),
     ],
