@@ -11,6 +11,7 @@ Laws:
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import secrets
@@ -19,6 +20,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
+
+import orjson
 
 from hypoll.loop import Loop
 from hypoll.protocol.messages import Response, StreamedBody
@@ -131,6 +134,8 @@ class EventHub:
                 event = replace(event, id=self._id_of(number))
             if self._encoder.is_known:
                 data = event.encode(self._encoder)
+            else:
+                event = replace(event, data=_as_it_is_now(event.data))
             self._kept.setdefault(room, deque(maxlen=self._replay)).append(_Kept(number, event, data))
             posts = [] if data is None else self._rooms.put(room, data)
             count = self._rooms.count(room)
@@ -189,6 +194,17 @@ class EventHub:
     def forget(self, stream: EventStream) -> None:
         """A stream has ended."""
         self._rooms.forget(stream)
+
+
+def _as_it_is_now(value: Any) -> Any:
+    """What is to be JSON, without what becomes of it later; itself, if only the routes know how to encode it."""
+    if isinstance(value, str):
+        return value
+    try:
+        orjson.dumps(value)  # plain values alone: who knows what else is in an object
+        return copy.deepcopy(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def _as_a_field(event_id: str) -> str:

@@ -200,6 +200,20 @@ def test_data_is_encoded_as_the_routes_do(begun):
         assert events_of(client, 1) == ['{"price":"money"}']
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_data_is_sent_as_it_was_when_it_was_published(begun):
+    hub, state = EventHub(replay=3), {"users": ["ada"]}
+    with running(app(hub)) as it:
+        if begun:
+            listening(it, "/inline/a")
+            it.until(partial(hub.listeners, "a"))
+        hub.publish("a", Event(state))
+        state["users"].append("grace")
+        hub.publish("a", Event(state))
+        seen = events_of(listening(it, "/inline/a", {"Last-Event-ID": ""}), 2)
+    assert seen == ['{"users":["ada"]}', '{"users":["ada","grace"]}']
+
+
 def test_what_cant_be_json_names_who_published_it():
     hub = EventHub()
     with running(app(hub)) as it:
