@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+from types import FunctionType, MethodType
 from typing import Any
 
 PLAIN_BODIES = frozenset({bytes, str})
 """Types of bodies about which there is nothing to check."""
 
 _BUFFERS = (bytes, bytearray, memoryview)
+_NO_PIECES = (bool, int, float, complex, range, io.TextIOBase, type, FunctionType, MethodType)
+"""What is likely to be taken for a body, and can't be one: some can be iterated over, but give no bytes."""
+
 _COLLECTIONS = (list, tuple, set, frozenset)
 
 
@@ -23,7 +28,7 @@ def check_body(body: Any) -> None:
     """See that a body can be sent, as far as that is known without beginning to. Raises `TypeError`."""
     if body is None:
         raise TypeError("a response's body is not None: leave it out, as in Response(status=204)")
-    if isinstance(body, (bool, int, float, complex)):
+    if isinstance(body, _NO_PIECES):
         raise TypeError(f"a response's body is bytes, str or an iterator of bytes, not {body!r:.80}{_JSON}")
     if isinstance(body, _COLLECTIONS):
         for piece in body:
