@@ -78,6 +78,10 @@ class Succession:
         self._ending = False
         self._complete = False
         """Whether all workers that are wanted have started once."""
+        self._reached = 0
+        """How many workers that were wanted have served together."""
+        self.replacing = False
+        """Whether workers that are made now stand for others that have ended."""
         self._leavers: Collection[Any] = ()
         self._newest_old = 0
         """The age of the youngest worker that a HUP replaces; 0: there is none."""
@@ -105,6 +109,7 @@ class Succession:
         """Start workers with the new configuration beside the old ones, which `manage_workers` asks to go later."""
         newest_old = arbiter.worker_age
         self._retry_at = 0.0
+        self.replacing = False
         self._reloading = True
         try:
             original(arbiter)
@@ -121,6 +126,7 @@ class Succession:
         missing = arbiter.num_workers - (len(workers) - len(self._old(arbiter)))
         if missing > 0 and self._clock() < self._retry_at and _serving(workers.values()):
             return
+        self.replacing = not self._old(arbiter) and arbiter.num_workers <= self._reached
         if self._old(arbiter):
             # gunicorn counts the old ones, too; a successor that has died would be made up for by one of these.
             for _ in range(missing):
@@ -128,7 +134,8 @@ class Succession:
         else:
             self._newest_old = 0
         self._end_late_successors(arbiter)
-        self._complete = self._complete or len(_serving(workers.values())) >= arbiter.num_workers
+        if len(_serving(workers.values())) >= arbiter.num_workers:
+            self._complete, self._reached = True, arbiter.num_workers
         self._leavers = leavers(workers.values(), arbiter.num_workers)
         self._managing = True
         try:
@@ -267,6 +274,9 @@ def defer_listening(worker_class: type) -> None:
     The kernel would give connections to a worker that is still starting, which answers them when it has started: a
     worker listens by itself, see `hypoll.server.server.Server.start`.
 
+    One that stands for another that has ended listens at once, since there may be nobody else: where all reach
+    `max_requests` together, or the only one was killed.
+
     Args:
         worker_class: the workers that do.
     """
@@ -276,7 +286,8 @@ def defer_listening(worker_class: type) -> None:
 
     @functools.wraps(set_options)
     def bind(self: Any, sock: socket.socket, bound: bool = False) -> socket.socket:
-        if bound or not self.conf.reuse_port or not issubclass(self.conf.worker_class, worker_class):
+        deferred = self.conf.reuse_port and not succession.replacing
+        if bound or not deferred or not issubclass(self.conf.worker_class, worker_class):
             return set_options(self, sock, bound)  # type: ignore[no-any-return]
         made = set_options(self, _Bound(fileno=sock.detach()), bound)
         return socket.socket(fileno=made.detach())

@@ -326,6 +326,32 @@ def test_a_successor_that_never_starts_is_ended_and_the_old_ones_kept(arbiter, c
     assert arbiter.sent[3:] == [(2, signal.SIGTERM)]
 
 
+def test_only_one_that_stands_for_another_that_has_ended_listens_at_once(clock):
+    kind = type("Wrapped", (FakeArbiter,), dict(vars(FakeArbiter)))
+    succession = Succession(clock)
+    succession.install(kind)
+    made = kind(2, clock)
+    seen: list[bool] = []
+    spawn = made.spawn_worker
+
+    def noting_spawn() -> None:
+        seen.append(succession.replacing)
+        spawn()
+
+    made.spawn_worker = noting_spawn
+    made.manage_workers()
+    made.start(1, 2)
+    made.manage_workers()
+    made.ended.append((1, 0))
+    made.reap_workers()
+    made.manage_workers()
+    assert seen == [False, False, True]
+    made.num_workers += 1
+    made.manage_workers()
+    made.reload()
+    assert not any(seen[3:])
+
+
 def test_one_that_was_asked_to_go_and_never_starts_is_ended_without_elders(arbiter, clock):
     arbiter.reload()
     arbiter.fail(3, reason="no database")
