@@ -236,7 +236,8 @@ def test_a_child_of_a_handler_or_hook_is_no_server(start, tmp_path):
     check(start(), tmp_path, KINDS)
 
 
-@pytest.mark.parametrize("uvloop", some(["--uvloop", "--no-uvloop"], 1))
+@pytest.mark.full
+@pytest.mark.parametrize("uvloop", ["--uvloop", "--no-uvloop"])
 def test_a_child_of_an_async_handler_is_no_server(start, tmp_path, uvloop):
     check(start(uvloop, app=APP + ASYNC), tmp_path, ASYNC_KINDS)
 

@@ -135,9 +135,8 @@ def test_an_interrupt_leaves_behind_what_holds_the_exit(start):
     assert master.says("left behind: .*the application's in hold, .*app.py line")
 
 
-@pytest.mark.parametrize(
-    ("command", "arguments"), [(HYPOLL, ("--workers", "1")), pytest.param(GUNICORN, (), marks=pytest.mark.full)]
-)
+@pytest.mark.full
+@pytest.mark.parametrize(("command", "arguments"), [(HYPOLL, ("--workers", "1")), (GUNICORN, ())])
 def test_threads_do_not_hold_a_worker_s_exit(start, command, arguments):
     master = start(*arguments, "--graceful-timeout", "2", command=command)
     master.get("/thread")

@@ -111,7 +111,8 @@ def accepted(listener: socket.socket) -> bool:
     return False
 
 
-@pytest.mark.parametrize("how", some(["passed", "fd", "tcp"], 1))
+@pytest.mark.full
+@pytest.mark.parametrize("how", ["passed", "fd", "tcp"])
 def test_the_successor_of_a_master_takes_its_sockets_wherever_they_are_from(start, how):
     with socket.create_server(("127.0.0.1", 0)) as given, inherited(given) as number:
         address = given.getsockname()

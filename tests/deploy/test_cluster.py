@@ -24,7 +24,6 @@ from hypoll.gunicorn_worker import Worker
 from hypoll.settings import KIB, MIB, Settings, from_environment, options, variable
 from tests.support.client import Client
 from tests.support.gunicorn import HYPOLL, Launch, Master, until
-from tests.support.matrix import some
 
 APP = """
 import logging, os
@@ -158,7 +157,8 @@ def test_reload_without_watchfiles_says_how_to_get_it(monkeypatch):
 # serving anew after a change
 
 
-@pytest.mark.parametrize("workers", some(["1", "0"], 1))
+@pytest.mark.full
+@pytest.mark.parametrize("workers", ["1", "0"])
 def test_a_change_is_served_on_the_same_port_and_a_broken_one_waited_out(start, tmp_path, workers):
     pytest.importorskip("watchfiles")
     master = start("--reload", "--workers", workers)

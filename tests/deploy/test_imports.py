@@ -159,7 +159,9 @@ def succeed(master: Master) -> int:
     return successor
 
 
-@pytest.mark.parametrize(("how", "run"), [("--reload", SCRIPT), ("USR2", ("-P", "-m", "hypoll", "app:routes"))])
+@pytest.mark.parametrize(
+    ("how", "run"), some([("--reload", SCRIPT), ("USR2", ("-P", "-m", "hypoll", "app:routes"))], 1)
+)
 def test_a_process_that_hypoll_starts_has_the_interpreter_s_options(start, how, run):
     master = start(*OPTIONS, *run, *(("--reload",) if how == "--reload" else ("--workers", "1")))
     successor = 0

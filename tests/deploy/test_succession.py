@@ -482,6 +482,7 @@ def test_the_end_of_the_service_waits_for_no_successor(launch, gate):
     assert master.wait() == 0
 
 
+@pytest.mark.full
 def test_a_master_that_is_gone_ends_workers_that_wait_for_successors(launch, gate):
     master = launch((*GUNICORN, "--bind", "127.0.0.1:0"), app=PLAIN)
     master.get()

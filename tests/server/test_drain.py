@@ -456,6 +456,7 @@ def test_a_pool_loses_no_request_over_hups(tmp_path, command):
     assert pool.answered > 100
 
 
+@pytest.mark.full
 def test_one_worker_accepts_while_it_waits_for_idle_connections(tmp_path):
     """Its successor comes only when it has ended: with `--max-requests` alone nobody would accept for that time."""
     (tmp_path / "app.py").write_text(APP)
