@@ -49,10 +49,14 @@ class HandlerCall:
         name: of the handler, for the task that it runs in: asyncio's own names, one for each, cost 0.2 µs.
         exchange, plain_exchange: the kinds of `hypoll.server.exchange.Exchange` and `PlainExchange` that run it, made
             without arguments; None: those.
+
+    Attributes:
+        begins_in_task: whether it is a task, and nothing is to be done before that begins.
     """
 
     __slots__ = (
         "answer_error",
+        "begins_in_task",
         "body_run_on",
         "call",
         "direct",
@@ -78,6 +82,7 @@ class HandlerCall:
         plain_exchange: Callable[[], Any] | None = None,
     ) -> None:
         self.run_on = run_on
+        self.begins_in_task = run_on is RunOn.TASK and not stream
         self.exchange = exchange
         self.plain_exchange = plain_exchange
         self.name = name

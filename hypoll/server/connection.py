@@ -72,7 +72,7 @@ from hypoll.server.writer import BodyError, Heartbeat, Outcome, Writer
 from hypoll.telemetry.instrument import Instrument
 from hypoll.web.results import failure
 
-PIECES_PER_SEND = 64
+MOST_PIECES = 64
 """Pieces of pipelined answers, one or two each, made for one send: a handler's time is everybody's."""
 
 NEW_GRACE = 1.0
@@ -475,7 +475,7 @@ class Connection:
         server, parser = self.context, self.parser
         out: list[bytes] = []
         remainder = None
-        room = server.settings.max_output
+        size = 0
         try:
             while request is not None:
                 if context is None:
@@ -487,14 +487,14 @@ class Connection:
                 piece = self._serialize_whole(request, answer) if request.plain and not server.draining else None
                 if piece is not None:
                     out.append(piece)
-                    room -= len(piece)
                 else:
                     begin = len(out)
                     remainder = queue_answer(self, out, request, answer, context)
                     if remainder is not None or len(out) == begin:
                         break  # more of it comes, and nothing behind it before that
-                    room -= sum(map(len, out[begin:]))
-                if not parser.pending or room <= 0 or len(out) >= PIECES_PER_SEND:
+                    size += sum(map(len, out[begin:-1]))
+                # The size only where more comes: most requests are alone.
+                if not parser.pending or (size := size + len(out[-1])) >= server.max_output or len(out) >= MOST_PIECES:
                     break
                 answer = context = None
                 request = parser.next()
@@ -577,15 +577,14 @@ class Connection:
         """Send the answer of a handler that worked elsewhere. A connection that fails at it is closed."""
         exchange = self.exchange
         try:
-            assert exchange is not None
-            piece = None
             if type(exchange) is PlainExchange and not (self.readable or self.writer.buffers or self.context.draining):
                 piece = self._serialize_whole(exchange.request, answer)
-            if piece is None:
-                respond_in_general(self, exchange, answer)
-            else:
-                exchange.connection = self.exchange = None
-                self.send_whole(piece)
+                if piece is not None:
+                    exchange.connection = self.exchange = None
+                    self.send_whole(piece)
+                    return
+            assert exchange is not None
+            respond_in_general(self, exchange, answer)
         except Exception as error:
             self._on_failure(error)
 

@@ -68,6 +68,7 @@ class ServerContext:
         """What the context of each request begins as: renewed when the application has started."""
         self.spool_space = SpoolSpace(loop, settings)
         self.body_memory = BodyMemory(settings.body_memory)
+        self.max_output = settings.max_output
         self.waiting_output = WaitingOutput(settings.max_output)
         self.asyncio_bridge = asyncio_bridge
         self.settings = settings

@@ -134,16 +134,17 @@ class Exchange(Job):
     def start(self) -> None:
         """Have the handler run where it is to."""
         server, handler_call = self.server, self.handler_call
-        if handler_call.stream:
-            self._open_request_body()
-        if handler_call.run_on is _THREADED:
-            pool = server.thread_pool
-            # `pool.full`, without a call.
-            if pool.unfinished >= pool.room and self.connection is not None:
-                self.connection.respond(self._refusal(busy()))
-            else:
-                pool.submit(self)
-            return
+        if not handler_call.begins_in_task:
+            if handler_call.stream:
+                self._open_request_body()
+            if handler_call.run_on is _THREADED:
+                pool = server.thread_pool
+                # `pool.full`, without a call.
+                if pool.unfinished >= pool.room and self.connection is not None:
+                    self.connection.respond(self._refusal(busy()))
+                else:
+                    pool.submit(self)
+                return
         bridge = server.asyncio_bridge
         if bridge is None:
             raise RuntimeError("an async handler needs a server that runs on asyncio")
