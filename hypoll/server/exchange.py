@@ -106,6 +106,9 @@ class Exchange(Job):
     """The thread of an async handler's request that runs something on one."""
     _thread_context: contextvars.Context | None = None
     _task: asyncio.Task[None] | None = None
+    """The handler's task, while the client's going is to end it."""
+    _has_answered = False
+    """Whether the handler has given its answer, and the task what is behind that."""
     _answer: Response | bytes = b""
     _waits_for_body_since: float | None = None
     _waited = 0.0
@@ -149,7 +152,9 @@ class Exchange(Job):
         if bridge is None:
             raise RuntimeError("an async handler needs a server that runs on asyncio")
         bridge.count += 1
-        self._task = bridge.make(self._run(bridge), loop=bridge.asyncio, name=handler_call.name, context=self.context)
+        task = bridge.make(self._run(bridge), loop=bridge.asyncio, name=handler_call.name, context=self.context)
+        if not self._has_answered:  # else an eager task knows better: its work isn't the client's to end
+            self._task = task
 
     def abandon(self) -> None:
         """The client has gone."""
@@ -405,6 +410,7 @@ class Exchange(Job):
 
     async def _give_answer(self, answer: Response) -> None:
         """Send an answer that has a head of its own, with its body, and do its work."""
+        self._has_answered = True
         connection = self.connection
         threaded = self.handler_call.body_run_on is _THREADED and _has_code(answer)
         if connection is not None and not threaded:

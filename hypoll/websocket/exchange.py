@@ -75,7 +75,7 @@ class SocketExchange(Exchange):
         bridge.count += 1
         task = bridge.new_task(self._run(bridge), name=self.handler_call.name, context=self.context)
         if not task.done():
-            self._task = task
+            self._task = None if self._has_answered else task
             bridge.begun.add(task)
 
     async def _run(self, bridge: AsyncioBridge) -> None:
@@ -89,7 +89,8 @@ class SocketExchange(Exchange):
             answer = await self.handler_call.call(self.request, self)
             if answer is None:
                 return
-            self._task = None  # nothing to be cancelled: a client that goes ends neither the body's end nor the work
+            # Nothing is to be cancelled: a client that goes ends neither the body's end nor the work.
+            self._task, self._has_answered = None, True
             if self.connection is not None:
                 self.connection.respond(answer)
             await self._finish_answer(answer, threaded=False)

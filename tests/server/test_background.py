@@ -385,6 +385,38 @@ def test_it_goes_on_when_the_client_goes_that_has_not_read_the_body():
         assert ended.wait(PATIENCE)
 
 
+def test_that_of_a_refused_handshake_goes_on_when_the_client_goes():
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+    routes = Routes()
+
+    async def work() -> None:
+        begun.set()
+        while not go.is_set():
+            await asyncio.sleep(0.002)
+        ended.set()
+
+    @routes.before
+    async def refuse(request):
+        return Response("no", 403, background=work)
+
+    @routes.websocket("/")
+    async def chat(socket):
+        raise AssertionError
+
+    with running(routes) as it:
+        client = it.connect()
+        client.send(
+            b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert client.answer().status == 403
+        assert begun.wait(PATIENCE)
+        client.reset()
+        it.until(lambda: not it.server.connections)
+        go.set()
+        assert ended.wait(PATIENCE)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_belongs_to_the_response_that_is_sent(kind):
     first, second = Work(), Work()
