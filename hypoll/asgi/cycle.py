@@ -330,7 +330,7 @@ class Cycle(Exchange):
         try:
             connection.send_whole(payload)
         except Exception as error:
-            connection._on_failure(error)
+            connection.on_failure(error)
         if self._waiters:
             self._wake()
 

@@ -155,7 +155,7 @@ class Connection:
                     self._on_request(data, self.parser.feed(data))
                     self.process_input()
             except Exception as error:
-                self._on_failure(error)
+                self.on_failure(error)
         if self.state is not ConnectionState.CLOSED:
             self.watch()
 
@@ -182,9 +182,9 @@ class Connection:
                 self._on_request(data, request)
             self.process_input()
         except Exception as error:
-            self._on_failure(error)
+            self.on_failure(error)
 
-    def _on_failure(self, error: Exception) -> None:
+    def on_failure(self, error: Exception) -> None:
         """The one place that knows what an exception means for the connection."""
         keep_out(error.__cause__ if isinstance(error, BodyError) else None)  # a forked child's sockets fail
         gone = isinstance(error, PeerGone)
@@ -215,7 +215,7 @@ class Connection:
         try:
             step(*args)
         except Exception as error:
-            self._on_failure(error)
+            self.on_failure(error)
 
     # turns and states
 
@@ -374,7 +374,10 @@ class Connection:
 
     def _on_edge(self, events: int) -> None:  # noqa: C901 - who gets an edge, as one page
         if self.state is ConnectionState.HANDSHAKE:
-            continue_handshake(self, events)
+            if events & (_GONE | RDHUP) or not (events and is_late(self)):
+                continue_handshake(self, events)
+            else:
+                self.reschedule()
             return
         if self.upgrade is not None:
             self.upgrade.on_events(events)
@@ -395,7 +398,9 @@ class Connection:
         if self.rescheduled and events and not half_closes:
             # It had its turn: a peer that makes edges must not get one more for each. A half-close comes only once.
             return
-        if self.state.takes_input:
+        if events and not half_closes and is_late(self):
+            self.reschedule()
+        elif self.state.takes_input:
             self.process_input()
         elif self.state is ConnectionState.LINGERING:
             discard_input(self)
@@ -407,9 +412,6 @@ class Connection:
         if self.exchange is not None and self.exchange.request_body is not None:
             read_body(self)
         if self.state is not ConnectionState.WAITING:
-            if events and is_late(self):
-                self.reschedule()
-                return
             self.resume_writing()
             self.process_input()
             return
@@ -586,7 +588,7 @@ class Connection:
             assert exchange is not None
             respond_in_general(self, exchange, answer)
         except Exception as error:
-            self._on_failure(error)
+            self.on_failure(error)
 
     # a body that its handler takes as it comes
 

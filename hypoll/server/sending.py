@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from hypoll.server.connection import Connection
 
 TURN_TIME = 0.0005
-"""Seconds of a turn, after which nothing large is encrypted in it for those who had an edge: it takes long, and others
-may have come."""
+"""Seconds of a turn, after which nothing is done in it for those who had an edge that takes TLS long: others may have
+come."""
 
 # A plain name: an Enum's attribute costs the hot path two look-ups more.
 _WAITING = ConnectionState.WAITING
@@ -50,10 +50,14 @@ def send_last(connection: Connection, answer: bytes) -> bool:
 
 
 def is_late(connection: Connection, out: Iterable[bytes] = ()) -> bool:
-    """Whether much is to be encrypted, also of `out`, and this turn was long already."""
+    """Whether this turn was long already for what takes TLS long: a handshake, a body that comes, much to be encrypted,
+    also of `out`.
+    """
     writer, loop = connection.writer, connection.context.loop
     if connection.tls is None or loop.time() <= loop.now + TURN_TIME:
         return False
+    if connection.state is ConnectionState.HANDSHAKE or connection.parser.state is State.BODY:
+        return True
     has_much = sum(map(len, writer.buffers)) + sum(map(len, out)) > JOIN_LIMIT
     return has_much or isinstance(writer.source, (FileSource, InlineSource))
 

@@ -989,6 +989,53 @@ def test_many_large_answers_make_nobody_wait_who_has_just_come(serve, clock, mon
     assert all(wire.peer.received.endswith(pattern(3 * MIB)) for wire in busy)
 
 
+@pytest.mark.parametrize("what", ["handshakes", "uploads"])
+def test_much_to_decrypt_makes_nobody_wait_who_asks_for_little(serve, clock, monkeypatch, what):
+    quick, busy = serve(), [serve() for _ in range(6)]
+    quick.shake()
+    quick.send(GET)
+    quick.await_answers(1)  # it is idle now
+    body = bytes(20 * KIB)
+    for wire in busy:
+        if what == "uploads":
+            wire.shake()
+            wire.send(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % (2 * len(body)) + body)
+            wire.await_state(ConnectionState.BODY)
+    name = "handshake" if what == "handshakes" else "recv"
+    done, seen, call = [0], [], getattr(TLSSocket, name)
+
+    def slow(sock: TLSSocket, *arguments: Any) -> Any:
+        if sock is not quick.connection.sock:
+            done[0] += 1
+            clock.advance(0.001)
+        return call(sock, *arguments)
+
+    def answered() -> bool:
+        quick.peer.collect()
+        seen.append(done[0])
+        return bool(quick.peer.received.count(b"https") > 1)
+
+    monkeypatch.setattr(TLSSocket, name, slow)
+    for wire in busy:  # all are there before the loop's next turn
+        if what == "uploads":
+            put_all(wire.peer, wire.peer.encrypt(body))
+        else:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                wire.peer.tls.do_handshake()
+            put_all(wire.peer, wire.peer.outgoing.read())
+    put_all(quick.peer, quick.peer.encrypt(GET))
+    quick.turner.until(answered)
+    assert seen[-1] <= 3
+    if what == "uploads":
+        quick.turner.until(lambda: [wire.peer.collect() for wire in busy] and all(w.peer.received for w in busy))
+        assert all(wire.peer.received.endswith(2 * body) for wire in busy)
+    else:
+        for wire in busy:
+            wire.shake()
+            wire.send(GET)
+            wire.await_answers(1)
+
+
 def test_who_sends_records_without_content_is_cut_off(ends, monkeypatch):
     sock, peer = ends
     put_all(peer, peer.encrypt(b"x"))
