@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,11 +20,18 @@ from tests.support.clock import PATIENCE, Clock, Turner
 from tests.support.gunicorn import Launch, Master
 
 
+_LOGGERS = [logging.getLogger(name) for name in (None, *error_log.SERVER_LOGGERS)]
+
+
 @pytest.fixture(autouse=True)
 def plain_logging() -> Iterator[None]:
-    """Whatever a test has set up for the server's log is gone with it."""
+    """Whatever a test has set up for the server's log is gone with it: a level that stays lets more into others."""
+    levels = [logger.level for logger in _LOGGERS]
     yield
     error_log.reset()
+    for logger, level in zip(_LOGGERS, levels, strict=True):
+        if logger.level != level:
+            logger.setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)
