@@ -1,22 +1,27 @@
 """CPU a request, as a multiple of what its base needs: a bare epoll responder in C that gets the same requests.
 
-Server and client have a processor each. The contestants take turns; each is compared with its base of the same turn,
-and the median of the turns counts. CPU is what the scheduler counted for the server while wrk ran.
+Server and client have a processor each. Contestants of one base take turns, second by second, all of them started: a
+machine that slows down for a moment slows each of them. Each is compared with its base of the same run, and the median
+of the runs counts. CPU is what the scheduler counted for the server while wrk ran.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from benchmarks import measure
 from benchmarks.contestants import Contestant, choose
 from benchmarks.environment import install
 from benchmarks.measure import BenchmarkError, Cpu, Load
+
+T = TypeVar("T")
 
 WARM_UP = 1
 
@@ -50,36 +55,98 @@ def cost(load: Load, used: Cpu) -> Cost:
     return Cost(load.rate, total, user, total - user, used.total / seconds, used.waited / seconds)
 
 
-def run(contestant: Contestant, python: str, seconds: int, connections: int, seed: int) -> Cost:
-    """One run of one contestant. Raises `BenchmarkError`."""
+class Meter:
+    """A server that runs, and what the requests have cost that it was sent so far."""
+
+    def __init__(self, contestant: Contestant, pid: int, port: int) -> None:
+        self.contestant = contestant
+        self._pid = pid
+        self._port = port
+        self._seconds = 0.0
+        self._requests = 0
+        self._used = Cpu(0.0, 0.0, 0.0, 0.0)
+
+    def load(self, core: int, seconds: int, connections: int, seed: int) -> Load:
+        """Send requests that don't count. Raises `BenchmarkError`."""
+        return measure.load(self.contestant, self._port, core, seconds, connections, seed)
+
+    def take_turn(self, core: int, seconds: int, connections: int, seed: int) -> None:
+        """Send requests that count. Raises `BenchmarkError`."""
+        before = measure.cpu(self._pid)
+        load = self.load(core, seconds, connections, seed)
+        self._used = self._used.plus(measure.cpu(self._pid).since(before))
+        self._requests += load.requests
+        self._seconds += load.requests / load.rate
+
+    @property
+    def cost(self) -> Cost:
+        """The cost of a request in all turns together."""
+        return cost(Load(self._requests, self._requests / self._seconds), self._used)
+
+
+Outcomes = dict[str, "Cost | BenchmarkError"]
+"""What each contestant of a group cost, or why it couldn't be measured, by key."""
+
+
+def run(group: Sequence[Contestant], python: str, seconds: int, connections: int, seed: int) -> Outcomes:
+    """One run of contestants that are compared with each other: so many turns of a second each."""
     server, client = measure.cores()
-    with measure.running(contestant, python, measure.pinned(server, [])) as (pid, port):
-        measure.load(contestant, port, client, WARM_UP, connections, seed)
-        before = measure.cpu(pid)
-        load = measure.load(contestant, port, client, seconds, connections, seed)
-        return cost(load, measure.cpu(pid).state_since(before))
+    outcomes: Outcomes = {}
+    with contextlib.ExitStack() as stack:
+
+        def attempt(key: str, step: Callable[[], T]) -> T | None:
+            """Take a step, unless one of this contestant has failed before."""
+            if key in outcomes:
+                return None
+            try:
+                return step()
+            except BenchmarkError as error:
+                outcomes[key] = error
+                return None
+
+        def start(contestant: Contestant) -> Meter:
+            pid, port = stack.enter_context(measure.running(contestant, python, measure.pinned(server, [])))
+            meter = Meter(contestant, pid, port)
+            meter.load(client, WARM_UP, connections, seed)
+            return meter
+
+        meters = [meter for one in group if (meter := attempt(one.key, partial(start, one)))]
+        for turn in range(seconds):
+            for meter in meters:
+                attempt(meter.contestant.key, partial(meter.take_turn, client, 1, connections, seed + turn))
+        costs: Outcomes = {meter.contestant.key: meter.cost for meter in meters if meter.contestant.key not in outcomes}
+    return outcomes | costs
+
+
+def groups(contestants: Sequence[Contestant]) -> list[list[Contestant]]:
+    """The contestants by their base, in their own order."""
+    found: dict[str, list[Contestant]] = {}
+    for contestant in contestants:
+        found.setdefault(contestant.base, []).append(contestant)
+    return list(found.values())
 
 
 def compare(
     contestants: Sequence[Contestant], python: str, runs: int, seconds: int, connections: int, seed: int
 ) -> tuple[dict[str, list[Cost]], dict[str, str]]:
-    """Run all of them in turn, `runs` times.
+    """Run all of them, `runs` times.
 
     Returns the costs, and by their keys why peers that failed weren't measured.
     """
     costs: dict[str, list[Cost]] = {contestant.key: [] for contestant in contestants}
     bases = {contestant.base for contestant in contestants}
     reasons: dict[str, str] = {}
-    for _ in range(runs):
-        for contestant in contestants:
-            if contestant.key in reasons:
-                continue
-            try:
-                costs[contestant.key].append(run(contestant, python, seconds, connections, seed))
-            except BenchmarkError as error:
+    for number in range(runs):
+        for group in groups([contestant for contestant in contestants if contestant.key not in reasons]):
+            outcomes = run(group, python, seconds, connections, seed + number * seconds)
+            for contestant in group:
+                found = outcomes[contestant.key]
+                if not isinstance(found, BenchmarkError):
+                    costs[contestant.key].append(found)
+                    continue
                 if not contestant.packages or contestant.has_limit or contestant.key in bases:
-                    raise BenchmarkError(f"{contestant.key}: {error}") from error
-                reasons[contestant.key] = f"not measured: {str(error).splitlines()[-1]}"
+                    raise BenchmarkError(f"{contestant.key}: {found}") from found
+                reasons[contestant.key] = f"not measured: {str(found).splitlines()[-1]}"
     return {key: found for key, found in costs.items() if key not in reasons}, reasons
 
 
@@ -178,7 +245,7 @@ def excesses(contestants: Sequence[Contestant], costs: Mapping[str, Sequence[Cos
 
 def main() -> int:
     """Measure and print. 1: a limit is exceeded. 2: nothing can be said, or not of each row that has a limit."""
-    arguments = measure.parser(__doc__, seconds=2)
+    arguments = measure.parser(__doc__, seconds=3)
     arguments.add_argument("--runs", type=int, default=5, help="runs of each (default 5)")
     arguments.add_argument("--check", action="store_true", help="exit 1 when a row costs more than its limit")
     arguments.add_argument("--table", default="", help="asgi: the rows of ASGI applications; websocket: of WebSockets")

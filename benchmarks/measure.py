@@ -53,9 +53,13 @@ class Cpu(NamedTuple):
     system: float
     waited: float
 
-    def state_since(self, before: Cpu) -> Cpu:
+    def since(self, before: Cpu) -> Cpu:
         """The time used since `before`."""
         return Cpu(*(now - then for now, then in zip(self, before, strict=True)))
+
+    def plus(self, more: Cpu) -> Cpu:
+        """Both together."""
+        return Cpu(*map(sum, zip(self, more, strict=True)))
 
 
 def cores() -> tuple[int, int]:

@@ -13,7 +13,6 @@ import sys
 from benchmarks import compare, measure
 from benchmarks.contestants import Contestant, floor, hypoll, peer
 from benchmarks.environment import install
-from benchmarks.measure import BenchmarkError
 
 TRAFFIC = ("unique", "json", "close", "upload64k")
 """Kinds of traffic, the one that services get first."""
@@ -62,21 +61,22 @@ def measured(
     contestants: list[Contestant], python: str, runs: int, seconds: int, seed: int
 ) -> dict[str, list[compare.Cost]]:
     """The costs of all that can be run, in turn."""
-    costs: dict[str, list[compare.Cost]] = {}
-    for _ in range(runs):
-        for contestant in contestants:
-            if len(costs.get(contestant.key, ())) < len(costs.get(contestants[0].key, ())) - 1:
-                continue  # it failed before
-            try:
-                costs.setdefault(contestant.key, []).append(compare.run(contestant, python, seconds, 64, seed))
-            except BenchmarkError as error:
-                print(f"{contestant.key}: {str(error).splitlines()[-1]}", file=sys.stderr)
-    return {key: found for key, found in costs.items() if len(found) == runs}
+    costs: dict[str, list[compare.Cost]] = {contestant.key: [] for contestant in contestants}
+    failed: set[str] = set()
+    for number in range(runs):
+        for group in compare.groups([contestant for contestant in contestants if contestant.key not in failed]):
+            for key, found in compare.run(group, python, seconds, 64, seed + number * seconds).items():
+                if isinstance(found, compare.Cost):
+                    costs[key].append(found)
+                else:
+                    failed.add(key)
+                    print(f"{key}: {str(found).splitlines()[-1]}", file=sys.stderr)
+    return {key: found for key, found in costs.items() if key not in failed}
 
 
 def main() -> int:
     """Install, measure and print."""
-    arguments = measure.parser(__doc__, seconds=2)
+    arguments = measure.parser(__doc__, seconds=3)
     arguments.add_argument("--runs", type=int, default=3, help="runs of each (default 3)")
     chosen = arguments.parse_args()
     measure.end_on_term()

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -200,8 +201,44 @@ def test_cpu_includes_children():
 
 
 def test_the_cost_of_a_request_is_the_time_used_divided():
-    used = Cpu(3.0, 1.0, 2.0, 1.5).state_since(Cpu(1.0, 0.5, 0.5, 1.0))
+    used = Cpu(3.0, 1.0, 2.0, 1.5).since(Cpu(1.0, 0.5, 0.5, 1.0))
     assert compare.cost(Load(100_000, 40_000.0), used)[:6] == pytest.approx((40_000.0, 20.0, 5.0, 15.0, 0.8, 0.2))
+
+
+def test_contestants_of_one_base_take_turns_and_one_that_fails_leaves_the_others(monkeypatch):
+    told: list[tuple[str, int, int]] = []
+    used = dict.fromkeys(range(1, 10), 0.0)
+    group = choose(["json", "threaded", "async"])
+    keys = {number: contestant.key for number, contestant in enumerate(group, 1)}
+
+    @contextlib.contextmanager
+    def running(contestant: Contestant, *_: object) -> Iterator[tuple[int, int]]:
+        number = next(number for number, key in keys.items() if key == contestant.key)
+        if contestant.key == "async":
+            raise BenchmarkError("it doesn't start")
+        yield number, number
+
+    def load(contestant: Contestant, port: int, core: int, seconds: int, connections: int, seed: int) -> Load:
+        told.append((contestant.key, seconds, seed))
+        used[port] += port * seconds  # as many microseconds a request as its number
+        if contestant.key == "threaded" and seed == 8:
+            raise BenchmarkError("it answers no more")
+        return Load(1_000_000 * seconds, 1_000_000.0)
+
+    monkeypatch.setattr(measure, "cores", lambda: (0, 1))
+    monkeypatch.setattr(measure, "running", running)
+    monkeypatch.setattr(measure, "load", load)
+    monkeypatch.setattr(measure, "cpu", lambda pid: Cpu(used[pid], used[pid], 0.0, 0.0))
+    outcomes = compare.run(group, "python", 3, 64, 7)
+    assert [str(outcomes[key]) for key in ("async", "threaded")] == ["it doesn't start", "it answers no more"]
+    assert outcomes["floor-json"] == Cost(1_000_000.0, 1.0, 1.0, 0.0, 1.0, 0.0)
+    assert outcomes["json"] == Cost(1_000_000.0, 2.0, 2.0, 0.0, 2.0, 0.0)
+    turns = [(key, seed) for key, _, seed in told[3:]]
+    assert turns == [
+        *(("floor-json", 7), ("json", 7), ("threaded", 7)),
+        *(("floor-json", 8), ("json", 8), ("threaded", 8)),
+        *(("floor-json", 9), ("json", 9)),
+    ]
 
 
 def costs(floors: list[float], inlines: list[float]) -> dict[str, list[Cost]]:
@@ -327,11 +364,10 @@ def test_a_row_may_cost_a_part_of_a_peer_s_and_less_than_others(uvicorn, own, sa
 
 @pytest.mark.parametrize(("lacking", "status"), [((), 0), (("json-h2corn",), 2), (("json-peregrine",), 0)])
 def test_a_peer_that_fails_is_told_and_what_must_be_ahead_of_it_has_not_passed(monkeypatch, capsys, lacking, status):
-    def run(contestant: Contestant, *_: object) -> Cost:
-        if contestant.key in lacking:
-            raise BenchmarkError("it has\nfailed")
-        total = {"floor-json": 5.0, "asgi": 12.0}.get(contestant.key, 20.0)
-        return Cost(1e5, total, 1.0, 1.0, 1.0, 0.0)
+    def run(group: list[Contestant], *_: object) -> dict[str, Cost | BenchmarkError]:
+        totals = {one.key: {"floor-json": 5.0, "asgi": 12.0}.get(one.key, 20.0) for one in group}
+        costs = {key: Cost(1e5, total, 1.0, 1.0, 1.0, 0.0) for key, total in totals.items()}
+        return costs | {key: BenchmarkError("it has\nfailed") for key in lacking}
 
     monkeypatch.setattr(sys, "argv", ["compare", "--only", "asgi", "--runs", "2", "--seed", "7", "--check"])
     monkeypatch.setattr(measure, "end_on_term", lambda: None)
@@ -343,8 +379,8 @@ def test_a_peer_that_fails_is_told_and_what_must_be_ahead_of_it_has_not_passed(m
 
 
 def test_a_row_that_fails_ends_the_measurement(monkeypatch, capsys):
-    def run(contestant: Contestant, *_: object) -> Cost:
-        raise BenchmarkError("it has failed")
+    def run(group: list[Contestant], *_: object) -> dict[str, BenchmarkError]:
+        return {contestant.key: BenchmarkError("it has failed") for contestant in group}
 
     monkeypatch.setattr(sys, "argv", ["compare", "--only", "json"])
     monkeypatch.setattr(measure, "end_on_term", lambda: None)
