@@ -487,15 +487,20 @@ class Connection:
                 if type(answer) is HandlerCall and not out and hand_over(self, request, answer, context):
                     return
                 piece = self._serialize_whole(request, answer) if request.plain and not server.draining else None
-                if piece is not None:
-                    out.append(piece)
-                else:
+                if piece is None:
                     begin = len(out)
                     remainder = queue_answer(self, out, request, answer, context)
                     if remainder is not None or len(out) == begin:
                         break  # more of it comes, and nothing behind it before that
                     size += sum(map(len, out[begin:-1]))
-                # The size only where more comes: most requests are alone.
+                elif not (out or parser.pending or self.exchange or self.writer.buffers):
+                    # It is alone, as most are.
+                    if self.send_whole(piece) and (parser.state or self.writer.end or self.writer.heartbeat):
+                        self._next_request()
+                    return
+                else:
+                    out.append(piece)
+                # The size only where more comes.
                 if not parser.pending or (size := size + len(out[-1])) >= server.max_output or len(out) >= MOST_PIECES:
                     break
                 answer = context = None
@@ -505,10 +510,7 @@ class Connection:
             return
         except PeerError:
             remainder = Remainder(None, close=True)
-        if len(out) == 1 and remainder is None and self.exchange is None and not self.writer.buffers:
-            if self.send_whole(out[0]) and (parser.state or self.writer.end or self.writer.heartbeat):
-                self._next_request()
-        elif remainder is CLOSE and len(out) == 1 and send_last(self, out[0]):
+        if remainder is CLOSE and len(out) == 1 and send_last(self, out[0]):
             pass
         elif out or remainder is not None or (self.exchange is not None and not self.exchange.started):
             self.write(out, remainder, context)
@@ -580,7 +582,9 @@ class Connection:
         exchange = self.exchange
         try:
             if type(exchange) is PlainExchange and not (self.readable or self.writer.buffers or self.context.draining):
-                piece = self._serialize_whole(exchange.request, answer)
+                # `_serialize_whole`, without a call where that can be.
+                head = _heads.get(len(answer)) if type(answer) is bytes and self.instrument is None else None
+                piece = self._serialize_whole(exchange.request, answer) if head is None else head + answer  # type: ignore[operator]
                 if piece is not None:
                     exchange.connection = self.exchange = None
                     self.send_whole(piece)
