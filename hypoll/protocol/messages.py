@@ -320,10 +320,11 @@ class Request:
         noted = self.header_section.indexed
         name = None
         if noted:
-            request_id, traceparent = noted.get(REQUEST_ID), noted.get(TRACEPARENT)
-            name = request_id and client_id(value_of(request_id))
-            if name is None and traceparent is not None:
-                name = trace_id(value_of(traceparent))
+            line = noted.get(REQUEST_ID)
+            name = line and client_id(line.partition(b":")[2].strip(b" \t"))  # `value_of`, without a call
+            if not name:
+                line = noted.get(TRACEPARENT)
+                name = line and trace_id(value_of(line))
         self._id = name = name or next(protocol_request_id.names)
         return name
 

@@ -18,6 +18,9 @@ _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(?:(?<!\A00.{53})-.*)?"
 )
 
+_TRACEPARENT_00 = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
+_ZEROS = (b"0" * 32, b"0" * 16)
+
 _BLOCKS = 0x10000
 _DIGITS = [b"%02x" % number for number in range(0x100)]
 
@@ -81,5 +84,9 @@ def trace_id(traceparent: bytes) -> bytes | None:
 
 def trace_context(traceparent: bytes) -> tuple[str, str] | None:
     """The trace-id and the parent-id of a `traceparent` field (W3C Trace Context, 3.2); None when it isn't valid."""
+    plain = _TRACEPARENT_00.fullmatch(traceparent)  # as all are by now: two thirds of the time that the other takes
+    if plain is not None:
+        trace, span = plain.groups()
+        return None if trace == _ZEROS[0] or span == _ZEROS[1] else (trace.decode(), span.decode())
     match = _TRACEPARENT.fullmatch(traceparent.decode("latin-1"))
     return None if match is None else (match[1], match[2])

@@ -25,7 +25,6 @@ from hypoll.protocol.header_section import (
     FORWARDED_PORT,
     FORWARDED_PROTO,
     HeaderSection,
-    value_of,
 )
 from hypoll.protocol.messages import HTTPError
 from hypoll.protocol.peer import NO_DRAIN, NO_ORIGIN, NO_SERVER, UNKNOWN_CLIENT, Client, Drain, Origin, Peer
@@ -40,6 +39,10 @@ NAMES = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarde
 SCHEMES = ("http", "https")
 
 _SCHEMES: dict[bytes | None, str | None] = {b"http": "http", b"https": "https", b"": None}
+"""What X-Forwarded-Proto says; nothing is said where there is none. None, several, is no key."""
+
+_OTHERS = frozenset({FORWARDED, FORWARDED_HOST, FORWARDED_PORT})
+"""Fields by which proxies say more."""
 
 Fields = Iterable[tuple[str, str]]
 """(lower-case name, value) of each field line, in the order received."""
@@ -85,10 +88,19 @@ class TrustedProxies:
     def _origin_of_section(self, section: HeaderSection) -> Origin:
         noted = section.indexed
         line = noted.get(FORWARDED_FOR)
-        if line and not (self._secure or FORWARDED in noted or FORWARDED_HOST in noted or FORWARDED_PORT in noted):
-            plain = _plain(value_of(line), noted.get(FORWARDED_PROTO, b""))
-            if plain is not None:
-                return plain
+        if line and not self._secure and _OTHERS.isdisjoint(noted):
+            # One proxy that names an IPv4 address and maybe a scheme, as nearly all do.
+            text = line.partition(b":")[2].strip(b" \t").decode("latin-1")
+            proto = noted.get(FORWARDED_PROTO, b"")
+            scheme = _SCHEMES.get(proto and proto.partition(b":")[2].strip(b" \t"), "")
+            if scheme != "":
+                try:
+                    inet_pton(AF_INET, text)  # which takes the one form that an address is written in
+                except (OSError, ValueError):
+                    pass
+                else:
+                    # Without the named tuple's own constructor, which is Python code.
+                    return tuple.__new__(Origin, ((text, 0), scheme, None, None))
         origin = origin_of(section.pick(NAMES), self._trusted)
         secure = secure_scheme(section.fields, self._secure) if self._secure else None
         return origin if secure is None else origin._replace(client=origin.client or UNKNOWN_CLIENT, scheme=secure)
@@ -109,25 +121,6 @@ def origin_of(fields: Fields, trusted: Networks) -> Origin:
     if len(values) == 1:
         return other
     return _agreed(one, other)
-
-
-def _plain(address: bytes, line: bytes | None) -> Origin | None:
-    """What one proxy says that names an IPv4 address and maybe a scheme, as nearly all do. None: it says more.
-
-    Args:
-        address: the value of X-Forwarded-For.
-        line: X-Forwarded-Proto; empty: there is none, None: there are several.
-    """
-    scheme = None if line is None else value_of(line)
-    if scheme not in _SCHEMES:
-        return None
-    text = address.decode("latin-1")
-    try:
-        inet_pton(AF_INET, text)  # which takes the one form that an address is written in
-    except (OSError, ValueError):
-        return None
-    # Without the named tuple's own constructor, which is Python code.
-    return tuple.__new__(Origin, ((text, 0), _SCHEMES[scheme], None, None))
 
 
 def _agreed(one: Origin, other: Origin) -> Origin:

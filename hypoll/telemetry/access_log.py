@@ -17,7 +17,7 @@ from orjson import OPT_APPEND_NEWLINE, dumps
 from hypoll.contracts import Gauges
 from hypoll.protocol.current_request import trace_of
 from hypoll.protocol.escaping import escape, printable
-from hypoll.protocol.header_section import REFERER, USER_AGENT
+from hypoll.protocol.header_section import REFERER, TRACEPARENT, USER_AGENT
 from hypoll.protocol.messages import Request
 from hypoll.settings import Settings
 from hypoll.telemetry.error_log import keep
@@ -174,14 +174,22 @@ def _printable(text: str, size: int) -> str:
 
 def _members(record: Record, moment: str) -> dict[str, object]:
     request = record.request
-    method = path = agent = milliseconds = trace = None
+    method = path = agent = milliseconds = trace_id = span_id = None
     if request is None:
         client, name = record.peer.client[0], record.name.decode()
     else:
         method, client, name = request.method, request.client[0], request.id
-        path = _printable(request.target.partition(b"?")[0].decode("latin-1"), MAX_TARGET)
-        agent = request.header_section.last_value(USER_AGENT)
-        trace = trace_of(request)
+        # What nearly all paths and programs are needs no call: `_printable`.
+        path = request.target.partition(b"?")[0].decode("latin-1")
+        if len(path) > MAX_TARGET or not path.isprintable():
+            path = _printable(path, MAX_TARGET)
+        noted = request.header_section.indexed
+        if USER_AGENT in noted:
+            agent = request.header_section.last_value(USER_AGENT)
+            if agent and (len(agent) > MAX_FIELD or not agent.isprintable()):
+                agent = _printable(agent, MAX_FIELD)
+        if TRACEPARENT in noted:
+            trace_id, span_id = trace_of(request) or (None, None)
         if request.called:
             # Whole microseconds: a fifth of the time that `round` to three places takes.
             milliseconds = int((request.returned - request.called) * 1e6 + 0.5) / 1e3
@@ -192,12 +200,12 @@ def _members(record: Record, moment: str) -> dict[str, object]:
         "route": record.route or None,
         "status": record.status,
         "client": client or None,
-        "user_agent": _printable(agent, MAX_FIELD) if agent else None,
+        "user_agent": agent or None,
         "received": record.received,
         "sent": record.sent,
         "request_id": name or None,
-        "trace_id": trace and trace[0],
-        "span_id": trace and trace[1],
+        "trace_id": trace_id,
+        "span_id": span_id,
         "handler_ms": milliseconds,
         "duration_ms": int((record.ended - record.began) * 1e6 + 0.5) / 1e3,
         "close": record.end or None,
