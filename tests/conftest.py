@@ -19,7 +19,6 @@ from hypoll.telemetry import error_log
 from tests.support.clock import PATIENCE, Clock, Turner
 from tests.support.gunicorn import Launch, Master
 
-
 _LOGGERS = [logging.getLogger(name) for name in (None, *error_log.SERVER_LOGGERS)]
 
 
