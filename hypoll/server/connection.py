@@ -31,11 +31,10 @@ from hypoll.contracts import STATE_OF_PARSER, Answer, CloseReason, ConnectionSta
 from hypoll.http import RequestParser, State
 from hypoll.loop import ERR, HUP, IN, OUT, RDHUP, has_forked
 from hypoll.protocol.current_request import calls_application
-from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response, problem
+from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response
 from hypoll.protocol.peer import Peer
 from hypoll.protocol.refusals import no_room
-from hypoll.protocol.request_id import new_id
-from hypoll.protocol.serializer import CLOSE, HEADS, UNPARSED, Remainder, encode, json_head, plain_head
+from hypoll.protocol.serializer import CLOSE, HEADS, Remainder, json_head, plain_head
 from hypoll.protocol.validation import PeerError
 from hypoll.server.context import BODY_READ_SIZE, READ_SIZE, READS_PER_TURN, ServerContext
 from hypoll.server.ending import (
@@ -64,11 +63,12 @@ from hypoll.server.receiving import (
     start,
     time_out_body,
 )
-from hypoll.server.sending import hand_over, is_late, queue_answer, send_last, source_of
+from hypoll.server.refusing import refuse
+from hypoll.server.sending import begin_remainder, hand_over, is_late, queue_answer, send_last
 from hypoll.server.socket_io import PeerGone, receive, reset
 from hypoll.server.transport import TURN_SIZE, TLSSocket, reason_of
 from hypoll.server.waiting import continue_handshake, respond_in_general
-from hypoll.server.writer import BodyError, Heartbeat, Outcome, Writer
+from hypoll.server.writer import BodyError, Outcome, Writer
 from hypoll.telemetry.instrument import Instrument
 from hypoll.web.results import failure
 
@@ -273,40 +273,8 @@ class Connection:
             self.upgrade.extend_deadline(seconds)
 
     def refuse(self, error: HTTPError, owed: Iterable[bytes] = ()) -> None:
-        """Say why, and close: the one function that writes refusals. `owed`: the answers before it, encoded."""
-        if self.instrument is not None:
-            self.instrument.set_close_reason(CloseReason.REFUSED)
-        if self.state is ConnectionState.HANDSHAKE:  # nothing can be said yet
-            log.debug("%s closed: %s", self.parser.peer.client, error)
-            self.close()
-            return
-        request = self.parser.subject
-        name = new_id() if request is None else request.id
-        log.debug("%s refused: %s", self.parser.peer.client, error, extra={"request_id": name})
-        error.__traceback__ = None  # its frames may hold the error, and the parser: a cycle
-        spool, self.parser.spool = self.parser.spool, None
-        if spool is not None:
-            spool.close()  # now: the client may go on sending for long
-        self.paused_at = None
-        if self.state is ConnectionState.SKIPPING:
-            self.close()  # its request was answered: this would be taken for the answer to another
-            return
-        try:
-            out = list(owed)
-            begin = len(out)
-            response = problem(error, name)
-            if request is not None:
-                response = self.context.application.amend_refusal(request, response)
-            encode(out, response, request or UNPARSED, True)
-            if self.instrument is not None:
-                self.instrument.record(request, response, out, begin, name.encode())
-            self.enter_state(ConnectionState.FINISHING)
-            # More may come, and must be read away before closing, or the kernel resets the connection under the answer.
-            self.readable = True
-            self.writer.buffers += out
-            self.resume_writing()
-        except (BodyError, PeerGone, MemoryError):
-            self.close()
+        """Say why, and close. `owed`: the answers before it, encoded."""
+        refuse(self, error, owed)
 
     def drain(self) -> None:
         """The server is going away: this connection's next answer is its last.
@@ -606,22 +574,7 @@ class Connection:
     def write(self, out: list[bytes], remainder: Remainder | None, context: Context | None) -> None:
         """Send answers; then go on with what `remainder` says of the last of them, or with what came after it."""
         if remainder is not None:
-            if remainder.close and self.instrument is not None and self.instrument.records:
-                last = self.instrument.records[-1].request
-                asked = last is not None and not last.keep_alive
-                self.instrument.set_close_reason(
-                    CloseReason.DRAIN
-                    if self.context.draining
-                    else CloseReason.CLIENT
-                    if asked
-                    else CloseReason.APPLICATION
-                )
-            self.enter_state(ConnectionState.FINISHING if remainder.close else ConnectionState.SENDING)
-            self.writer.source = source_of(self, remainder, context)
-            self.writer.heartbeat = None if remainder.heartbeat is None else Heartbeat(*remainder.heartbeat)
-            self.writer.until_close = remainder.until_close
-            self.writer.end = remainder.end
-            self.writer.buffers += out
+            begin_remainder(self, out, remainder, context)
             if self.context.drain.begun:
                 end_stream(self)  # it would hold the drain as one does that began before it
             if is_late(self):

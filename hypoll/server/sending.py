@@ -19,6 +19,7 @@ from hypoll.server.background import AnsweredExchange
 from hypoll.server.exchange import PlainExchange, exchange_of
 from hypoll.server.response_body import FileSource, InlineSource, Source, TaskSource
 from hypoll.server.socket_io import JOIN_LIMIT, SEND_SIZE, PeerGone, send_one
+from hypoll.server.writer import Heartbeat
 from hypoll.web.background import check_work
 from hypoll.web.results import failure, unsendable
 
@@ -75,6 +76,26 @@ def source_of(connection: Connection, remainder: Remainder, context: Context | N
         remainder.source.attach(connection.on_body_piece, connection.context.loop)
         return remainder.source
     return None if remainder.stream is None else InlineSource(remainder.stream, context)
+
+
+def begin_remainder(connection: Connection, out: list[bytes], remainder: Remainder, context: Context | None) -> None:
+    """Put what is to be sent of answers of which the last isn't whole, and have its rest follow; or the end."""
+    if remainder.close and connection.instrument is not None and connection.instrument.records:
+        last = connection.instrument.records[-1].request
+        asked = last is not None and not last.keep_alive
+        connection.instrument.set_close_reason(
+            CloseReason.DRAIN
+            if connection.context.draining
+            else CloseReason.CLIENT
+            if asked
+            else CloseReason.APPLICATION
+        )
+    connection.enter_state(ConnectionState.FINISHING if remainder.close else ConnectionState.SENDING)
+    connection.writer.source = source_of(connection, remainder, context)
+    connection.writer.heartbeat = None if remainder.heartbeat is None else Heartbeat(*remainder.heartbeat)
+    connection.writer.until_close = remainder.until_close
+    connection.writer.end = remainder.end
+    connection.writer.buffers += out
 
 
 def send_file(connection: Connection, request: Request, response: Answer, context: Context) -> bool:
