@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from enum import IntEnum
+from itertools import repeat
 from typing import Any
 
 import httptools
@@ -88,6 +89,8 @@ COMMON_CONNECTION_OPTIONS = {
 
 COMPARED_SECTION = 1024
 """Bytes of a header section up to which a connection keeps its last one."""
+
+_partition, _COLONS = bytes.partition, repeat(b":")
 
 LARGE_PIECE = 8 * 1024
 """Bytes of a body that are kept as they came; smaller pieces, which would weigh more than they hold, are joined."""
@@ -250,12 +253,11 @@ class RequestParser:
         host = length = close = None
         noted: dict[int, bytes | None] = {}
         lines = block.split(b"\r\n")
-        for line in lines:
-            meaning = names[line.partition(b":")[0]]
+        for name, _, value in map(_partition, lines, _COLONS):
+            meaning = names[name]
             if meaning > UNUSUAL:
-                noted[meaning] = None if meaning in noted else line
+                noted[meaning] = None if meaning in noted else value
             elif meaning:
-                value = line.partition(b":")[2]
                 if meaning == HOST and host is None:
                     host = vocabulary.hosts[value]
                 elif meaning == CONNECTION and value.lower() in COMMON_CONNECTION_OPTIONS:

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
-from hypoll.protocol.header_section import TRACEPARENT, value_of
+from hypoll.protocol.header_section import BLANKS, TRACEPARENT
 from hypoll.protocol.messages import Request
 from hypoll.protocol.request_id import trace_context
 
@@ -56,5 +56,5 @@ def trace_of(request: Request) -> tuple[str, str] | None:
     """The trace-id and the parent-id of a request's `traceparent` (W3C Trace Context, 3.2); None: there is no valid
     one.
     """
-    line = request.header_section.indexed.get(TRACEPARENT)
-    return None if line is None else trace_context(value_of(line))
+    value = request.header_section.indexed.get(TRACEPARENT)
+    return None if value is None else trace_context(value.strip(BLANKS))

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from hypoll.protocol.bounded import Bounded
 from hypoll.protocol.peer import Client, Origin, Peer
 
+BLANKS = b" \t"
+"""What may stand around a field's value and is no part of it (RFC 9110, 5.6.3)."""
+
 USER_AGENT, REFERER, REQUEST_ID, TRACEPARENT = 16, 17, 18, 19
 
 FORWARDED, FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED_PORT = 20, 21, 22, 23, 24
@@ -33,8 +36,8 @@ ScopeParts = tuple[list[tuple[bytes, bytes]], Client | None, str | None]
 """The fields of a header section in bytes, and what trusted proxies say about client and scheme."""
 
 
-_user_agents = Bounded[bytes, dict[int, bytes | None]](lambda line: {USER_AGENT: line}, size=256)
-"""What is indexed where it is the client's program alone, by its line: requests that stay for long share it."""
+_user_agents = Bounded[bytes, dict[int, bytes | None]](lambda value: {USER_AGENT: value}, size=256)
+"""What is indexed where it is the client's program alone, by its name: requests that stay for long share it."""
 
 
 class HeaderSection:
@@ -63,7 +66,8 @@ class HeaderSection:
     """What proxies say in it, once a trusted one's was asked for: see `hypoll.proxy.forwarded`."""
     _fields: tuple[tuple[str, str], ...] | None = None
     indexed: dict[int, bytes | None]
-    """Lines of the fields of `INDEXED_FIELDS` that are there, by their number, latin-1; None: there are several."""
+    """Values of the fields of `INDEXED_FIELDS` that are there, by their number, with the blanks around them, latin-1;
+    None: there are several."""
     block = b""
     """The field lines as they came, each behind its CR LF, from which the fields are made when they are asked for."""
 
@@ -73,9 +77,7 @@ class HeaderSection:
         for name, value in fields:
             number = INDEXED_FIELDS.get(name)
             if number is not None:
-                self.indexed[number] = (
-                    None if number in self.indexed else f"{name}:{value}".encode("latin-1", "replace")
-                )
+                self.indexed[number] = None if number in self.indexed else value.encode("latin-1", "replace")
 
     @property
     def fields(self) -> tuple[tuple[str, str], ...]:
@@ -113,25 +115,22 @@ class HeaderSection:
         `INDEXED_FIELDS`.
         """
         found = []
-        for number, line in self.indexed.items():
+        for number, value in self.indexed.items():
             name = _INDEXED_NAMES[number]
             if name in names:
-                if line is None:
+                if value is None:
                     return [field for field in self.fields if field[0] in names]
-                found.append((name, value_of(line).decode("latin-1")))
+                found.append((name, value.strip(BLANKS).decode("latin-1")))
         return found
 
     def last_value(self, number: int) -> str | None:
         """The last value of a field of `INDEXED_FIELDS`, by its number; None: there is none."""
-        line = self.indexed.get(number, b"")
-        if line:
-            return line.partition(b":")[2].strip(b" \t").decode("latin-1")
-        return [value for name, value in self.fields if name == _INDEXED_NAMES[number]][-1] if line is None else None
-
-
-def value_of(line: bytes) -> bytes:
-    """The value of a field line."""
-    return line.partition(b":")[2].strip(b" \t")
+        if number not in self.indexed:
+            return None
+        value = self.indexed[number]
+        if value is not None:
+            return value.strip(BLANKS).decode("latin-1")
+        return [value for name, value in self.fields if name == _INDEXED_NAMES[number]][-1]
 
 
 class RawHeaderSection(HeaderSection):

@@ -21,7 +21,7 @@ from hypoll.protocol.disposition import content_disposition
 from hypoll.protocol.errors import HTTPError as HTTPError
 from hypoll.protocol.errors import reason as reason
 from hypoll.protocol.fields import HeaderSource, ResponseHeaders
-from hypoll.protocol.header_section import EMPTY_SECTION, REQUEST_ID, TRACEPARENT, HeaderSection, value_of
+from hypoll.protocol.header_section import BLANKS, EMPTY_SECTION, REQUEST_ID, TRACEPARENT, HeaderSection
 from hypoll.protocol.multidict import Cookies, Headers, QueryFields
 from hypoll.protocol.peer import NO_ORIGIN, NOBODY, Client, Origin, Peer
 from hypoll.protocol.request_id import client_id, trace_id
@@ -320,11 +320,11 @@ class Request:
         noted = self.header_section.indexed
         name = None
         if noted:
-            line = noted.get(REQUEST_ID)
-            name = line and client_id(line.partition(b":")[2].strip(b" \t"))  # `value_of`, without a call
+            value = noted.get(REQUEST_ID)
+            name = value and client_id(value.strip(BLANKS))
             if not name:
-                line = noted.get(TRACEPARENT)
-                name = line and trace_id(value_of(line))
+                value = noted.get(TRACEPARENT)
+                name = value and trace_id(value.strip(BLANKS))
         self._id = name = name or next(protocol_request_id.names)
         return name
 

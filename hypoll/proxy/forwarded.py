@@ -19,6 +19,7 @@ from socket import AF_INET, inet_pton
 from typing import NamedTuple
 
 from hypoll.protocol.header_section import (
+    BLANKS,
     FORWARDED,
     FORWARDED_FOR,
     FORWARDED_HOST,
@@ -87,12 +88,12 @@ class TrustedProxies:
 
     def _origin_of_section(self, section: HeaderSection) -> Origin:
         noted = section.indexed
-        line = noted.get(FORWARDED_FOR)
-        if line and not self._secure and _OTHERS.isdisjoint(noted):
+        node = noted.get(FORWARDED_FOR)
+        if node and not self._secure and _OTHERS.isdisjoint(noted):
             # One proxy that names an IPv4 address and maybe a scheme, as nearly all do.
-            text = line.partition(b":")[2].strip(b" \t").decode("latin-1")
+            text = node.strip(BLANKS).decode("latin-1")
             proto = noted.get(FORWARDED_PROTO, b"")
-            scheme = _SCHEMES.get(proto and proto.partition(b":")[2].strip(b" \t"), "")
+            scheme = _SCHEMES.get(proto and proto.strip(BLANKS), "")
             if scheme != "":
                 try:
                     inet_pton(AF_INET, text)  # which takes the one form that an address is written in
