@@ -10,11 +10,13 @@ from hypoll.contracts import CloseReason, ConnectionState
 from hypoll.protocol.messages import HTTPError, problem
 from hypoll.protocol.request_id import new_id
 from hypoll.protocol.serializer import UNPARSED, encode
+from hypoll.server.ending import begin_linger
 from hypoll.server.socket_io import PeerGone
 from hypoll.server.writer import BodyError
 
 if TYPE_CHECKING:
     from hypoll.server.connection import Connection
+    from hypoll.server.transport import TLSSocket
 
 log = logging.getLogger("hypoll.error")
 
@@ -54,3 +56,17 @@ def refuse(connection: Connection, error: HTTPError, owed: Iterable[bytes]) -> N
         connection.resume_writing()
     except (BodyError, PeerGone, MemoryError):
         connection.close()
+
+
+def refuse_plain_text(connection: Connection, sock: TLSSocket, error: OSError) -> None:
+    """Say to who speaks HTTP where TLS is spoken what is wrong, in the way that it can read. Raises `PeerGone`."""
+    log.debug("%s closed: %s", connection.parser.peer.client, error)
+    if connection.instrument is not None:
+        connection.instrument.set_close_reason(CloseReason.REFUSED)
+    out: list[bytes] = []
+    encode(out, problem(HTTPError(400, "TLS is spoken here: ask by https://, not http://"), new_id()), UNPARSED, True)
+    try:
+        sock.send_plain(b"".join(out))
+    except OSError as failure:
+        raise PeerGone from failure
+    begin_linger(connection)

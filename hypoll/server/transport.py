@@ -41,6 +41,9 @@ With half as much an answer of 1 MiB cost a tenth more; twice as much gained not
 TURN_SIZE = 1024 * 1024
 """Content encrypted before the other connections have their turn: with half as much 1 MiB cost a twentieth more."""
 
+LETTERS = range(ord("A"), ord("Z") + 1)
+"""What a request line begins with, and no record of TLS (RFC 8446, 5.1: their types are 20 to 24)."""
+
 FRUITLESS_SIZE = 256 * 1024
 """Encrypted bytes in a row without content, after which a peer is cut off; and bytes of TLS's answers that may wait.
 OpenSSL takes a ClientHello of 131,396 bytes and certificates of 102,400; later there are only a few key updates."""
@@ -163,6 +166,10 @@ def _reason(error: ssl.SSLError) -> str:
     return error.reason.replace("_", " ").lower()
 
 
+class PlainTextError(ConnectionAbortedError):
+    """The peer doesn't speak TLS: what it has sent begins as a request does."""
+
+
 class TLSSocket(socket.socket):
     """An accepted socket that speaks TLS and doesn't block. It takes over `sock`, which is of no use any more.
 
@@ -226,7 +233,10 @@ class TLSSocket(socket.socket):
         return self._tls
 
     def handshake(self) -> bool:
-        """Go on with the handshake, as far as what has come allows it. True: it is over. Raises `OSError`."""
+        """Go on with the handshake, as far as what has come allows it. True: it is over.
+
+        Raises `PlainTextError` when the peer speaks HTTP without TLS, `OSError` for all else that fails.
+        """
         self._drained = False
         self._forget_foreign()
         while True:
@@ -246,6 +256,10 @@ class TLSSocket(socket.socket):
         if self.ended:
             raise ConnectionResetError("the peer has gone before the handshake was over")
         return False
+
+    def send_plain(self, data: bytes) -> int:
+        """Send what isn't encrypted, to a peer whose handshake has failed; give how much of it. Raises `OSError`."""
+        return super().send(data)
 
     # the way in
 
@@ -285,6 +299,8 @@ class TLSSocket(socket.socket):
         if not data:
             self.ended = True
             return False
+        if not self.secured and not self._fruitless and data[0] in LETTERS:
+            raise PlainTextError("the peer speaks without TLS")
         self._fruitless += len(data)
         if self._fruitless > FRUITLESS_SIZE:
             raise ConnectionAbortedError("the peer sends nothing but what TLS needs for itself")

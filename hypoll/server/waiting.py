@@ -10,8 +10,10 @@ from hypoll.protocol.messages import Response
 from hypoll.protocol.serializer import Remainder
 from hypoll.server.exchange import Exchange
 from hypoll.server.receiving import lacks_body
+from hypoll.server.refusing import refuse_plain_text
 from hypoll.server.sending import encode_or_fail
 from hypoll.server.socket_io import PeerGone
+from hypoll.server.transport import PlainTextError
 
 if TYPE_CHECKING:
     from hypoll.server.connection import Connection
@@ -58,6 +60,9 @@ def continue_handshake(connection: Connection, events: int) -> None:
     try:
         if not connection.tls.handshake():
             return
+    except PlainTextError as error:
+        refuse_plain_text(connection, connection.tls, error)
+        return
     except OSError as error:
         raise PeerGone from error
     given = connection.deadline

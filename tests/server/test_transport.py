@@ -313,9 +313,10 @@ def test_keys_are_updated_in_the_middle(client):
         popen.kill()
 
 
-def test_plain_http_is_closed_at_once(client):
+def test_plain_http_is_told_and_closed_at_once(client):
     with Client(("127.0.0.1", port_of(client))) as plain:
         plain.send(GET)
+        assert plain.answer().status == 400
         assert plain.ends()
 
 
@@ -676,7 +677,7 @@ def test_hundreds_of_half_open_handshakes_hold_up_nobody(serve, loop):
     assert last.state is ConnectionState.IDLE
 
 
-@pytest.mark.parametrize("data", [GET, b"\0" * 100, b"\x16\x03\x01\xff\xff" + b"\xff" * 70_000, b"\x80" * 10_000])
+@pytest.mark.parametrize("data", [b"\0" * 100, b"\x16\x03\x01\xff\xff" + b"\xff" * 70_000, b"\x80" * 10_000])
 def test_garbage_in_place_of_a_handshake_is_closed_at_once(serve, data):
     wire = serve()
     wire.put(data)
@@ -1195,10 +1196,46 @@ def test_a_drain(serve):
 def test_failures_of_peers_are_told_to_nobody_but_debug(serve, caplog):
     with caplog.at_level(logging.DEBUG):
         wire = serve()
-        wire.put(GET)
+        wire.put(b"\x80" * 10_000)
         wire.await_state(ConnectionState.CLOSED)
-    assert "('127.0.0.1', 4711) closed: http request" in caplog.messages
+    assert "('127.0.0.1', 4711) closed: " in caplog.text
     assert {record.levelname for record in caplog.records} == {"DEBUG"}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE", "PATCH", "OPTIONS", "CONNECT", "PRI", "BREW"])
+@pytest.mark.parametrize("way", ["whole", "by bytes", "upload"])
+def test_plain_http_is_answered_by_plain_http(serve, loop, caplog, method, way):
+    head = f"{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: {MIB}\r\n\r\n".encode()
+    with caplog.at_level(logging.DEBUG):
+        seen = Seen()
+        wire = serve(hub=combine_observers([seen], loop))
+        for piece in [head[at : at + 1] for at in range(len(head))] if way == "by bytes" else [head]:
+            wire.put(piece)
+            wire.turner.settle()
+        assert wire.state is ConnectionState.LINGERING
+        if way == "upload":
+            wire.put(bytes(MIB))
+        peer = wire.await_end()
+    assert not peer.was_reset
+    received = peer.incoming.read()
+    assert received.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"\r\nConnection: close\r\n" in received
+    assert b"TLS is spoken here: ask by https://, not http://" in received
+    assert {record.levelname for record in caplog.records} == {"DEBUG"}
+    assert "the peer speaks without TLS" in caplog.text
+    peer.sock.close()
+    wire.await_state(ConnectionState.CLOSED)
+    wire.turner.settle()
+    assert seen.told == [CloseReason.REFUSED]
+
+
+@pytest.mark.parametrize("first", [b"\x00", b"\x16", b"\x80", b"@", b"[", b"\r\n", b"get / HTTP/1.1\r\n"])
+def test_what_is_neither_tls_nor_http_is_closed_without_a_word(serve, first):
+    wire = serve()
+    wire.put(first + b"\x16" * 64)
+    wire.await_state(ConnectionState.CLOSED)
+    peer = wire.await_end()
+    assert b"HTTP" not in peer.incoming.read()
 
 
 # certificates that can't be used
