@@ -18,7 +18,7 @@ from hypoll.protocol.state import State
 from hypoll.web.compression import MIN_SIZE, TYPES, Compression
 from hypoll.web.cors import Cors, Origins
 from hypoll.web.finishing import finish_refusal, pass_and_finish
-from hypoll.web.handler_calls import as_it_is, below, call_at_once, make_answer, options_route
+from hypoll.web.handler_calls import as_it_is, below, call_at_once, make_answer
 from hypoll.web.hooks import (
     Hooks,
     InThread,
@@ -34,12 +34,12 @@ from hypoll.web.naming import name_of
 from hypoll.web.results import failure, to_answer, to_response
 from hypoll.web.route_options import Defaults, RouteOptions, check_names, plan_route
 from hypoll.web.routing import (
+    METHODS,
     WITHOUT_HOOK,
     Handler,
     Methods,
     Route,
     RouteError,
-    Table,
     check_handler,
     check_hook,
     find_run_on,
@@ -47,15 +47,12 @@ from hypoll.web.routing import (
 )
 from hypoll.web.scopes import ScopeTree
 from hypoll.web.security import SecureHeaders
-from hypoll.web.slashes import find_moved
 from hypoll.web.static import Static
+from hypoll.web.table import Table
 from hypoll.web.urls import Names, Query, make_url
 from hypoll.wsgi.adapter import WSGIAdapter
 
 __all__ = ["RouteError", "Routes"]
-
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
-"""The methods a route may be declared for."""
 
 log = logging.getLogger("hypoll.error")
 
@@ -104,25 +101,24 @@ class Routes(Application):
             raise RouteError(f"slashes is 'redirect' or None, not {slashes!r}")
         self.state = State()
         self._defaults = Defaults(threaded, timeout)
-        self._table = Table()
-        self._static = self._table.static
         self._names = Names()
         self._parents: list[_Parent] = []
         self._hooked = strict_json
         self._pass = pass_hooks
         """The way through hooks and handler, with what finishes answers if there is any."""
-        self._redirects = False
         self._streams = False
         self._async = False
         self._hooks = Hooks(default, strict_json)
         self._scope_tree = ScopeTree(self._hooks)
+        self._table = Table(self._scope_tree)
+        self._static = self._table.static
         self._lifecycle = Lifecycle()
         self._mounted: list[Routes] = []
         self._reserved: list[str] = []
         """The prefixes of mounted routes, whatever those have."""
         self._wsgi_adapter: WSGIAdapter | None = None
         if slashes:
-            self._hooks.redirects_slashes = self._redirects = True
+            self._hooks.redirects_slashes = self._table.redirects = True
 
     # declaring
 
@@ -305,7 +301,7 @@ class Routes(Application):
         self._scope_tree.mount(prefix, other._scope_tree)
         for path in ("", *other._reserved):
             self._reserve(prefix + path)
-        if other._redirects:
+        if other._table.redirects:
             self._mark_redirects()
         if other._pass is not pass_hooks:
             self._mark_finished()
@@ -566,7 +562,7 @@ class Routes(Application):
         try:
             route = self._static.get(request.target, _NO_METHODS).get(request.method)
             if route is None:
-                route = self._find(request)
+                route = self._table.find_route(request)
                 if route.handler_call is not None:
                     return route.handler_call
                 result = route.handler(request, **request.params)
@@ -603,7 +599,7 @@ class Routes(Application):
     def max_body_of(self, request: Request) -> int | None:
         """Bytes that the body of a request may have by its route; None: that says nothing."""
         try:
-            return self._find(request).max_body
+            return self._table.find_route(request).max_body
         except HTTPError:
             return None
 
@@ -612,7 +608,7 @@ class Routes(Application):
         if not self._streams:
             return False
         try:
-            return self._find(request).stream
+            return self._table.find_route(request).stream
         except HTTPError:
             return False
 
@@ -622,7 +618,7 @@ class Routes(Application):
         None when there are hooks that see such requests: theirs may be another answer.
         """
         try:
-            self._find(request)
+            self._table.find_route(request)
         except HTTPError as error:
             return None if any(self._scope_tree.at(request.target)) else error
         return None
@@ -809,7 +805,7 @@ class Routes(Application):
             parent.routes._reserve(parent.prefix + prefix)
 
     def _mark_redirects(self) -> None:
-        self._redirects = True
+        self._table.redirects = True
         for parent in self._parents:
             parent.routes._mark_redirects()
 
@@ -830,34 +826,11 @@ class Routes(Application):
                 waiting += routes._mounted
         return list(found.values())
 
-    def _find(self, request: Request) -> Route:
-        """The route of a request, its parameters set. Raises `HTTPError` 400, 404 or 405."""
-        if request.target == b"*":
-            return options_route(", ".join(METHODS), (self._hooks,))
-        found = self._table.find(request.target.partition(b"?")[0])
-        for methods, values in found:
-            route = methods.get(request.method) or (methods.get("GET") if request.method == "HEAD" else None)
-            if route is not None:
-                request.route = route.path
-                if values:
-                    request.params = dict(zip(route.names, values, strict=True))
-                return route
-        allowed = {method for methods, values in found for method, route in methods.items() if route.has(values)}
-        if not allowed:
-            moved = find_moved(self._table, request) if self._redirects else None
-            if moved is not None:
-                return moved
-            raise HTTPError(404, "there is nothing at this path")
-        allow = ", ".join(sorted(allowed | {"OPTIONS"} | ({"HEAD"} if "GET" in allowed else set())))
-        if request.method == "OPTIONS":
-            return options_route(allow, self._scope_tree.at(request.target))
-        raise HTTPError(405, f"this path answers {allow}", {"Allow": allow})
-
     def _with_hooks(self, request: Request) -> Response | HandlerCall:
         route: Route | None = None
         missing: HTTPError | None = None
         try:
-            route = self._find(request)
+            route = self._table.find_route(request)
             scopes: Scopes = route.scopes
         except HTTPError as error:
             # Hooks see what has no route, too: an authentication hook stands there.

@@ -1,4 +1,4 @@
-"""Finding the route of a path: one dict for static paths, a tree of segments for patterns.
+"""Routes: their paths and parameters, and what their handlers and hooks must take.
 
 Segments are cut before they are percent-decoded (RFC 3986, 2.4), so an encoded slash stays inside its segment.
 """
@@ -10,10 +10,10 @@ import functools
 import inspect
 import re
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from hypoll.contracts import HandlerCall, RunOn
 from hypoll.protocol.messages import HTTPError
@@ -22,6 +22,9 @@ from hypoll.web.naming import forms_of, is_async, name_of, place_of
 from hypoll.web.signatures import contradiction, signature_of
 
 Handler = Callable[..., Any]
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+"""The methods a route may be declared for."""
 
 _PARAMETER = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
 _FOREIGN = re.compile(r":(?P<colon>\w*).*|<(?:(?P<converter>\w+)(?:\(.*\))?:)?(?P<angle>\w+)>")
@@ -64,8 +67,6 @@ CONVERTERS = {
     )
 }
 """`int` and `float` are unsigned decimals, `uuid` the hyphenated form, `str` one segment, `path` all that is left."""
-
-_ORDER = list(CONVERTERS)
 
 
 class Files(Protocol):
@@ -129,6 +130,10 @@ class Route:
 
 
 Methods = dict[str, Route]
+"""The routes of a path, by method."""
+
+Matches = list[tuple[Methods, list[Any]]]
+"""What a path leads to, the most special first, with the values of its parameters."""
 
 
 class Parameter(NamedTuple):
@@ -178,7 +183,8 @@ def _parse_segment(path: str, text: str) -> str | Parameter:
     if not name.isidentifier():
         raise RouteError(f"in the path {path!r} the parameter name {name!r} is no Python name")
     if converter not in CONVERTERS:
-        raise RouteError(f"the path {path!r} has the unknown converter {converter!r}: there are {', '.join(_ORDER)}")
+        known = ", ".join(CONVERTERS)
+        raise RouteError(f"the path {path!r} has the unknown converter {converter!r}: there are {known}")
     return Parameter(name, CONVERTERS[converter])
 
 
@@ -251,87 +257,6 @@ def _check_arguments(where: str, function: Handler, positional: list[str], named
         raise RouteError(f"{where} must take ({wanted}), but takes {signature}: {error}") from None
 
 
-@dataclass
-class _Node:
-    """A place in the tree: the way to it says what has come so far."""
-
-    methods: Methods = field(default_factory=dict)
-    literals: dict[str, _Node] = field(default_factory=dict)
-    parameters: dict[str, _Node] = field(default_factory=dict)
-    files: Files | None = None
-
-
-class Table:
-    """The routes of an application by path."""
-
-    def __init__(self) -> None:
-        # By the target as it is received, so a static route is found with one look-up.
-        self.static: dict[bytes, Methods] = {}
-        self._root = _Node()
-
-    def reserve(self, path: str) -> _Node:
-        """Have a path begin as routes do, though none is declared for it; gives its place. Raises `RouteError`."""
-        node = self._root
-        for segment in parse_path(path):
-            if isinstance(segment, Parameter):
-                node = node.parameters.setdefault(segment.converter.name, _Node())
-            else:
-                node = node.literals.setdefault(segment, _Node())
-        return node
-
-    def add(self, route: Route) -> None:
-        """Declare a route. Raises `RouteError` when it collides with one declared before."""
-        node = self.reserve(route.path)
-        for method in route.methods:
-            other = node.methods.get(method)
-            if other is not None:
-                raise RouteError(
-                    f"{method} {route.path} ({route.place}) collides with {method} {other.path} ({other.place})"
-                )
-        for method in route.methods:
-            node.methods[method] = route
-        node.files = route.files or node.files
-        if route.path and not route.names:
-            self.static[quote(route.path, safe="/:@!$&'()*+,;=~").encode()] = node.methods
-
-    def find(self, path: bytes) -> list[tuple[Methods, list[Any]]]:
-        """The routes a path leads to, as received and percent-encoded, with their parameters' values.
-
-        Several, the most special first: a static segment before int, float, uuid, str and path. Raises `HTTPError`
-        400 when the path isn't UTF-8.
-        """
-        segments = decoded_segments(path)
-        node = self._root
-        values = []
-        for segment in segments:
-            child = node.literals.get(segment)
-            if child is None:
-                if len(node.parameters) != 1:
-                    break
-                ((name, child),) = node.parameters.items()
-                converter = CONVERTERS[name]
-                if name == "path" or converter.pattern.fullmatch(segment) is None:
-                    break
-                values.append(converter.convert(segment))
-            elif node.parameters:
-                break
-            node = child
-        else:
-            return [(node.methods, values)] if node.methods else []
-        # There is more than one way, or none.
-        return list(_walk(self._root, segments, 0, []))
-
-    def routes(self) -> Iterator[Route]:
-        """Every route once, static and pattern, by path."""
-        seen: dict[int, Route] = {}
-        stack = [self._root]
-        while stack:
-            node = stack.pop()
-            seen.update({id(route): route for route in node.methods.values()})
-            stack += [*node.literals.values(), *node.parameters.values()]
-        return iter(sorted(seen.values(), key=lambda route: (route.path, route.methods)))
-
-
 def decoded_segments(path: bytes) -> list[str]:
     """The decoded segments of a path. Raises `HTTPError` 400."""
     try:
@@ -342,24 +267,3 @@ def decoded_segments(path: bytes) -> list[str]:
     except UnicodeDecodeError:
         raise HTTPError(400, "the path is not UTF-8") from None
     return segments
-
-
-def _walk(node: _Node, segments: list[str], index: int, values: list[Any]) -> Iterator[tuple[Methods, list[Any]]]:
-    if index == len(segments):
-        if node.methods:
-            yield node.methods, values
-        return
-    segment = segments[index]
-    literal = node.literals.get(segment)
-    if literal is not None:
-        yield from _walk(literal, segments, index + 1, values)
-    for name in _ORDER if node.parameters else ():
-        child = node.parameters.get(name)
-        if child is None:
-            continue
-        converter = CONVERTERS[name]
-        text, following = ("/".join(segments[index:]), len(segments)) if name == "path" else (segment, index + 1)
-        if child.files is not None and literal is not None and not child.files.has(text):
-            continue  # what begins as other routes do is theirs, unless it is a file
-        if converter.pattern.fullmatch(text):
-            yield from _walk(child, segments, following, [*values, converter.convert(text)])

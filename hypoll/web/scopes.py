@@ -11,7 +11,7 @@ class ScopeTree:
     """The hooks of a `Routes`, and of those mounted below it, by their prefixes."""
 
     def __init__(self, hooks: Hooks) -> None:
-        self._hooks = hooks
+        self.hooks = hooks
         self._mounted: list[tuple[list[str | Parameter], ScopeTree]] = []
 
     def mount(self, prefix: str, tree: ScopeTree) -> None:
@@ -21,13 +21,13 @@ class ScopeTree:
     def at(self, target: bytes) -> Scopes:
         """The hooks for a request-target, outermost first. One that isn't UTF-8 is in no scope but the outermost."""
         try:
-            return self._at(decoded_segments(target.partition(b"?")[0])) if self._mounted else (self._hooks,)
+            return self._at(decoded_segments(target.partition(b"?")[0])) if self._mounted else (self.hooks,)
         except HTTPError:
-            return (self._hooks,)
+            return (self.hooks,)
 
     def _at(self, segments: list[str]) -> Scopes:
         """Of the prefixes that match, the longest counts, then the one with the most literals; of equals each does."""
-        scopes: Scopes = (self._hooks,)
+        scopes: Scopes = (self.hooks,)
         matching = [each for each in self._mounted if _matches(each[0], segments)]
         best = max((_weight(prefix) for prefix, _ in matching), default=None)
         for prefix, tree in matching:

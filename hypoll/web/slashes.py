@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from hypoll.protocol.messages import HTTPError, Request, Response
 from hypoll.web.hooks import Scopes
-from hypoll.web.routing import Route, Table
+from hypoll.web.routing import Matches, Route
 
 STATUS = 308
 """Permanent Redirect: unlike 301 it has the client repeat method and body (RFC 9110, 15.4.9)."""
@@ -17,13 +18,16 @@ _HOST_BEGINS = (b"//", b"/\\")
 backslash for a slash)."""
 
 
-def find_moved(table: Table, request: Request) -> Route | None:
-    """The route that redirects a request to the path with, or without, a slash at its end; None: it isn't to be."""
+def find_moved(find: Callable[[bytes], Matches], request: Request) -> Route | None:
+    """The route that redirects a request to the path with, or without, a slash at its end; None: it isn't to be.
+
+    find: gives the routes of a path, see `hypoll.web.table.Table.find`.
+    """
     path = request.target.partition(b"?")[0]
     other = path[:-1] if path.endswith(b"/") else path + b"/"
     if not other or path.startswith(_HOST_BEGINS):
         return None
-    for methods, _ in table.find(other):
+    for methods, _ in find(other):
         route = methods.get(request.method) or (methods.get("GET") if request.method == "HEAD" else None)
         if route is not None:
             scopes: Scopes = route.scopes
