@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import Any, Literal, NamedTuple, TypeVar, Unpack, cast
+from typing import Any, Literal, TypeVar, Unpack
 
 from orjson import dumps
 
@@ -17,21 +15,11 @@ from hypoll.protocol.refusals import body_too_large
 from hypoll.protocol.state import State
 from hypoll.web.compression import MIN_SIZE, TYPES, Compression
 from hypoll.web.cors import Cors, Origins
-from hypoll.web.finishing import finish_refusal, pass_and_finish
-from hypoll.web.handler_calls import as_it_is, below, call_at_once, make_answer
-from hypoll.web.hooks import (
-    Hooks,
-    InThread,
-    RunToCompletion,
-    Scopes,
-    at_once,
-    complete_here,
-    pass_hooks,
-)
+from hypoll.web.handler_calls import deferred, make_answer
+from hypoll.web.hooks import Hooks, RunToCompletion, complete_here
 from hypoll.web.json_encoding import Default, JSONEncoder
-from hypoll.web.lifecycle import Lifecycle, check_seconds, run_start, run_stop
-from hypoll.web.naming import name_of
-from hypoll.web.results import failure, to_answer, to_response
+from hypoll.web.lifecycle import check_seconds, run_start, run_stop
+from hypoll.web.results import failure, to_response
 from hypoll.web.route_options import Defaults, RouteOptions, check_names, plan_route
 from hypoll.web.routing import (
     METHODS,
@@ -42,19 +30,15 @@ from hypoll.web.routing import (
     RouteError,
     check_handler,
     check_hook,
-    find_run_on,
     parse_path,
 )
-from hypoll.web.scopes import ScopeTree
 from hypoll.web.security import SecureHeaders
 from hypoll.web.static import Static
-from hypoll.web.table import Table
-from hypoll.web.urls import Names, Query, make_url
+from hypoll.web.tree import RouteTree
+from hypoll.web.urls import Query, make_url
 from hypoll.wsgi.adapter import WSGIAdapter
 
 __all__ = ["RouteError", "Routes"]
-
-log = logging.getLogger("hypoll.error")
 
 _NO_METHODS: Methods = {}
 
@@ -101,24 +85,15 @@ class Routes(Application):
             raise RouteError(f"slashes is 'redirect' or None, not {slashes!r}")
         self.state = State()
         self._defaults = Defaults(threaded, timeout)
-        self._names = Names()
-        self._parents: list[_Parent] = []
-        self._hooked = strict_json
-        self._pass = pass_hooks
-        """The way through hooks and handler, with what finishes answers if there is any."""
-        self._streams = False
-        self._async = False
-        self._hooks = Hooks(default, strict_json)
-        self._scope_tree = ScopeTree(self._hooks)
-        self._table = Table(self._scope_tree)
+        self._hooks = Hooks(default, strict_json, redirects_slashes=slashes is not None)
+        self._tree = RouteTree(self._hooks, self._on_change)
+        self._table, self._hook_runner = self._tree.table, self._tree.hook_runner
         self._static = self._table.static
-        self._lifecycle = Lifecycle()
-        self._mounted: list[Routes] = []
-        self._reserved: list[str] = []
-        """The prefixes of mounted routes, whatever those have."""
         self._wsgi_adapter: WSGIAdapter | None = None
-        if slashes:
-            self._hooks.redirects_slashes = self._table.redirects = True
+        self._tree.update()
+
+    def _on_change(self) -> None:
+        self._hooked, self._streams = self._tree.hooked, self._tree.streams
 
     # declaring
 
@@ -233,7 +208,7 @@ class Routes(Application):
             encoder = JSONEncoder((self._hooks,), handler)
             call = socket.handler_call(encoder)
             plain = Route(path, ("GET",), handler, (self._hooks,), run_on, handler_call=call, direct=call)
-            self._add(dataclasses.replace(plain, encoder=encoder, socket=socket))
+            self._tree.add(dataclasses.replace(plain, encoder=encoder, socket=socket))
             return handler
 
         return declare
@@ -288,24 +263,7 @@ class Routes(Application):
         """
         if not isinstance(other, Routes):
             raise RouteError(f"mount({prefix!r}, ...) takes a Routes, not {other!r}")
-        if not parse_path(prefix):
-            raise RouteError("a prefix must begin with a slash, as in mount('/api', ...), and '' is none")
-        if prefix.endswith("/"):
-            raise RouteError(f"the prefix {prefix!r} must not end with a slash: its routes' paths begin with one")
-        if other is self or self in other._descendants():
-            raise RouteError(f"mounting at {prefix!r} would put the routes inside themselves")
-        for route in other._table.routes():
-            self._add_mounted(prefix, name, route)
-        other._parents.append(_Parent(prefix, name, self))
-        self._mounted.append(other)
-        self._scope_tree.mount(prefix, other._scope_tree)
-        for path in ("", *other._reserved):
-            self._reserve(prefix + path)
-        if other._table.redirects:
-            self._mark_redirects()
-        if other._pass is not pass_hooks:
-            self._mark_finished()
-        self._choose_way()
+        self._tree.mount(prefix, name, other._tree)
 
     def before(self, hook: H = WITHOUT_HOOK) -> H:
         """Run `hook(request)` before every handler. What it returns, other than None, is the answer instead.
@@ -315,7 +273,7 @@ class Routes(Application):
         """
         is_async = check_hook("before", hook, "request")
         self._hooks.before.append(hook)
-        self._mark_hooked(is_async)
+        self._tree.on_hook(is_async)
         return hook
 
     def after(self, hook: H = WITHOUT_HOOK) -> H:
@@ -325,7 +283,7 @@ class Routes(Application):
         """
         is_async = check_hook("after", hook, "request", "response")
         self._hooks.after.append(hook)
-        self._mark_hooked(is_async)
+        self._tree.on_hook(is_async)
         return hook
 
     def error(self, kind: type[BaseException]) -> Callable[[H], H]:
@@ -343,7 +301,7 @@ class Routes(Application):
             if kind in self._hooks.errors:
                 raise RouteError(f"there is a hook for {kind.__name__} already: one answers it")
             self._hooks.errors[kind] = hook
-            self._mark_hooked(is_async)
+            self._tree.on_hook(is_async)
             return hook
 
         return declare
@@ -377,7 +335,7 @@ class Routes(Application):
         if self._hooks.cors is not None:
             raise RouteError("cors() was called already: one policy decides")
         self._hooks.cors = Cors(origins, methods, headers, credentials, expose, max_age)
-        self._mark_finished()
+        self._tree.update()
 
     def compress(self, *, min_size: int = MIN_SIZE, types: Iterable[str] = TYPES) -> None:
         """Compress answers for clients that take it: by zstd, br or gzip, as they prefer.
@@ -396,7 +354,7 @@ class Routes(Application):
         if self._hooks.compression is not None:
             raise RouteError("compress() was called already")
         self._hooks.compression = Compression(min_size, types)
-        self._mark_finished()
+        self._tree.update()
 
     def secure_headers(
         self,
@@ -437,21 +395,21 @@ class Routes(Application):
             resource_policy=resource_policy,
             permissions_policy=permissions_policy,
         )
-        self._mark_finished()
+        self._tree.update()
 
     def on_start(self, hook: H = WITHOUT_HOOK) -> H:
         """Run `hook()` once before the first connection is accepted, mounted routes' hooks after these.
 
         Serving doesn't begin when it raises.
         """
-        self._lifecycle.add("on_start", self._lifecycle.start, hook)
-        self._recheck_wsgi()
+        self._tree.lifecycle.add("on_start", self._tree.lifecycle.start, hook)
+        self._tree.check_wsgi()
         return hook
 
     def on_stop(self, hook: H = WITHOUT_HOOK) -> H:
         """Run `hook()` once after the last connection is closed, mounted routes' hooks before these."""
-        self._lifecycle.add("on_stop", self._lifecycle.stop, hook)
-        self._recheck_wsgi()
+        self._tree.lifecycle.add("on_stop", self._tree.lifecycle.stop, hook)
+        self._tree.check_wsgi()
         return hook
 
     def on_drain(self, hook: H = WITHOUT_HOOK) -> H:
@@ -460,7 +418,7 @@ class Routes(Application):
         For streams without an end, which had better come to one: see `Request.draining`, too. An `async def` runs as a
         task that is waited for.
         """
-        self._lifecycle.add("on_drain", self._lifecycle.drain, hook)
+        self._tree.lifecycle.add("on_drain", self._tree.lifecycle.drain, hook)
         return hook
 
     def on_ready_check(self, hook: H = WITHOUT_HOOK) -> H:
@@ -468,7 +426,7 @@ class Routes(Application):
 
         Readiness (`--health`) asks it at most once a second, on the loop: look at what is known, don't go and ask.
         """
-        self._lifecycle.add_ready_check(hook)
+        self._tree.lifecycle.add_ready_check(hook)
         return hook
 
     def every(self, seconds: float) -> Callable[[H], H]:
@@ -485,8 +443,8 @@ class Routes(Application):
         check_seconds(seconds)
 
         def declare(function: H) -> H:
-            self._lifecycle.add_periodic(seconds, function)
-            self._recheck_wsgi()
+            self._tree.lifecycle.add_periodic(seconds, function)
+            self._tree.check_wsgi()
             return function
 
         return declare
@@ -501,30 +459,23 @@ class Routes(Application):
     @strict_json.setter
     def strict_json(self, strict: bool) -> None:
         self._hooks.strict_json = strict
-        self._refresh_encoders()
-        self._choose_way()
-
-    def _refresh_encoders(self) -> None:
-        self._hooks.encoder.refresh()
-        for route in self.table():
-            route.encoder.refresh()
-        for parent in self._parents:
-            parent.routes._refresh_encoders()
+        self._tree.refresh_encoders()
+        self._tree.update()
 
     @property
     def ready_checks(self) -> list[Callable[[], Any]]:
         """The `on_ready_check` hooks, mounted routes' included."""
-        return [hook for routes in (self, *self._descendants()) for hook in routes._lifecycle.ready_checks]
+        return [hook for lifecycle in self._tree.lifecycles() for hook in lifecycle.ready_checks]
 
     @property
     def drain_hooks(self) -> list[Callable[[], Any]]:
         """The `on_drain` hooks, mounted routes' included."""
-        return [hook for routes in (self, *self._descendants()) for hook in routes._lifecycle.drain]
+        return [hook for lifecycle in self._tree.lifecycles() for hook in lifecycle.drain]
 
     @property
     def periodic(self) -> list[PeriodicWork]:
         """The work of `every`, mounted routes' included."""
-        return [work for routes in (self, *self._descendants()) for work in routes._lifecycle.periodic]
+        return self._tree.periodic
 
     def __call__(self, request: Request, *of_others: object) -> Response:
         """Answer a request, here and now, whatever kind its handler is. What a handler raises becomes its answer,
@@ -545,7 +496,7 @@ class Routes(Application):
             )
         limit = self.max_body_of(request) if request.body else None
         if limit is not None and len(request.body) > limit:
-            return self._answer_error(request, body_too_large(limit))
+            return self._hook_runner.answer_error(request, body_too_large(limit))
         answer = self.answer(request)
         if isinstance(answer, HandlerCall):
             answer = make_answer(request, answer)
@@ -558,7 +509,7 @@ class Routes(Application):
         kind that runs on the loop.
         """
         if self._hooked:
-            return self._with_hooks(request)
+            return self._hook_runner.answer(request)
         try:
             route = self._static.get(request.target, _NO_METHODS).get(request.method)
             if route is None:
@@ -583,8 +534,7 @@ class Routes(Application):
     @property
     def uses_asyncio(self) -> bool:
         """Whether asyncio is needed: a handler or a hook is an `async def`."""
-        every = (self, *self._descendants())
-        return any(routes._async or routes._hooks.waits or routes._lifecycle.is_async for routes in every)
+        return self._tree.uses_asyncio
 
     @property
     def uses_threads(self) -> bool:
@@ -620,14 +570,12 @@ class Routes(Application):
         try:
             self._table.find_route(request)
         except HTTPError as error:
-            return None if any(self._scope_tree.at(request.target)) else error
+            return None if any(self._tree.scope_tree.at(request.target)) else error
         return None
 
     def amend_refusal(self, request: Request, response: Response) -> Response:
         """Finish an answer that the server gives by itself, as those of these routes are finished."""
-        if self._pass is pass_hooks:
-            return response
-        return finish_refusal(self._scope_tree.at(request.target), request, response)
+        return self._hook_runner.amend_refusal(request, response)
 
     def check(self) -> None:
         """See that these routes can be served as they are. Raises `RouteError`."""
@@ -644,12 +592,12 @@ class Routes(Application):
         Args:
             complete: runs a coroutine to its end.
         """
-        run_start((routes._lifecycle for routes in (self, *self._descendants())), complete)
+        run_start(self._tree.lifecycles(), complete)
 
     def shutdown(self, complete: RunToCompletion = complete_here) -> None:
         """Run the `on_stop` hooks. One that raises is logged and doesn't keep the others from running."""
         # What started last stops first: mounted routes may use what those around them opened.
-        run_stop((routes._lifecycle for routes in reversed((self, *self._descendants()))), complete)
+        run_stop(reversed(self._tree.lifecycles()), complete)
 
     def pattern(self, request: Request) -> str | None:
         """The path of a request's route as it was declared; None when there is none. May be asked from any thread."""
@@ -675,7 +623,7 @@ class Routes(Application):
         """
         if self._wsgi_adapter is None:
             self.check()
-            self._check_wsgi()
+            self._tree.serve_wsgi()
             self._wsgi_adapter = WSGIAdapter(self)
         return self._wsgi_adapter
 
@@ -703,13 +651,7 @@ class Routes(Application):
             RouteError: For a name that no route has, a parameter that is missing or unknown, a value that the route
                 would not take back, and for routes that are mounted at several places.
         """
-        path, routes = self._names.find(name).path, self
-        while routes._parents:
-            if len(routes._parents) > 1:
-                places = ", ".join(parent.prefix for parent in routes._parents)
-                raise RouteError(f"the routes of {name!r} are mounted at {places}: ask the Routes around them")
-            path, routes = routes._parents[0].prefix + path, routes._parents[0].routes
-        return make_url(name, path, params, query)
+        return make_url(name, self._tree.path_of(name), params, query)
 
     def _declare(self, path: str, methods: tuple[str, ...], handler: Handler, options: RouteOptions) -> None:
         where = f"{'/'.join(methods)} {path}"
@@ -727,7 +669,11 @@ class Routes(Application):
             handler = limit_task(handler, plan.timeout)
         files = handler if isinstance(handler, Static) else None
         encoder = JSONEncoder((self._hooks,), handler)
-        handler_call, direct = _deferred(handler, run_on, plan.stream, encoder, plan.timeout)
+        handler_call, direct = deferred(handler, run_on, plan.stream, encoder)
+        if plan.timeout is not None and run_on is RunOn.THREAD:
+            from hypoll.server.handler_timeout import limit_calls
+
+            limit_calls(plan.timeout, handler_call, direct)
         route = Route(
             *(path, methods, handler, (self._hooks,), run_on, plan.stream),
             url_name=plan.name,
@@ -738,153 +684,4 @@ class Routes(Application):
             direct=direct,
             encoder=encoder,
         )
-        self._add(route)
-
-    def _add(self, route: Route) -> None:
-        self._names.check(route)
-        self._table.add(route)
-        self._names.add(route)
-        self._async |= route.run_on is RunOn.TASK
-        self._recheck_wsgi()
-        self._streams |= route.stream
-        if route.redirects:
-            self._mark_redirects()
-        for prefix, name, parent in self._parents:
-            parent._add_mounted(prefix, name, route)
-
-    def _add_mounted(self, prefix: str, mount_name: str | None, route: Route) -> None:
-        path, name = prefix + route.path, route.url_name
-        check_handler(path, route.handler, "request" if route.socket is None else "socket")
-        if name is not None and mount_name is not None:
-            name = f"{mount_name}.{name}"
-        scopes, encoder = (self._hooks, *route.scopes), route.encoder.below(self._hooks)
-        mounted = dataclasses.replace(route, path=path, scopes=scopes, url_name=name, encoder=encoder)
-        if route.socket is None:
-            call, direct = below(route.handler_call, encoder), below(route.direct, encoder)
-        else:
-            call = direct = cast("HandlerCall", route.socket.handler_call(encoder))
-        self._add(dataclasses.replace(mounted, handler_call=call, direct=direct))
-
-    def _check_wsgi(self) -> None:
-        """Raise `RouteError` for what a WSGI application can't serve."""
-        found = [f"{'/'.join(route.methods)} {route.path}" for route in self.table() if route.run_on is RunOn.TASK]
-        for routes in (self, *self._descendants()):
-            own, lifecycle = routes._hooks, routes._lifecycle
-            hooks: list[Handler] = [*own.before, *own.after, *own.errors.values(), *lifecycle.start, *lifecycle.stop]
-            found += [f"the hook {name_of(hook)}" for hook in hooks if find_run_on("", hook) is RunOn.TASK]
-        if found:
-            raise RouteError(f"routes.wsgi serves no async def, and these are: {', '.join(found)}")
-        if self.periodic:
-            places = ", ".join(work.place for work in self.periodic)
-            raise RouteError(f"routes.wsgi has no periodic work done, and there is some: {places}")
-
-    def _recheck_wsgi(self) -> None:
-        """The same again of this and of what it is mounted in, where they are served by WSGI already."""
-        if self._wsgi_adapter is not None:
-            self._check_wsgi()
-        for _, _, parent in self._parents:
-            parent._recheck_wsgi()
-
-    def _mark_hooked(self, is_async: bool) -> None:
-        self._hooks.waits |= is_async
-        self._recheck_wsgi()
-        self._choose_way()
-
-    def _choose_way(self) -> None:
-        """Choose the way of requests: past hooks, or the short one, where there are none and JSON isn't strict."""
-        finished = self._pass is not pass_hooks
-        below = any(routes._hooked for routes in self._mounted)
-        self._hooked = bool(self._hooks) or self.strict_json or finished or below
-        for parent in self._parents:
-            parent.routes._choose_way()
-
-    def _reserve(self, prefix: str) -> None:
-        self._table.reserve(prefix)
-        self._reserved.append(prefix)
-        for parent in self._parents:
-            parent.routes._reserve(parent.prefix + prefix)
-
-    def _mark_redirects(self) -> None:
-        self._table.redirects = True
-        for parent in self._parents:
-            parent.routes._mark_redirects()
-
-    def _mark_finished(self) -> None:
-        self._pass = pass_and_finish
-        self._choose_way()
-        for parent in self._parents:
-            parent.routes._mark_finished()
-
-    def _descendants(self) -> list[Routes]:
-        """All mounted routes, each once."""
-        found: dict[int, Routes] = {}
-        waiting = list(self._mounted)
-        while waiting:
-            routes = waiting.pop(0)
-            if id(routes) not in found:
-                found[id(routes)] = routes
-                waiting += routes._mounted
-        return list(found.values())
-
-    def _with_hooks(self, request: Request) -> Response | HandlerCall:
-        route: Route | None = None
-        missing: HTTPError | None = None
-        try:
-            route = self._table.find_route(request)
-            scopes: Scopes = route.scopes
-        except HTTPError as error:
-            # Hooks see what has no route, too: an authentication hook stands there.
-            missing = error
-            scopes = self._scope_tree.at(request.target)
-        run_on = RunOn.LOOP if route is None else route.run_on
-        stream = route is not None and route.stream
-        passing = partial(self._pass, scopes, route, missing)
-        own = None if route is None else route.handler_call
-        made: HandlerCall
-        if run_on is RunOn.TASK or any(scope.waits for scope in scopes):
-            if route is not None and route.socket is not None:
-                return cast("HandlerCall", route.socket.handler_call(route.encoder, scopes))
-            name = "hypoll" if own is None else own.name
-            made = HandlerCall(RunOn.TASK, passing, as_it_is, self._answer_error, stream, run_on, name=name)
-        elif run_on is RunOn.THREAD:
-            if route is not None and route.socket is not None:
-                return cast("HandlerCall", route.socket.handler_call(route.encoder, scopes))
-            made = HandlerCall(run_on, partial(call_at_once, passing), as_it_is, self._answer_error, stream)
-        else:
-            return at_once(passing(request))
-        if own is not None and own.exchange is not None:
-            made.exchange, made.plain_exchange = own.exchange, own.plain_exchange
-        return made
-
-    def _answer_error(self, request: Request, error: BaseException) -> Response:
-        return self.amend_refusal(request, failure(request, error))
-
-
-class _Parent(NamedTuple):
-    """Where a `Routes` is mounted."""
-
-    prefix: str
-    name: str | None
-    routes: Routes
-
-
-def _deferred(
-    handler: Handler, run_on: RunOn, stream: bool, encoder: JSONEncoder, timeout: float | None
-) -> tuple[HandlerCall | None, HandlerCall | None]:
-    """How a handler of this kind is called, if not on the loop; with parameters, and without."""
-    if run_on is RunOn.LOOP:
-        return None, None
-
-    def call(request: Request, in_thread: InThread) -> Any:
-        return handler(request, **request.params)
-
-    name, answer_of = name_of(handler), partial(to_answer, encoder)
-    handler_call = HandlerCall(run_on, call, answer_of, failure, stream, name=name)
-    direct = HandlerCall(run_on, call, answer_of, failure, stream, direct=handler, name=name)
-    if timeout is not None and run_on is RunOn.THREAD:
-        from hypoll.server.handler_timeout import PlainTimedExchange, TimedExchange
-
-        for each in (handler_call, direct):
-            each.exchange = partial(TimedExchange, timeout)
-            each.plain_exchange = partial(PlainTimedExchange, timeout)
-    return handler_call, direct
+        self._tree.add(route)

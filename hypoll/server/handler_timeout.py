@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hypoll.concurrency.thread_pool import ThreadPool
-from hypoll.contracts import RunOn
+from hypoll.contracts import HandlerCall, RunOn
 from hypoll.loop import Timer
 from hypoll.protocol.messages import Response
 from hypoll.protocol.refusals import handler_too_slow
@@ -39,6 +39,14 @@ def limit_task(handler: Callable[..., Any], seconds: float) -> Callable[..., Any
         raise handler_too_slow(seconds)
 
     return limited
+
+
+def limit_calls(seconds: float, *calls: HandlerCall | None) -> None:
+    """Have the client of a threaded handler answered after so many seconds, 504 if it hasn't come to its end."""
+    for call in calls:
+        if call is not None:
+            call.exchange = functools.partial(TimedExchange, seconds)
+            call.plain_exchange = functools.partial(PlainTimedExchange, seconds)
 
 
 class TimedExchange(Exchange):

@@ -1,4 +1,4 @@
-"""Handler calls: those of routes with hooks around them or that are mounted, and calls that are made here and now."""
+"""Handler calls: those of routes, also where these are mounted, and calls that are made here and now."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 
 from hypoll.contracts import HandlerCall, RunOn
 from hypoll.protocol.messages import FAILURES, Request, Response
-from hypoll.web.hooks import Scopes, at_once, call_here, complete_here
+from hypoll.web.hooks import InThread, Scopes, at_once, call_here, complete_here
 from hypoll.web.json_encoding import JSONEncoder
-from hypoll.web.results import to_answer
-from hypoll.web.routing import Route
+from hypoll.web.naming import name_of
+from hypoll.web.results import failure, to_answer
+from hypoll.web.routing import Handler, Route
 
 
 def call_at_once(passing: Callable[[Request], Coroutine[Any, Any, Response]], request: Request, _: object) -> Response:
@@ -23,6 +24,21 @@ def call_at_once(passing: Callable[[Request], Coroutine[Any, Any, Response]], re
 def as_it_is(response: Response) -> Response:
     """Stand for `to_response` where hooks have made a response already."""
     return response
+
+
+def deferred(
+    handler: Handler, run_on: RunOn, stream: bool, encoder: JSONEncoder
+) -> tuple[HandlerCall | None, HandlerCall | None]:
+    """How a handler of this kind is called, if not on the loop; with parameters, and without."""
+    if run_on is RunOn.LOOP:
+        return None, None
+
+    def call(request: Request, in_thread: InThread) -> Any:
+        return handler(request, **request.params)
+
+    name, answer_of = name_of(handler), partial(to_answer, encoder)
+    handler_call = HandlerCall(run_on, call, answer_of, failure, stream, name=name)
+    return handler_call, HandlerCall(run_on, call, answer_of, failure, stream, direct=handler, name=name)
 
 
 def below(handler_call: HandlerCall | None, encoder: JSONEncoder) -> HandlerCall | None:

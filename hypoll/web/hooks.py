@@ -55,14 +55,16 @@ class Hooks:
         encoder: for what the hooks give that stand outermost.
     """
 
-    redirects_slashes = False
     compression: Compresses | None = None
     security: Finisher | None = None
     cors: Preflights | None = None
 
-    def __init__(self, default: Default | None = None, strict_json: bool = False) -> None:
+    def __init__(
+        self, default: Default | None = None, strict_json: bool = False, redirects_slashes: bool = False
+    ) -> None:
         self.default = default
         self.strict_json = strict_json
+        self.redirects_slashes = redirects_slashes
         self.encoder = JSONEncoder((self,))
         self.before: list[Callable[[Request], Any]] = []
         self.after: list[Callable[[Request, Response], Any]] = []
@@ -71,6 +73,11 @@ class Hooks:
 
     def __bool__(self) -> bool:
         return bool(self.before or self.after or self.errors)
+
+    @property
+    def finishes(self) -> bool:
+        """Whether anything is to finish answers."""
+        return any(each is not None for each in (self.compression, self.security, self.cors))
 
 
 Scopes = tuple[Hooks, ...]
