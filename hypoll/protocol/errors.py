@@ -1,10 +1,14 @@
-"""Errors that are answers: `HTTPError`, and what a request lacks."""
+"""Errors that are answers: `HTTPError`, and what a request lacks; and what ends no more than a request."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
 
 from hypoll.protocol.fields import HeaderSource, ResponseHeaders, exact_int, exact_str
+
+FAILURES = BaseException
+"""What an application's code may raise and end no more than its request by: neither `sys.exit()` nor a cancelled task's
+error may stop a server. Only KeyboardInterrupt is given on: a signal's handler raises it, and means the process."""
 
 
 def reason(status: int) -> str:
@@ -48,3 +52,7 @@ class MissingFieldError(HTTPError, KeyError):
 
     A `KeyError`, too, as of any mapping; that of an application's own dict stays a 500.
     """
+
+
+class ClientDisconnect(Exception):  # noqa: N818 - the name ASGI frameworks gave it
+    """The client has gone before its request was whole. Raised to a handler that iterates over `request.stream`."""
