@@ -1,34 +1,29 @@
-"""Files as answers: `File`, what a request makes of one, and the descriptors it is sent from.
+"""Files as answers: `File`, and the files that are kept open.
 
-Laws: a descriptor belongs to one `OpenFile`, is closed with it, and lives as long as anything may still send from it.
-Nothing is read here but for `Slice.read`; nothing waits, whatever the path leads to. A path is looked at anew for
-each answer, so that a file that was replaced or changed is noticed.
+Laws: nothing waits, whatever a path leads to. A path is looked at anew for each answer, so that a file that was
+replaced or changed is noticed.
 """
 
 from __future__ import annotations
 
 import errno
-import itertools
 import mimetypes
 import os
 import stat
-import time
-from collections.abc import Callable, Generator, Hashable, Iterable
-from email.utils import formatdate
+from collections.abc import Callable, Hashable
 
-from hypoll.protocol.conditional import CONDITIONS, Outcome, Validators, decide, parse_date
 from hypoll.protocol.disposition import content_disposition
-from hypoll.protocol.fields import ResponseHeaders, check_field, lines_of
-from hypoll.protocol.messages import HTTPError, Request, Response, problem
+from hypoll.protocol.messages import HTTPError, Request, Response
+from hypoll.protocol.open_file import OpenFile as OpenFile
+from hypoll.protocol.open_file import given_fields, refused
+from hypoll.protocol.slices import FilePart as FilePart
+from hypoll.protocol.slices import Slice as Slice
 
 OPEN_FILES = 128
 """Descriptors kept open for the next request that asks for the same files."""
 
 IDLE_TIME = 10.0
 """Seconds after which a file that nobody asks for isn't kept open: a deleted one holds its space until then."""
-
-PIECE_SIZE = 64 * 1024
-"""Bytes of a piece of a `Slice` that is iterated over."""
 
 # O_NONBLOCK: opening a FIFO must not wait for its writer. O_NOCTTY: a terminal must not become the process's own.
 OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -45,240 +40,6 @@ _CODED_TYPES = {
     "xz": "application/x-xz",
     "compress": "application/x-compress",
 }
-
-_REPLACED = frozenset(("content-length", "content-range"))
-"""Fields of a handler's response that the file knows better."""
-
-_OF_CONTENT = frozenset(
-    ("content-type", "content-encoding", "content-language", "content-disposition", "accept-ranges", *_REPLACED)
-)
-"""Fields that describe content, which an answer without it doesn't have (RFC 9110, 15.4.5)."""
-
-
-_CHOOSING = CONDITIONS | {"accept-encoding"}
-
-
-class TruncatedError(Exception):
-    """A file has become shorter than the part of it that was promised: the connection must be cut."""
-
-
-class OpenFile:
-    """A regular file held open for reading. Its descriptor is closed when nothing refers to it any more.
-
-    Args:
-        path: where it was found, and is looked for again.
-        fd: its descriptor, which becomes the `OpenFile`'s own.
-        status: what fstat(2) says of it.
-        content_type, fields: what answers say of it beside its validators.
-        coding: the content coding the file is in, which makes its entity tag differ from that of other forms of the
-            same.
-
-    Raises:
-        ValueError, TypeError: For a field that can't be sent.
-    """
-
-    __slots__ = ("_changed", "_device", "_inode", "content_type", "fd", "fields", "lines", "path", "size", "validators")
-
-    def __init__(
-        self,
-        path: str,
-        fd: int,
-        status: os.stat_result,
-        content_type: str,
-        fields: Iterable[tuple[str, str]] = (),
-        coding: str | None = None,
-    ) -> None:
-        self.fd = fd
-        self.path = path
-        self.size = status.st_size
-        self.validators = _validators(status, coding)
-        self.fields = [*_described(self.validators, time.time()), *fields]
-        if coding is not None:
-            self.fields.append(("Content-Encoding", coding))
-        (_, self.content_type), *self.fields = itertools.starmap(
-            check_field, (("Content-Type", content_type), *self.fields)
-        )
-        every = [("Content-Type", self.content_type), *self.fields, ("Content-Length", str(self.size))]
-        self.lines = "".join(f"{name}: {value}\r\n" for name, value in every).encode("latin-1")
-        """The field lines of an answer with the whole file, Server and Date left out."""
-        # The change time moves with every write and every change of mode or owner, and can't be set back as mtime can.
-        self._changed = status.st_ctime_ns
-        self._inode = status.st_ino
-        self._device = status.st_dev
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        # Not set when __init__ was never called. By a name of its own: at the interpreter's end modules are emptied.
-        fd = getattr(self, "fd", -1)
-        if fd >= 0:
-            close(fd)
-
-    def is_current(self) -> bool:
-        """Whether its path still leads to this file, and it hasn't changed."""
-        try:
-            status = os.stat(self.path)
-        except (OSError, ValueError):
-            return False
-        return (
-            status.st_ctime_ns == self._changed
-            and status.st_ino == self._inode
-            and status.st_size == self.size
-            and status.st_dev == self._device
-        )
-
-    def whole(self, request: Request) -> OpenFile | None:
-        """Itself, when all of it and nothing else is the answer to a GET; None when `respond` must tell."""
-        if request.method == "GET" and CONDITIONS.isdisjoint(conditions_of(request)):
-            return self
-        return None
-
-    def respond(self, request: Request, response: Response) -> Response:
-        """The response that `response`, whose body this is, becomes for a request.
-
-        Its body is a `Slice`, or bytes where no file is sent. Raises `OSError` for the server's own troubles,
-        `ValueError` or `TypeError` for fields that can't be sent.
-        """
-        given = _given(response)
-        content_type = response.content_type or self.content_type
-        if response.status != 200 or request.method not in ("GET", "HEAD"):
-            return Response(Slice(self, 0, self.size), response.status, given, content_type)
-        names = {name.lower() for name, _ in given}
-        if "vary" in names:
-            given = _vary_too(given, self.fields)
-        fields = [*(field for field in self.fields if field[0].lower() not in names), *given]
-        outcome, span = decide(request.method, conditions_of(request), _current(self.validators, given), self.size)
-        match outcome:
-            case Outcome.FAILED:
-                changed = HTTPError(412, "the file is not in the state that the request's condition asks for")
-                return _refused(changed, given, request)
-            case Outcome.UNSATISFIABLE:
-                beyond = HTTPError(416, f"the range begins beyond the {self.size} bytes of the file")
-                refused = _refused(beyond, given, request)
-                refused.set_header("Content-Range", f"bytes */{self.size}")
-                return refused
-            case Outcome.UNCHANGED:
-                return Response(b"", 304, _without_content(fields))
-            case Outcome.PART:
-                last = span.offset + span.size - 1
-                fields.append(("Content-Range", f"bytes {span.offset}-{last}/{self.size}"))
-        return Response(Slice(self, *span), outcome.value, fields, content_type)
-
-
-def _validators(status: os.stat_result, coding: str | None) -> Validators:
-    # Neither inode nor device: the same file on two servers has the same tag.
-    mark = "" if coding is None else f"-{coding}"
-    return Validators(f'"{status.st_mtime_ns:x}-{status.st_size:x}{mark}"', int(status.st_mtime_ns // 10**9))
-
-
-def _described(validators: Validators, now: float) -> list[tuple[str, str]]:
-    fields = [("ETag", validators.etag or ""), ("Accept-Ranges", "bytes")]
-    modified = validators.modified or 0
-    if modified <= now:  # one in the future must not be sent (RFC 9110, 8.8.2.1)
-        fields.insert(0, ("Last-Modified", formatdate(modified, usegmt=True)))
-    return fields
-
-
-class Slice:
-    """Bytes of an open file that are to be sent: the body of a response.
-
-    Attributes:
-        fd, offset, count: what is left of them. `send` and `read` take from the beginning.
-    """
-
-    __slots__ = ("_file", "count", "fd", "offset")
-
-    def __init__(self, file: OpenFile, offset: int, count: int) -> None:
-        self._file: OpenFile | None = file
-        self.fd = file.fd
-        self.offset = offset
-        self.count = count
-
-    @property
-    def path(self) -> str | None:
-        """Where the file was found, if that is known."""
-        return None if self._file is None else self._file.path
-
-    def probe(self) -> None:
-        """Raise what reading the file raises, with its name; nothing is taken."""
-        try:
-            os.pread(self.fd, 1, self.offset)
-        except OSError as error:
-            raise self._named(error) from error
-
-    def _named(self, error: OSError) -> OSError:
-        return error if error.filename or self.path is None else OSError(error.errno, error.strerror, self.path)
-
-    def send(self, socket: int, size: int) -> int:
-        """Send up to `size` bytes through the socket of this descriptor by sendfile(2); give how many were taken.
-
-        Raises:
-            BlockingIOError: When the socket takes none.
-            TruncatedError: When the file has none any more.
-        """
-        return self._on_taken(os.sendfile(socket, self.fd, self.offset, min(size, self.count)))
-
-    def read(self, size: int) -> bytes:
-        """Up to `size` bytes, where sendfile can't be used. Raises `TruncatedError`."""
-        try:
-            data = os.pread(self.fd, min(size, self.count), self.offset)
-        except OSError as error:
-            raise self._named(error) from error
-        self._on_taken(len(data))
-        return data
-
-    def _on_taken(self, count: int) -> int:
-        if not count and self.count:
-            name = self.path or "a file"
-            raise TruncatedError(
-                f"{name} became shorter while it was sent: {self.count} bytes of the answer are missing"
-            )
-        self.offset += count
-        self.count -= count
-        return count
-
-    def __iter__(self) -> Generator[bytes]:
-        """What is left, in pieces, for whom an iterator of bytes is a body. Raises `TruncatedError`."""
-        while self.count:
-            yield self.read(PIECE_SIZE)
-
-    def release(self) -> None:
-        """Let go of the file: nothing more is sent. Doing so twice does nothing."""
-        self._file = None
-        self.fd = -1
-
-    close = release
-
-
-class FilePart(Slice):
-    """What is to be sent of an application's file, from a descriptor of its own: the application may close the file."""
-
-    __slots__ = ("_path",)
-
-    def __init__(self, fd: int, offset: int, count: int, path: str | None) -> None:
-        self._file = None
-        self._path = path
-        self.fd = os.dup(fd)
-        self.offset = offset
-        self.count = count
-
-    @property
-    def path(self) -> str | None:
-        """The name that the application opened the file by, if it is known."""
-        return self._path
-
-    def release(self) -> None:
-        """Close the descriptor, once."""
-        fd = self.fd
-        super().release()
-        if fd >= 0:
-            os.close(fd)
-
-    close = release
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        # By a name of its own: at the interpreter's end modules are emptied.
-        fd, self.fd = getattr(self, "fd", -1), -1
-        if fd >= 0:
-            close(fd)
 
 
 class OpenFiles:
@@ -417,21 +178,6 @@ def guess_type(path: str) -> str:
     return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
 
 
-def conditions_of(request: Request) -> dict[str, str]:
-    """The fields of a request that choose what it gets of a file, by lower-case name, the lines of one joined.
-
-    Found out once for requests with equal header sections: a file's answer is a hot path.
-    """
-    section = request.header_section
-    if section.file_conditions is None:
-        found: dict[str, str] = {}
-        for name, value in section.fields:
-            if name in _CHOOSING:
-                found[name] = f"{found[name]}, {value}" if name in found else value
-        section.file_conditions = found
-    return section.file_conditions
-
-
 class File:
     """A file as a handler's answer, or as the body of a `Response`::
 
@@ -499,7 +245,7 @@ class File:
         try:
             file = self.open()
         except HTTPError as error:
-            return _refused(error, _given(response), request)
+            return refused(error, given_fields(response), request)
         return file.respond(request, self.described(response))
 
     def described(self, response: Response) -> Response:
@@ -509,37 +255,3 @@ class File:
         described = response.copy()
         described.headers["Content-Disposition"] = self.disposition
         return described
-
-
-def _given(response: Response) -> list[tuple[str, str]]:
-    """The fields that a handler gave, without those that only the file can know. Raises `ValueError`, `TypeError`."""
-    return [(name, value) for name, value in lines_of(response.fields) if name.lower() not in _REPLACED]
-
-
-def _vary_too(given: list[tuple[str, str]], fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The given fields, whose Vary names what the file's own names, too."""
-    headers = ResponseHeaders(given)
-    headers.vary(*(part.strip() for name, value in fields if name.lower() == "vary" for part in value.split(",")))
-    return list(headers.items())
-
-
-def _without_content(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [field for field in fields if field[0].lower() not in _OF_CONTENT]
-
-
-def _current(validators: Validators, given: Iterable[tuple[str, str]]) -> Validators:
-    """The validators that are sent: the handler's own before the file's."""
-    etag, modified = validators
-    for name, value in given:
-        match name.lower():
-            case "etag":
-                etag = value
-            case "last-modified":
-                modified = parse_date(value)
-    return Validators(etag, modified)
-
-
-def _refused(error: HTTPError, given: Iterable[tuple[str, str]], request: Request) -> Response:
-    response = problem(error, request.id)
-    response.headers = _without_content(given)
-    return response

@@ -57,7 +57,7 @@ class HeaderSection:
     expect: str | None = None
     plain = False
     file_conditions: dict[str, str] | None = None
-    """What the request asks of a file: see `hypoll.protocol.files.conditions_of`."""
+    """What the request asks of a file: see `hypoll.protocol.open_file.conditions_of`."""
     scope_parts: ScopeParts | None = None
     """What scopes of ASGI have of it: see `hypoll.asgi.scope`."""
     environ: tuple[Any, Peer, dict[str, Any]] | None = None

@@ -19,8 +19,10 @@ from enum import Enum
 from typing import NamedTuple, cast
 
 from hypoll.protocol.fields import HeaderSource, check_field, exact_bytes, exact_int, lines_of
-from hypoll.protocol.files import File, OpenFile, Slice
+from hypoll.protocol.files import File
 from hypoll.protocol.messages import JSON, Request, Response, StreamedBody, reason
+from hypoll.protocol.open_file import OpenFile
+from hypoll.protocol.slices import Slice
 
 COPY_LIMIT = 16 * 1024
 """A body up to this size is copied behind its head; a larger one is sent from where it is."""

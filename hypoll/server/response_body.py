@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from hypoll.concurrency.forks import keep_out
 from hypoll.protocol.current_request import current_request
-from hypoll.protocol.files import Slice
 from hypoll.protocol.messages import FAILURES, ClientDisconnect
 from hypoll.protocol.serializer import COPY_LIMIT
+from hypoll.protocol.slices import Slice
 from hypoll.server.socket_io import SEND_SIZE, Buffers, PeerGone
 from hypoll.web.results import close_body
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from hypoll.contracts import NEVER, Answer, CloseReason, ConnectionState, HandlerCall, RunOn
 from hypoll.http import State
 from hypoll.protocol.current_request import calls_application, mark_current
-from hypoll.protocol.files import File, OpenFile, Slice
+from hypoll.protocol.files import File
 from hypoll.protocol.messages import FAILURES, Request, Response, json_response
+from hypoll.protocol.open_file import OpenFile
 from hypoll.protocol.serializer import COPY_LIMIT, Remainder, encode, encode_file, file_head
+from hypoll.protocol.slices import Slice
 from hypoll.server.background import AnsweredExchange
 from hypoll.server.exchange import PlainExchange, exchange_of
 from hypoll.server.response_body import FileSource, InlineSource, Source, TaskSource

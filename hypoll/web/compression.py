@@ -14,9 +14,10 @@ from typing import Any, cast
 from hypoll.protocol.bounded import Bounded
 from hypoll.protocol.conditional import Outcome, Validators, decide, preferred, quality
 from hypoll.protocol.fields import exact_bytes, is_token
-from hypoll.protocol.files import OpenFile, Slice
 from hypoll.protocol.messages import Request, Response, StreamedBody
+from hypoll.protocol.open_file import OpenFile
 from hypoll.protocol.serializer import check_piece
+from hypoll.protocol.slices import Slice
 from hypoll.web.codings import Coding, Encoder, find_codings
 from hypoll.web.results import close_body
 from hypoll.web.routing import RouteError

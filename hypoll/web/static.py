@@ -14,8 +14,9 @@ from functools import lru_cache, partial
 
 from hypoll.protocol.conditional import preferred
 from hypoll.protocol.fields import check_field
-from hypoll.protocol.files import FILES, OpenFile, conditions_of, find, guess_type, not_found, open_regular
+from hypoll.protocol.files import FILES, find, guess_type, not_found, open_regular
 from hypoll.protocol.messages import HTTPError, Request, Response
+from hypoll.protocol.open_file import OpenFile, conditions_of
 from hypoll.web.navigation import is_navigation
 from hypoll.web.routing import RouteError
 from hypoll.web.slashes import redirect

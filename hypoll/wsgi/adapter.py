@@ -17,7 +17,6 @@ from typing import Any, cast
 from urllib.parse import quote, unquote_to_bytes
 
 from hypoll.contracts import Application, HandlerCall
-from hypoll.protocol.files import Slice
 from hypoll.protocol.header_section import HeaderSection
 from hypoll.protocol.messages import (
     FAILURES,
@@ -33,6 +32,7 @@ from hypoll.protocol.messages import (
 from hypoll.protocol.peer import UNKNOWN_CLIENT, Client, Peer
 from hypoll.protocol.refusals import body_too_large
 from hypoll.protocol.serializer import BODILESS, CONTENTLESS, check_piece, content_of, inspect_fields
+from hypoll.protocol.slices import Slice
 from hypoll.proxy.networks import parse_address
 from hypoll.server.request_body import joined
 from hypoll.settings import Settings

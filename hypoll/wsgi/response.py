@@ -27,9 +27,9 @@ from wsgiref.util import FileWrapper
 
 from hypoll.contracts import EarlyAnswer
 from hypoll.protocol.fields import check_field, exact_bytes, exact_str
-from hypoll.protocol.files import FilePart
 from hypoll.protocol.messages import ClientDisconnect, Request, Response, reason
 from hypoll.protocol.serializer import CONTENTLESS
+from hypoll.protocol.slices import FilePart
 from hypoll.web.results import close_body
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hypoll.asgi.tls import name_of
-from hypoll.protocol.files import FilePart
+from hypoll.protocol.slices import FilePart
 from tests.asgi.asgiapps import GET, App, Message, Receive, Send, body, saying, serving, start
 
 HEAD = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n"

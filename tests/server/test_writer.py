@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypoll.protocol.files import File, Slice
+from hypoll.protocol.files import File
+from hypoll.protocol.slices import Slice
 from hypoll.server.response_body import FileSource, InlineSource, Pull, TaskSource
 from hypoll.server.socket_io import SEND_SIZE, TAIL_SIZE, PeerGone
 from hypoll.server.writer import BodyError, Heartbeat, Outcome, Writer

@@ -7,9 +7,10 @@ import socket
 
 import pytest
 
-from hypoll.protocol.files import FILES, OPEN_FILES, OpenFile
+from hypoll.protocol.files import FILES, OPEN_FILES
 from hypoll.protocol.header_section import HeaderSection
 from hypoll.protocol.messages import HTTPError, Request
+from hypoll.protocol.open_file import OpenFile
 from hypoll.web.routing import RouteError
 from hypoll.web.static import Static, open_beneath
 

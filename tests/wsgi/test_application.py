@@ -19,9 +19,9 @@ import requests
 
 from hypoll import Request, Routes
 from hypoll.app import RouteError
-from hypoll.protocol.files import FilePart
 from hypoll.protocol.header_section import EMPTY_SECTION, HeaderSection
 from hypoll.protocol.peer import Peer
+from hypoll.protocol.slices import FilePart
 from hypoll.protocol.validation import METHODS
 from hypoll.testing import TestClient
 from hypoll.wsgi import response
