@@ -21,11 +21,9 @@ from typing import IO
 import click
 import pytest
 import requests
-from click.testing import CliRunner
 
 import hypoll
-from hypoll.cli import AppError, _arguments, load, main_command
-from hypoll.settings import Option, Settings, format_size, groups, options
+from hypoll.settings import format_size, groups, options
 from tests.support.client import Client, address_of, fetch
 from tests.support.commands import run_command
 from tests.support.gunicorn import wait_for_end
@@ -470,68 +468,6 @@ def test_every_option_may_come_from_the_environment(start, directory):
         assert requests.get(address, timeout=TIMEOUT).text == "here"
 
 
-def parsed(*arguments: str) -> dict[str, object]:
-    with main_command().make_context("hypoll", ["app:routes", *arguments]) as context:
-        return dict(context.params)
-
-
-TEXTS = {
-    "FIELD=VALUE": "X-Ssl=on",
-    "ADDRESS": "127.0.0.1:1",
-    "NETWORK": "10.0.0.0/8",
-    "PATH": "/a/path",
-    "FILE": "a.log",
-    "DIRECTORY": "/var/tmp",
-    "CIPHERS": "HIGH",
-}
-"""A value of each kind of text."""
-
-
-def other_value(option: Option) -> tuple[str, object]:
-    """A text and a value that are not the default's."""
-    if isinstance(option.default, tuple):
-        return TEXTS[option.metavar], (TEXTS[option.metavar],)
-    if isinstance(option.default, str):
-        text = option.choices[-1] if option.choices else TEXTS[option.metavar]
-        return text, text
-    if isinstance(option.default, float):
-        return "7.5", 7.5
-    return ("64KiB", 65536) if option.unit == "bytes" else ("77", 77)
-
-
-@pytest.mark.parametrize("option", options(), ids=lambda option: option.name)
-def test_each_setting_has_its_flag_its_variable_and_its_default(option, monkeypatch):
-    flag, variable = "--" + option.name.replace("_", "-"), "HYPOLL_" + option.name.upper()
-    assert parsed()[option.name] == option.default
-    if isinstance(option.default, bool):
-        assert parsed(flag)[option.name] is True
-        monkeypatch.setenv(variable, "on")
-        assert parsed()[option.name] is True
-        monkeypatch.setenv(variable, "0")
-        assert parsed()[option.name] is False
-        return
-    text, value = other_value(option)
-    assert parsed(flag, text)[option.name] == value
-    monkeypatch.setenv(variable, text)
-    assert parsed()[option.name] == value
-    monkeypatch.setenv(variable, "")
-    assert parsed()[option.name] == option.default, "an empty variable is none"
-    if option.choices or not isinstance(option.default, (tuple, str)):
-        monkeypatch.delenv(variable)
-        for bad in ("many", str(int(option.least) - 1)):
-            with pytest.raises(click.UsageError) as caught:
-                parsed(flag, bad)
-            assert f"'{flag}' (env var: '{variable}')" in caught.value.format_message()
-
-
-def test_the_options_of_a_process_that_is_started_are_those_of_its_parent():
-    chosen = Settings(uvloop=False, request_id=True, bind=("fd://7", "[::1]:1"), max_body=3, keep_alive=1.5)
-    arguments = _arguments(chosen)
-    context = main_command().make_context("hypoll", ["app:routes", *arguments])
-    given = {option.name: context.params[option.name] for option in options()}
-    assert Settings(**given) == chosen
-
-
 def test_help_tells_every_setting(directory):
     ended = hypoll_itself_says(directory, "--help")
     assert ended.returncode == 0
@@ -665,26 +601,6 @@ def test_what_can_not_be_loaded_is_one_sentence_and_2(wrong, reference, words):
     assert ended.stdout == ""
 
 
-@pytest.mark.parametrize(
-    ("reference", "words"),
-    [
-        ("no_such_module", "doesn't name an application: give MODULE:ATTRIBUTE, as in app:routes"),
-        ("no.such.module", "doesn't name an application: give MODULE:ATTRIBUTE, as in app:routes"),
-        (":routes", "give MODULE:ATTRIBUTE"),
-        ("app:", "give MODULE:ATTRIBUTE"),
-        ("app:routes:more", "give MODULE:ATTRIBUTE"),
-        (".app:routes", "give MODULE:ATTRIBUTE"),
-        ("app.py:routes", "'app.py:routes' names a file, not a module: give app:routes"),
-        ("apps/app.py", "names a file, not a module: give app:routes with --app-dir apps"),
-    ],
-)
-def test_what_is_no_reference_is_told(reference, words):
-    with pytest.raises(AppError) as caught:
-        load(reference)
-    assert words in str(caught.value)
-    assert caught.value.exit_code == 2
-
-
 def test_a_module_hidden_by_another_of_its_name_is_told_by_the_file(directory):
     (directory / "apps").mkdir()
     (directory / "apps" / "json.py").write_text("from hypoll import Routes\nroutes = Routes()\n")
@@ -715,36 +631,6 @@ def test_modules_beside_the_application_are_found(directory):
     (directory / "apps" / "beside.py").write_text("from hypoll import Routes\nroutes = Routes()\n")
     (directory / "apps" / "main.py").write_text("from beside import routes\n")
     assert hypoll_itself_says(directory, "main:routes", "--check", "--app-dir", "apps").returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "Missing argument 'MODULE:ATTRIBUTE'"),
-        (["app:routes", "--slow-calback", "1"], "No such option '--slow-calback'. Did you mean '--slow-callback'?"),
-        (
-            ["app:routes", "--keep-alive", "-1"],
-            "'--keep-alive' (env var: 'HYPOLL_KEEP_ALIVE'): -1.0 is not in the range x>=0",
-        ),
-        (["app:routes", "--keep-alive", "long"], "'long' is not a valid number of seconds"),
-        (["app:routes", "--workers", "two"], "'two' is not a valid whole number, nor auto"),
-        (["app:routes", "--workers", "-1"], "-1 is not in the range x>=0"),
-        (["app:routes", "--backlog", "1.5"], "'1.5' is not a valid whole number"),
-        (["app:routes", "--max-body", "big"], "'big' is not a size: give bytes, or a number with KiB, MiB or GiB"),
-        (["app:routes", "--max-head", "1"], "'1' is too small: it must be at least 64 bytes"),
-        (["app:routes", "--app-dir", "missing"], "Directory 'missing' does not exist"),
-        (["app:routes", "--port", "9000"], "No such option '--port'. Give --bind 127.0.0.1:9000\n"),
-        (["app:routes", "--host=::1", "-p", "80"], "Give --bind [::1]:80\n"),
-        (["app:routes", "--root-path", "/x"], "No such option '--root-path'. Give --script-name PATH\n"),
-        (["app:routes", "--no-access-log"], "No such option '--no-access-log'. Give --access-log off\n"),
-        (["app:routes", "--log-level", "loud"], "'loud' is not one of 'debug', 'info'"),
-        (["app:routes", "more"], "unexpected extra argument"),
-    ],
-)
-def test_a_wrong_option_is_told(arguments, words):
-    ended = CliRunner().invoke(main_command(), arguments)
-    assert ended.exit_code == 2
-    assert words in ended.output
 
 
 @pytest.mark.parametrize(
@@ -849,11 +735,6 @@ def test_a_wrong_command_is_told_how_it_is_used(directory):
     assert ended.returncode == 2
     assert ended.stderr.startswith("Usage: hypoll [OPTIONS] MODULE:ATTRIBUTE\n")
     assert "Traceback" not in ended.stderr
-
-
-def test_two_options_have_a_letter(monkeypatch):
-    assert parsed("-b", "unix:/a", "-b", "[::1]:1", "-w", "auto")["bind"] == ("unix:/a", "[::1]:1")
-    assert parsed("-w", "3")["workers"] == 3
 
 
 def test_an_option_is_named_as_it_was_set(directory):

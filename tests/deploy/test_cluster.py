@@ -16,9 +16,10 @@ import pytest
 from click.testing import CliRunner
 from gunicorn.config import Config
 
-from hypoll.cli import _arguments, main
+from hypoll.cli import main
 from hypoll.deploy import cgroups
 from hypoll.deploy import cpus as deploy_cpus
+from hypoll.deploy.command_options import arguments_of
 from hypoll.deploy.gunicorn_config import changed, check, translate, warn_of_ignored
 from hypoll.gunicorn_worker import Worker
 from hypoll.settings import KIB, MIB, Settings, from_environment, options, variable
@@ -143,7 +144,7 @@ def test_what_is_handed_on_to_the_watched_server_is_what_was_given(monkeypatch, 
     chosen: dict[str, Any] = {option.name: value}
     settings = Settings(**chosen)
     monkeypatch.setenv(variable(option.name), "")
-    context = main.make_context("hypoll", ["app:routes", *_arguments(settings)])
+    context = main.make_context("hypoll", ["app:routes", *arguments_of(settings)])
     assert Settings(**{one.name: context.params[one.name] for one in options()}) == settings
 
 

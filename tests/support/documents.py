@@ -20,7 +20,8 @@ import click
 from gunicorn.config import KNOWN_SETTINGS
 
 from hypoll import Request, Routes
-from hypoll.cli import SHORT, main_command
+from hypoll.cli import main_command
+from hypoll.deploy.command_options import SHORT
 from hypoll.settings import Option, Processes, format_size, groups, options, variable
 from tests.support import api_page
 
