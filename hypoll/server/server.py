@@ -32,6 +32,7 @@ from hypoll.server.proxy_header import ProxyHeaderReader
 from hypoll.server.socket_io import keep_freed_memory
 from hypoll.server.sockets import MAX_INT, address_of, listen, prepare
 from hypoll.server.transport import TLSSocket, context_of
+from hypoll.server.work import Work
 from hypoll.settings import Settings
 from hypoll.telemetry.instrument import InstrumentContext
 from hypoll.telemetry.observer import Observers
@@ -54,11 +55,6 @@ class Status(Enum):
     STOPPED = "stopped"
     SERVING = "serving"
     DRAINING = "draining"
-
-
-def _plural(name: str) -> str:
-    first, space, rest = name.partition(" ")
-    return f"{first}s{space}{rest}"
 
 
 class Server:
@@ -121,12 +117,11 @@ class Server:
         self._hooks = DrainHooks(application, asyncio_bridge)
         self._periodic = Periodic(application, loop, asyncio_bridge, self._stop_when_drained)
         self.connections: set[Connection] = self.context.connections
+        self._work = Work(self.connections, self.thread_pool, asyncio_bridge, self._hooks, self._periodic)
         self.listeners: list[Listener] = []
         self.tls_context = tls_context
         self._encrypted = ssl.MemoryBIO()  # of all connections: one for each costs memory, and a twentieth more CPU
-        self._given_listeners = listeners
-        self._listeners_shared = shared
-        self._owned = own
+        self._given_listeners, self._listeners_shared, self._owned = listeners, shared, own
         self._on_stopped = on_stopped
         self._paths: list[str] = []
         # Refused as one too many, and not gone yet: they take no place from those that come when others have left.
@@ -251,7 +246,7 @@ class Server:
             return
         if not self._accepts_on:
             self._empty_queues()
-        waiting = self._describe_wait()
+        waiting = self._work.describe(self._idle_time)
         if waiting:
             log.info("draining: %s%s", waiting, self.drain_advice)
         self._hooks.run(self.context.request_context)
@@ -280,36 +275,6 @@ class Server:
             self._accepts_on = False
             self._empty_queues()
 
-    def _describe_wait(self) -> str:
-        """What a drain waits for, in words; empty: nothing."""
-        idle = (
-            sum(connection.state is ConnectionState.IDLE for connection in self.connections) if self._idle_time else 0
-        )
-        waiting = [self._describe_work()]
-        if idle:
-            waiting.append(f"{idle} idle connection{'s' * (idle > 1)} for {self._idle_time:g} s at most")
-        return ", ".join(filter(None, waiting))
-
-    def _describe_work(self) -> str:
-        """What is under way, in words; empty: nothing."""
-        streams = sum(connection.writer.source is not None for connection in self.connections)
-        sockets = sum(connection.upgrade is not None for connection in self.connections)
-        requests = sum(connection.state.busy for connection in self.connections) - streams - sockets
-        running_tasks = 0 if self.asyncio_bridge is None else len(self.asyncio_bridge)
-        # What runs on threads and in tasks for connections is counted with them.
-        exchanges = sockets + sum(connection.exchange is not None for connection in self.connections)
-        own_tasks = self._hooks.running + self._periodic.tasks
-        background = self.thread_pool.unfinished - self.thread_pool.leases + running_tasks - own_tasks - exchanges
-        counts = [
-            (requests, "request"),
-            (streams, "stream"),
-            (sockets, "WebSocket"),
-            (background, "call that no client waits for"),
-            (self._hooks.running, "on_drain hook"),
-            (self._periodic.running, "run of periodic work"),
-        ]
-        return ", ".join(f"{count} {name if count == 1 else _plural(name)}" for count, name in counts if count > 0)
-
     def _empty_queues(self) -> None:
         """Accept what is queued; close the listeners once nothing is: closing one resets what waits in its queue."""
         for listener in self.listeners:
@@ -318,7 +283,7 @@ class Server:
             self._close_listeners()
 
     def _give_up(self, name: str) -> None:
-        cut = self._describe_work()
+        cut = self._work.describe()
         log.warning("%s passed: closing %d connections%s", name, len(self.connections), f": cut {cut}" if cut else "")
         self.stop()
 
