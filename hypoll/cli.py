@@ -28,17 +28,11 @@ from hypoll.deploy.preflight import Plan, read_system, warnings_for
 from hypoll.deploy.rehearsal import faults, unknown_variables
 from hypoll.deploy.reload import Reloader, command_of, watcher
 from hypoll.hosting import Servable, interface_of
+from hypoll.option import name_options
 from hypoll.runner import SetupError, serve
 from hypoll.server.server import RELOAD_GRACE, Server
 from hypoll.server.sockets import BindError, activated, listen, unix_paths
-from hypoll.settings import (
-    Processes,
-    Settings,
-    groups,
-    name_options,
-    options,
-    variable,
-)
+from hypoll.settings import Processes, Settings, groups, options, variable
 from hypoll.telemetry import error_log
 from hypoll.telemetry.log_writer import occupy_standard_descriptors
 from hypoll.version import __version__

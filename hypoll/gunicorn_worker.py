@@ -44,12 +44,13 @@ from hypoll.deploy.heartbeat import Heartbeat
 from hypoll.deploy.rehearsal import unknown_variables
 from hypoll.deploy.succession import defer_listening, succession
 from hypoll.loop import IN, TICK, Loop
+from hypoll.option import name_options
 from hypoll.protocol.messages import Request, Response
 from hypoll.runner import Runner, SetupError
 from hypoll.server.context import ServerContext
 from hypoll.server.server import Server, Status
 from hypoll.server.sockets import BindError
-from hypoll.settings import Settings, name_options
+from hypoll.settings import Settings
 from hypoll.telemetry import shared_counters
 from hypoll.telemetry.log_writer import LogWriterError
 from hypoll.telemetry.setup import validate_telemetry

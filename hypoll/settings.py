@@ -9,118 +9,20 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from hypoll.option import GIB, KIB, MIB, Option
 from hypoll.proxy.networks import Networks
-
-KIB = 1024
-MIB = 1024 * KIB
-GIB = 1024 * MIB
-
-_UNITS = {
-    "": 1,
-    "B": 1,
-    "K": KIB,
-    "KB": KIB,
-    "KIB": KIB,
-    "M": MIB,
-    "MB": MIB,
-    "MIB": MIB,
-    "G": GIB,
-    "GB": GIB,
-    "GIB": GIB,
-}
-_SIZE = re.compile(r"([0-9]+)\s*([A-Za-z]*)")
 
 CERT_REQS = ("none", "optional", "required")
 """Whether clients are asked for a certificate, and must have one."""
 
 
-def parse_size(text: str) -> int:
-    """A number of bytes from text like `65536`, `64KiB` or `16M` (powers of 1024).
-
-    Raises:
-        ValueError: Naming the text when it is no size.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or match[2].upper() not in _UNITS:
-        raise ValueError(f"{text!r} is not a size: give bytes, or a number with KiB, MiB or GiB")
-    return int(match[1]) * _UNITS[match[2].upper()]
-
-
-def format_size(size: int) -> str:
-    """The shortest text that `parse_size` takes for this number of bytes."""
-    for name, unit in (("GiB", GIB), ("MiB", MIB), ("KiB", KIB)):
-        if size and size % unit == 0:
-            return f"{size // unit}{name}"
-    return str(size)
-
-
-class OptionError(ValueError):
-    """What an option can't be. Its text has the names that options have in Python, as `keep_alive`.
-
-    Args:
-        text: with each name of an option in angle brackets, as `<keep_alive> is -1: it must be at least 0`.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__(_name(text, str))
-        self.text = text
-
-
-def name_options(error: BaseException, spell: Callable[[str], str]) -> str:
-    """What an error says, its options named as whoever typed them knows them.
-
-    Args:
-        error: of any kind; one whose `text` has names in angle brackets, as `OptionError`.
-        spell: makes a name of the one that an option has in Python.
-    """
-    return _name(getattr(error, "text", str(error)), spell)
-
-
-def _name(text: str, spell: Callable[[str], str]) -> str:
-    return _OPTION.sub(lambda match: spell(match[1]), text)
-
-
-_OPTION = re.compile(r"<([a-z_]+)>")
-
-
-@dataclass(frozen=True)
-class Option:
-    """What the faces need to know of one setting.
-
-    Attributes:
-        least: the smallest number, or the fewest items of a tuple.
-        choices: the values there are; none: any.
-        metavar: what a value is, in a word, where its kind doesn't tell.
-        check: raises `ValueError` for a value that can't be.
-    """
-
-    name: str
-    default: Any
-    help: str
-    unit: str
-    least: float
-    choices: tuple[str, ...] = ()
-    """The words it may be; beside them a number, if its default is one."""
-    metavar: str = ""
-    check: Callable[[Any], object] | None = None
-
-
-def _option(
-    default: Any,
-    meaning: str,
-    *,
-    unit: str = "",
-    least: float = 0,
-    choices: tuple[str, ...] = (),
-    metavar: str = "",
-    check: Callable[[Any], object] | None = None,
-) -> Any:
-    metadata = {"help": meaning, "unit": unit, "least": least, "choices": choices, "metavar": metavar, "check": check}
-    return dataclasses.field(default=default, metadata=metadata)
+def _option(default: Any, meaning: str, **more: Any) -> Any:
+    """A field for an option. more: as of `Option`."""
+    return dataclasses.field(default=default, metadata={"help": meaning, **more})
 
 
 def _check_path(value: str) -> None:
@@ -324,13 +226,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for option in options():
-            value = getattr(self, option.name)
-            (_check_tuple if isinstance(option.default, tuple) else _check)(option, value)
-            if option.check is not None:
-                try:
-                    option.check(value)
-                except ValueError as error:
-                    raise OptionError(f"<{option.name}> is {value!r}: {error}") from None
+            option.validate(getattr(self, option.name))
 
 
 def settings_of(bind: object, options: Mapping[str, Any]) -> Settings:
@@ -449,37 +345,6 @@ class Processes:
         return [option.name for option in options(Processes) if option.name not in ("workers", "reload")]
 
 
-_KINDS: dict[type, tuple[Any, str]] = {
-    bool: (bool, "True or False"),
-    int: (int, "a whole number"),
-    float: ((int, float), "a number"),
-    str: (str, "a str"),
-}
-
-
-def _check(option: Option, value: Any) -> None:
-    """Hold a value against its option. Raises `TypeError`, `ValueError`."""
-    kinds, name = _KINDS[type(option.default)]
-    if not isinstance(value, kinds) or isinstance(value, bool) != isinstance(option.default, bool):
-        raise TypeError(f"{option.name} is {value!r}: it must be {name}")
-    if option.choices and value not in option.choices:
-        raise OptionError(f"<{option.name}> is {value!r}: it must be one of {', '.join(option.choices)}")
-    if not isinstance(value, str) and not value >= option.least:  # NaN is refused so, too
-        raise OptionError(f"<{option.name}> is {value}: it must be at least {option.least:g}")
-
-
-def _check_tuple(option: Option, value: Any) -> None:
-    """`_check` for an option that takes several."""
-    kind = option.metavar.lower()
-    if isinstance(value, str):
-        raise TypeError(f"{option.name} takes a sequence, one item a {kind}, not the string {value!r}")
-    for item in value:
-        if not isinstance(item, str):
-            raise TypeError(f"{option.name} is {value!r}: each {kind} must be a str")
-    if len(value) < option.least:
-        raise OptionError(f"<{option.name}> is empty: give at least one {kind}")
-
-
 def options(of: type[Settings | Processes] = Settings) -> list[Option]:
     """Every option of `Settings`, or of `Processes`, in the order a person reads them."""
     return [Option(field.name, field.default, **field.metadata) for field in dataclasses.fields(of)]
@@ -515,9 +380,6 @@ def variable(name: str) -> str:
     return f"HYPOLL_{name.upper()}"
 
 
-_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-
-
 def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """The options that the environment sets, for `Settings`. Raises `ValueError` naming a variable that is wrong."""
     found: dict[str, Any] = {}
@@ -525,19 +387,7 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         text = environ.get(variable(option.name), "")
         if text:
             try:
-                found[option.name] = _parse(option, text)
+                found[option.name] = option.parse(text)
             except (ValueError, KeyError):
-                raise ValueError(f"{variable(option.name)} is {text!r}: it must be {_wanted(option)}") from None
+                raise ValueError(f"{variable(option.name)} is {text!r}: it must be {option.wanted}") from None
     return found
-
-
-def _parse(option: Option, text: str) -> Any:
-    if isinstance(option.default, tuple):
-        return tuple(text.split())
-    if isinstance(option.default, bool):
-        return _SWITCH[text.lower()]
-    return parse_size(text) if option.unit == "bytes" else type(option.default)(text)
-
-
-def _wanted(option: Option) -> str:
-    return "a size, as in 64KiB" if option.unit == "bytes" else _KINDS[type(option.default)][1]

@@ -23,7 +23,8 @@ import pytest
 import requests
 
 import hypoll
-from hypoll.settings import format_size, groups, options
+from hypoll.option import format_size
+from hypoll.settings import groups, options
 from tests.support.client import Client, address_of, fetch
 from tests.support.commands import run_command
 from tests.support.gunicorn import wait_for_end

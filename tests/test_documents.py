@@ -42,10 +42,11 @@ import hypoll
 import hypoll.websocket
 from hypoll import HTTPError, Response, RouteError, Routes
 from hypoll.cli import main_command
+from hypoll.option import parse_size
 from hypoll.protocol.header_section import HeaderSection
 from hypoll.protocol.messages import Request
 from hypoll.protocol.peer import Peer
-from hypoll.settings import Settings, from_environment, parse_size
+from hypoll.settings import Settings, from_environment
 from hypoll.telemetry.access_log import text_socket_line
 from hypoll.telemetry.error_log import JsonFormatter, TextFormatter
 from hypoll.telemetry.observer import SocketRecord, Traffic

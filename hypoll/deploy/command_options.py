@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from hypoll.settings import Option, Processes, Settings, format_size, options, parse_size, variable
+from hypoll.option import Option, format_size, parse_size
+from hypoll.settings import Processes, Settings, options, variable
 
 SHORT = {"bind": "-b", "workers": "-w"}
 """Options that have a letter: as gunicorn's."""

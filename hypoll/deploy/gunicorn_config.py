@@ -19,10 +19,11 @@ from typing import Any
 from gunicorn.config import Config, make_settings
 from gunicorn.glogging import Logger
 
+from hypoll.option import OptionError
 from hypoll.proxy.networks import UNIX
 from hypoll.server.sockets import BindError
 from hypoll.server.transport import VERIFY, TLSError, context_of, make_context
-from hypoll.settings import OptionError, Settings, from_environment, variable
+from hypoll.settings import Settings, from_environment, variable
 
 DEFAULT_FIELD_SIZE = 8190
 """Gunicorn's limit for a field when its setting says that there is none."""

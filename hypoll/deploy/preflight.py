@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hypoll.deploy.cgroups import cpu_quota, memory_limit
+from hypoll.option import GIB, KIB, MIB, format_size
 from hypoll.proxy.networks import EVERYBODY, UNIX, Networks, parse_address
 from hypoll.server.capacity import connections_for
 from hypoll.server.spool import directory_of
-from hypoll.settings import GIB, KIB, MIB, Settings, format_size
+from hypoll.settings import Settings
 
 BALANCER_IDLE = 60.0
 """Seconds for which common load balancers keep idle connections to a server: AWS's application load balancer and nginx

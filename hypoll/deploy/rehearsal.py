@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from hypoll.deploy import admin_listener
 from hypoll.deploy.reload import watcher
 from hypoll.hosting import Servable
+from hypoll.option import OptionError, name_options
 from hypoll.runner import Runner, SetupError
 from hypoll.server.sockets import BindError, listen, unix_paths
 from hypoll.server.transport import context_of
-from hypoll.settings import OptionError, Processes, Settings, name_options, options, variable
+from hypoll.settings import Processes, Settings, options, variable
 
 _ORCHESTRATOR_S = re.compile(r"HYPOLL_(SERVICE_(HOST|PORT\w*)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
 """What Kubernetes gives each container of a namespace that has a service named hypoll."""

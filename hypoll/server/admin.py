@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 from hypoll.contracts import Application
 from hypoll.loop import Loop
+from hypoll.option import KIB
 from hypoll.server.server import Server
-from hypoll.settings import KIB, Settings
+from hypoll.settings import Settings
 
 MAX_CONNECTIONS = 64
 """A load balancer, some scrapers, and people who look."""

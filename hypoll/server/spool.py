@@ -23,8 +23,9 @@ from collections.abc import Callable
 from typing import Any
 
 from hypoll.loop import Loop
+from hypoll.option import MIB
 from hypoll.protocol.messages import BodyStore
-from hypoll.settings import MIB, Settings
+from hypoll.settings import Settings
 
 OWN_LIMIT = 16 * MIB
 """Bytes that a response may be ahead of its client."""

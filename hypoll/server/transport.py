@@ -20,9 +20,10 @@ import ssl
 from collections.abc import Iterable, Iterator
 from typing import Any, overload
 
+from hypoll.option import OptionError
 from hypoll.server.socket_io import SENDMSG_BUFFERS, Buffers, discard_sent
 from hypoll.server.sockets import BindError
-from hypoll.settings import CERT_REQS, OptionError, Settings
+from hypoll.settings import CERT_REQS, Settings
 
 READ_SIZE = 64 * 1024
 """Encrypted bytes asked for by one read, and given to TLS at once: its buffers never shrink."""
@@ -54,7 +55,7 @@ VERIFY = dict(zip(CERT_REQS, (ssl.CERT_NONE, ssl.CERT_OPTIONAL, ssl.CERT_REQUIRE
 class TLSError(BindError):
     """TLS can't be offered; the message says why and what to do.
 
-    text: names options as that of `hypoll.settings.OptionError` does.
+    text: names options as that of `hypoll.option.OptionError` does.
     """
 
     def __init__(self, text: str) -> None:

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Iterable
 
 from hypoll.contracts import Application
+from hypoll.option import OptionError
 from hypoll.proxy.networks import Networks
-from hypoll.settings import OptionError, Settings
+from hypoll.settings import Settings
 from hypoll.telemetry import shared_counters
 from hypoll.telemetry.access_log import AccessLog, open_access_log
 from hypoll.telemetry.endpoints import Endpoint, Endpoints, ExchangeKinds, Nothing, ThreadEndpoint, missing

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hypoll.settings import OptionError, Settings
+from hypoll.option import OptionError
+from hypoll.settings import Settings
 from hypoll.web.routing import Route
 
 BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})

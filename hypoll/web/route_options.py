@@ -10,8 +10,8 @@ from types import CoroutineType
 from typing import Any, TypedDict
 
 from hypoll.contracts import RunOn
+from hypoll.option import parse_size
 from hypoll.protocol.messages import Request
-from hypoll.settings import parse_size
 from hypoll.web.naming import is_async, place_of
 from hypoll.web.routing import Handler, RouteError, check_hook, find_run_on
 

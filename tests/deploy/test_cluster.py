@@ -22,7 +22,8 @@ from hypoll.deploy import cpus as deploy_cpus
 from hypoll.deploy.command_options import arguments_of
 from hypoll.deploy.gunicorn_config import changed, check, translate, warn_of_ignored
 from hypoll.gunicorn_worker import Worker
-from hypoll.settings import KIB, MIB, Settings, from_environment, options, variable
+from hypoll.option import KIB, MIB
+from hypoll.settings import Settings, from_environment, options, variable
 from tests.support.client import Client
 from tests.support.gunicorn import HYPOLL, Launch, Master, until
 

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 
 from hypoll.cli import main_command
 from hypoll.deploy.command_options import arguments_of
-from hypoll.settings import Option, Settings, options
+from hypoll.option import Option
+from hypoll.settings import Settings, options
 
 
 def parsed(*arguments: str) -> dict[str, object]:

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from hypoll.settings import options, parse_size
+from hypoll.option import parse_size
+from hypoll.settings import options
 
 ROOT = Path(__file__).parent.parent.parent
 DEPLOY = ROOT / "deploy"

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from hypoll.deploy.preflight import Plan, SystemFacts, read_system, warnings_for
-from hypoll.settings import GIB, KIB, MIB, Settings
+from hypoll.option import GIB, KIB, MIB
+from hypoll.settings import Settings
 
 GOOD = SystemFacts(
     descriptors=65536, processors=4, somaxconn=4096, tcp_migrate_req=1, first_process=("/sbin/init",), memory=2 * GIB

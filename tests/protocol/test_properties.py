@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from hypoll.app import RouteError, Routes
 from hypoll.http import Headers, HTTPError, MultiDict, Request, Response
+from hypoll.option import parse_size
 from hypoll.protocol.header_section import HeaderSection
 from hypoll.protocol.serializer import encode
-from hypoll.settings import Settings, parse_size
+from hypoll.settings import Settings
 from tests.conformance import wire
 from tests.fuzz import corpus
 from tests.fuzz.outcome import ROOMY, TIGHT, check

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypoll.loop import Loop
+from hypoll.option import KIB, MIB
 from hypoll.server.spool import FREE_SIZE, JOINED, MEMORY_SHARE, PAUSE, Spool, SpoolReader, SpoolSpace
-from hypoll.settings import KIB, MIB, Settings
+from hypoll.settings import Settings
 
 
 class Clock:

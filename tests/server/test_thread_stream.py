@@ -13,13 +13,14 @@ import pytest
 from hypoll.concurrency.jobs import Job
 from hypoll.concurrency.thread_pool import ThreadPool
 from hypoll.loop import Loop
+from hypoll.option import KIB
 from hypoll.protocol.messages import ClientDisconnect
 from hypoll.protocol.serializer import Framer
 from hypoll.server.response_body import CutError
 from hypoll.server.spool import Spool, SpoolSpace
 from hypoll.server.thread_stream import PULL_SIZE, ThreadStream
 from hypoll.server.writer import Heartbeat, Outcome, Writer
-from hypoll.settings import KIB, Settings
+from hypoll.settings import Settings
 from tests.server.test_writer import Mouth
 
 PATIENCE = 5.0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hypoll.settings import KIB, MIB
+from hypoll.option import KIB, MIB
 from hypoll.wsgi.application import service_of
 from tests.support.client import PATIENCE
 from tests.support.server import running

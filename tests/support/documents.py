@@ -22,7 +22,8 @@ from gunicorn.config import KNOWN_SETTINGS
 from hypoll import Request, Routes
 from hypoll.cli import main_command
 from hypoll.deploy.command_options import SHORT
-from hypoll.settings import Option, Processes, format_size, groups, options, variable
+from hypoll.option import Option, format_size
+from hypoll.settings import Processes, groups, options, variable
 from tests.support import api_page
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from hypoll import Routes
+from hypoll.option import GIB, KIB, MIB, OptionError, name_options
 from hypoll.runner import Runner, SetupError
-from hypoll.settings import GIB, KIB, MIB, OptionError, Settings, name_options
+from hypoll.settings import Settings
 from hypoll.testing import TestClient
 from hypoll.web.body_limits import check_body_limits, unreachable_limits
 
