@@ -27,15 +27,7 @@ from hypoll.telemetry.observer import Traffic
 from hypoll.websocket.deflate import Deflate
 from hypoll.websocket.encoding import Message, encode
 from hypoll.websocket.errors import SocketClosed
-from hypoll.websocket.frames import (
-    ABNORMAL,
-    CLOSE,
-    FIN,
-    PING,
-    RESTART,
-    Close,
-    serialize,
-)
+from hypoll.websocket.frames import ABNORMAL, CLOSE, FIN, PING, RESTART, Close, serialize
 from hypoll.websocket.protocol import MessageParser
 
 if TYPE_CHECKING:
