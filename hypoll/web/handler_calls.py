@@ -21,7 +21,7 @@ def call_at_once(passing: Callable[[Request], Coroutine[Any, Any, Response]], re
     return at_once(passing(request))
 
 
-def as_it_is(response: Response) -> Response:
+def as_it_is(response: Any) -> Any:
     """Stand for `to_response` where hooks have made a response already."""
     return response
 

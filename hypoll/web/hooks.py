@@ -103,7 +103,7 @@ async def pass_hooks(
                 response = own_response(await in_thread(call), encoder)
                 check_work(response)
             else:
-                response = own_response(await _resolve(call()), encoder)
+                response = own_response(await resolve(call()), encoder)
     except FAILURES as error:
         _let_end(error, in_thread)
         response = await recover(scopes, request, error, in_thread, encoder)
@@ -129,7 +129,8 @@ def at_once(coroutine: Coroutine[Any, Any, Response]) -> Response:
     raise error
 
 
-async def _resolve(result: Any) -> Any:
+async def resolve(result: Any) -> Any:
+    """What a handler or a hook has given, awaited if it is a coroutine."""
     return await result if isinstance(result, CoroutineType) else result
 
 
@@ -137,7 +138,7 @@ async def run_before(scopes: Scopes, request: Request, encoder: JSONEncoder) -> 
     """The answer that a hook gives in place of the handler; None: none does."""
     for scope in scopes:
         for hook in scope.before:
-            result = await _resolve(hook(request))
+            result = await resolve(hook(request))
             if result is not None:
                 return own_response(result, encoder.at(hook))
     return None
@@ -150,7 +151,7 @@ async def run_after(
     for scope in reversed(scopes):
         for hook in scope.after:
             try:
-                result = await _resolve(hook(request, response))
+                result = await resolve(hook(request, response))
                 if result is not None and result is not response:
                     response = own_response(result, encoder.at(hook))
                 elif type(response.body) is not bytes:
@@ -170,7 +171,7 @@ async def recover(
             hook = scope.errors.get(kind)
             if hook is not None:
                 try:
-                    return own_response(await _resolve(hook(request, error)), encoder.at(hook))
+                    return own_response(await resolve(hook(request, error)), encoder.at(hook))
                 except FAILURES as another:
                     _let_end(another, in_thread)
                     return failure(request, another)

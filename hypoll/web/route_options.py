@@ -6,12 +6,12 @@ import dataclasses
 import difflib
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from types import CoroutineType
 from typing import Any, TypedDict
 
 from hypoll.contracts import RunOn
 from hypoll.option import parse_size
 from hypoll.protocol.messages import Request
+from hypoll.web.hooks import resolve
 from hypoll.web.naming import is_async, place_of
 from hypoll.web.routing import Handler, RouteError, check_hook, find_run_on
 
@@ -151,14 +151,10 @@ def behind(hooks: Sequence[BeforeHook], handler: Handler) -> Handler:
 
     async def call_async(request: Request, **params: Any) -> Any:
         for hook in hooks:
-            result = await _resolve(hook(request))
+            result = await resolve(hook(request))
             if result is not None:
                 return result
-        return await _resolve(handler(request, **params))
+        return await resolve(handler(request, **params))
 
     waits = is_async(handler) or any(is_async(hook) for hook in hooks)
     return functools.update_wrapper(call_async if waits else call, handler)
-
-
-async def _resolve(result: Any) -> Any:
-    return await result if isinstance(result, CoroutineType) else result

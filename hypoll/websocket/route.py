@@ -13,6 +13,7 @@ from hypoll.concurrency.forks import keep_out
 from hypoll.contracts import HandlerCall, RunOn
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response
 from hypoll.web.finishing import finish_answer
+from hypoll.web.handler_calls import as_it_is
 from hypoll.web.hooks import Scopes, at_once, recover, run_after, run_before
 from hypoll.web.json_encoding import JSONEncoder
 from hypoll.web.naming import name_of
@@ -56,7 +57,7 @@ class SocketRoute:
         if self._threaded and not any(scope.waits for scope in scopes):
             run_on = RunOn.THREAD
             call = partial(_at_once, call)
-        return HandlerCall(run_on, call, _as_it_is, failure, name=name, exchange=SocketExchange)
+        return HandlerCall(run_on, call, as_it_is, failure, name=name, exchange=SocketExchange)
 
     async def _serve(self, encoder: JSONEncoder, scopes: Scopes, request: Request, exchange: Any) -> Response | None:
         """The answer of the handshake; None: it was 101, and all is over."""
@@ -129,10 +130,6 @@ def _kind_of(threaded: bool) -> Callable[..., BaseSocket]:
     from hypoll.websocket.socket import Socket
 
     return Socket
-
-
-def _as_it_is(answer: Any) -> Any:
-    return answer
 
 
 def _at_once(call: Callable[[Request, Any], Coroutine[Any, Any, Any]], request: Request, exchange: Any) -> Any:
