@@ -96,6 +96,7 @@ class Control:
             self.events.clear()
 
     def go(self, token: str, gate: str) -> None:
+        self.settle()  # a process that has only just started may not have been accepted yet
         for peer in list(self._lines):
             with contextlib.suppress(OSError):  # of a process that is gone
                 peer.sendall(ascii((token, gate)).encode() + b"\n")
