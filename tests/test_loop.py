@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from hypoll.loop import ERR, HUP, IN, MAX_EVENTS, OUT, RDHUP, READY_TIME, TICK, Loop, LoopError, Timer
+from tests.support.leftovers import open_descriptors, settled_descriptors
 
 
 @pytest.fixture
@@ -844,7 +845,7 @@ def test_another_epoll_can_drive_it(loop, pair):
 
 
 def test_close_is_done_once_and_gives_everything_back():
-    before = set(os.listdir("/proc/self/fd"))
+    before = settled_descriptors()
     loop = Loop()
     loop.add_signal_handler(signal.SIGUSR1, print)
     loop.call_soon(print)
@@ -852,7 +853,7 @@ def test_close_is_done_once_and_gives_everything_back():
     loop.on_tick(print)
     loop.close()
     loop.close()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
     with pytest.raises(LoopError):
         loop.poll_once(0)
     with pytest.raises(LoopError):
@@ -1037,12 +1038,12 @@ def test_signals_are_for_the_main_thread(loop):
         except ValueError as error:
             raised.append(error)
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(settled_descriptors())
     thread = threading.Thread(target=add)
     thread.start()
     thread.join()
     assert len(raised) == 1
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(open_descriptors()) == before
 
 
 def test_a_wait_that_finds_no_memory_is_not_the_end(loop, clock, monkeypatch):

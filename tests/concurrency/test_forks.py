@@ -26,6 +26,7 @@ from hypoll.web.hooks import run_hook
 from hypoll.web.results import failure
 from tests.support.client import Client, fetch, request
 from tests.support.gunicorn import GUNICORN, HYPOLL, Launch, Master, gone, until
+from tests.support.leftovers import await_closed_pools
 from tests.support.matrix import covering, some
 
 APP = """
@@ -412,6 +413,7 @@ class Left(BaseException):
 @pytest.fixture
 def in_child(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was called by hypoll before a fork is what runs now."""
+    await_closed_pools()  # a thread of an earlier test that ends would end as a child's
 
     def leave(status: int) -> None:
         raise Left(status)

@@ -16,6 +16,7 @@ import pytest
 from hypoll.concurrency.jobs import Call, Lease, NoThreadError
 from hypoll.concurrency.thread_pool import EVENTFDS, ThreadPool, _Sleeper, default_size
 from hypoll.loop import Loop
+from tests.support.leftovers import open_descriptors, settled_descriptors
 
 PATIENCE = 5.0
 
@@ -278,18 +279,18 @@ def test_a_thread_that_comes_back_after_the_loops_end_is_no_failure(it):
 
 
 def test_threads_leave_no_descriptor_behind(it):
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = settled_descriptors()
     for _ in range(3):
         pool = it.make(4, queue=10)
         it.block(pool, 4)
         threads = [thread for thread in threading.enumerate() if thread.name.startswith("hypoll-")]
-        assert len(os.listdir("/proc/self/fd")) > len(before)
+        assert len(open_descriptors()) > len(before)
         it.gate.set()
         pool.close()
         for thread in threads:
             thread.join(PATIENCE)
         it.gate.clear()
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_a_forked_child_wakes_no_thread_of_its_parent(it):
@@ -321,9 +322,9 @@ def test_a_thread_without_a_descriptor_does_its_work_all_the_same(it, monkeypatc
 
 
 def test_few_threads_have_a_descriptor(it):
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(settled_descriptors())
     it.block(it.make(EVENTFDS + 8), EVENTFDS + 8)
-    assert len(os.listdir("/proc/self/fd")) == before + EVENTFDS
+    assert len(open_descriptors()) == before + EVENTFDS
 
 
 def test_a_job_is_unfinished_until_it_was_taken_up(it):

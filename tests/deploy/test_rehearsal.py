@@ -19,6 +19,7 @@ from hypoll.deploy.gunicorn_config import COMMAND_S_ALONE, spelling
 from hypoll.deploy.rehearsal import faults, unknown_variables
 from hypoll.settings import Processes, Settings, options
 from tests.support.gunicorn import GUNICORN, HYPOLL, Master
+from tests.support.leftovers import open_descriptors, settled_descriptors
 
 
 def flag(name: str) -> str:
@@ -35,10 +36,10 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "cert.pem")
     (tmp_path / "a file").touch()
     files = sorted(os.listdir(tmp_path))
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = settled_descriptors()
     yield
     assert sorted(os.listdir(tmp_path)) == files
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def refused(processes: Processes | None = None, **settings: object) -> list[str]:

@@ -17,6 +17,7 @@ from hypoll.protocol.files import FILES, File, OpenFiles, guess_type
 from hypoll.protocol.header_section import HeaderSection
 from hypoll.protocol.messages import HTTPError, Request, Response
 from hypoll.protocol.slices import Slice
+from tests.support.leftovers import open_descriptors, settled_descriptors
 
 MODIFIED = 784111777  # Sun, 06 Nov 1994 08:49:37 GMT
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
@@ -242,28 +243,24 @@ def test_a_field_that_cant_be_sent_is_an_error(path, headers):
 
 
 def test_a_type_that_cant_be_sent_is_an_error_and_nothing_stays_open(path):
-    before = descriptors()
+    before = len(settled_descriptors())
     with pytest.raises(ValueError, match="Content-Type"):
         File(path, "text/plain\r\nX: y").respond(request(), Response())
-    assert descriptors() == before
+    assert len(open_descriptors()) == before
 
 
 # where no file is
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 def test_what_is_no_file_is_not_found(tmp_path, path):
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to("loop")
-    before = descriptors()
+    before = len(settled_descriptors())
     for name in ("missing", ".", "fifo", "loop", "digits.txt/x", "x" * 300, "a\0b", "a\udfffb"):
         status, fields, _ = answer(File(f"{tmp_path}/{name}"), request())
         assert (status, fields["content-type"]) == (404, "application/problem+json")
     assert answer(File("/dev/null"), request())[0] == 404
-    assert descriptors() == before
+    assert len(open_descriptors()) == before
 
 
 def test_a_file_exchanged_for_a_fifo_before_it_is_opened_is_not_found(tmp_path, path, monkeypatch):
@@ -271,9 +268,9 @@ def test_a_file_exchanged_for_a_fifo_before_it_is_opened_is_not_found(tmp_path, 
     status, opened = os.stat(path), os.open
     monkeypatch.setattr(os, "stat", lambda *args, **options: status)
     monkeypatch.setattr(os, "open", lambda name, *args, **options: opened(tmp_path / "fifo", *args, **options))
-    before = descriptors()
+    before = len(settled_descriptors())
     assert answer(File(path), request())[0] == 404
-    assert descriptors() == before
+    assert len(open_descriptors()) == before
 
 
 @pytest.mark.parametrize(("code", "status"), [(errno.EACCES, 403), (errno.ENXIO, 404)])
@@ -356,7 +353,7 @@ def test_a_removed_file_is_noticed(path):
 
 
 def test_a_replaced_file_is_sent_to_the_end_and_closed_after(path):
-    before = descriptors()
+    before = len(settled_descriptors())
     body = File(path).respond(request(), Response()).body
     assert isinstance(body, Slice)
     assert body.read(3) == b"012"
@@ -367,21 +364,21 @@ def test_a_replaced_file_is_sent_to_the_end_and_closed_after(path):
     body.release()
     assert body.fd == -1
     FILES.clear()
-    assert descriptors() == before
+    assert len(open_descriptors()) == before
 
 
 def test_as_many_files_are_kept_open_as_the_limit_says(tmp_path):
     kept = OpenFiles(8)
-    before = descriptors()
+    before = len(settled_descriptors())
     for number in range(50):
         path = write(tmp_path / str(number), b"x")
         kept.put(number, File(path)._open())
         assert len(kept) <= 8
-        assert descriptors() - before <= 8
+        assert len(open_descriptors()) - before <= 8
     assert kept.get(49) is not None
     assert kept.get(0) is None
     kept.clear()
-    assert descriptors() == before
+    assert len(open_descriptors()) == before
 
 
 def test_nothing_is_kept_where_there_is_no_room(path):

@@ -23,6 +23,7 @@ from hypoll.settings import Settings
 from hypoll.testing import TestClient
 from tests.support.client import address_of, fetch
 from tests.support.gunicorn import GUNICORN, HYPOLL, Master, gone, until
+from tests.support.leftovers import open_descriptors, settled_descriptors
 from tests.support.matrix import some
 
 OWN: dict[str, Any] = {"metrics": "/metrics", "health": "/healthz", "status": "/status"}
@@ -117,10 +118,10 @@ def test_where_the_application_can_not_start_nothing_is_left(routes):
     def fail() -> None:
         raise RuntimeError("the application's own")
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(settled_descriptors())
     with pytest.raises(RuntimeError, match="own"), TestClient(routes, admin_bind="127.0.0.1:0", **OWN):
         pass
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert len(open_descriptors()) <= before
 
 
 # processes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from hypoll.server.socket_io import SEND_SIZE
 from hypoll.settings import Settings
 from hypoll.testing import TestClient
 from tests.support.clock import Turner
+from tests.support.leftovers import open_descriptors, settled_descriptors
 
 SIZES = [0, 1, COPY_LIMIT, COPY_LIMIT + 1, 64 * 1024, SEND_SIZE, SEND_SIZE + 1, 3 * 1024 * 1024]
 LARGE = 8 * 1024 * 1024
@@ -176,11 +176,6 @@ def shared(loop, large):
     return ServerContext(loop, routes, Settings())
 
 
-def descriptors() -> int:
-    gc.collect()  # those of other tests
-    return len(os.listdir("/proc/self/fd"))
-
-
 def take(sock: socket.socket) -> bytes:
     """What has arrived."""
     taken = bytearray()
@@ -226,7 +221,7 @@ def test_a_slow_client_gets_all_of_it_and_requests_behind_it_are_answered(shared
 
 
 def test_a_client_that_reads_nothing_keeps_nobody_waiting_and_is_cut(shared, turner, tcp_pair):
-    before = descriptors()
+    before = len(settled_descriptors())
     pairs = [tcp_pair() for _ in range(3)]
     for ours, client in pairs:
         Connection(shared, ours, NOBODY)
@@ -242,7 +237,7 @@ def test_a_client_that_reads_nothing_keeps_nobody_waiting_and_is_cut(shared, tur
             connection.on_deadline()
     assert len(shared.connections) == 1
     FILES.clear()
-    assert descriptors() == before + 5  # the clients', and the one that was answered
+    assert len(open_descriptors()) == before + 5  # the clients', and the one that was answered
 
 
 def test_a_burst_is_bounded(shared, tcp_pair, turner, monkeypatch):
@@ -301,7 +296,7 @@ def test_a_replaced_file_is_sent_to_its_end(shared, turner, tcp_pair, large):
 
 @pytest.mark.parametrize("when", ["before the answer", "in its middle"])
 def test_a_client_that_goes_lets_the_file_go_and_is_nothing_to_tell(shared, turner, tcp_pair, caplog, when):
-    before = descriptors()
+    before = len(settled_descriptors())
     ours, client = tcp_pair()
     Connection(shared, ours, NOBODY)
     client.sendall(GET)
@@ -310,5 +305,5 @@ def test_a_client_that_goes_lets_the_file_go_and_is_nothing_to_tell(shared, turn
     client.close()
     turner.until(lambda: not shared.connections)
     FILES.clear()
-    assert descriptors() == before
+    assert len(open_descriptors()) == before
     assert caplog.text == ""

@@ -28,6 +28,7 @@ from hypoll.server.server import Server, Status
 from hypoll.server.sockets import BindError
 from hypoll.settings import Settings
 from tests.support.client import Client, address_of, request
+from tests.support.leftovers import open_descriptors, settled_descriptors
 
 PATIENCE = 10.0
 KIB = 1024
@@ -743,22 +744,22 @@ def test_a_startup_that_raises_leaves_nothing(loop, tmp_path):
     def fail():
         raise LookupError
 
-    before = os.listdir("/proc/self/fd")
+    before = settled_descriptors()
     path = tmp_path / "s"
     with pytest.raises(LookupError):
         Server(routes, Settings(bind=("127.0.0.1:0", f"unix:{path}")), loop).start()
-    assert os.listdir("/proc/self/fd") == before
+    assert open_descriptors() == before
     assert not path.exists()
     assert loop.registered() == []
 
 
 def test_an_address_that_cannot_be_had_leaves_nothing(loop, tmp_path, log):
-    before = os.listdir("/proc/self/fd")
+    before = settled_descriptors()
     path = tmp_path / "s"
     server = Server(application(log), Settings(bind=(f"unix:{path}", "unix:/nowhere/at/all")), loop)
     with pytest.raises(BindError):
         server.start()
-    assert os.listdir("/proc/self/fd") == before
+    assert open_descriptors() == before
     assert not path.exists()
     assert log == []
 

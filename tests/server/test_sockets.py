@@ -13,6 +13,7 @@ import pytest
 
 from hypoll.server.sockets import BindError, activated, address_of, listen, refuse_new
 from hypoll.settings import Settings
+from tests.support.leftovers import open_descriptors, settled_descriptors
 
 
 @pytest.fixture
@@ -286,9 +287,9 @@ def test_what_is_no_number_of_passed_sockets(monkeypatch, count):
 
 def test_nothing_stays_open_when_binding_fails(bind):
     port = port_of(bind("127.0.0.1:0"))
-    before = os.listdir("/proc/self/fd")
+    before = settled_descriptors()
     for address in (f"127.0.0.1:{port}", "unix:/nowhere/at/all"):
         with pytest.raises(BindError):
             bind(address)
-    assert os.listdir("/proc/self/fd") == before
+    assert open_descriptors() == before
     assert not Path("/nowhere").exists()

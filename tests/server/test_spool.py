@@ -17,6 +17,7 @@ from hypoll.loop import Loop
 from hypoll.option import KIB, MIB
 from hypoll.server.spool import FREE_SIZE, JOINED, MEMORY_SHARE, PAUSE, Spool, SpoolReader, SpoolSpace
 from hypoll.settings import Settings
+from tests.support.leftovers import open_descriptors, settled_descriptors
 
 
 class Clock:
@@ -234,16 +235,16 @@ def test_a_file_system_without_o_tmpfile_gets_a_name_for_a_moment(make, monkeypa
 
 def test_what_its_owner_forgets_is_given_back(make):
     space = make()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(settled_descriptors())
     spool = Spool(space)
     for _ in range(2):
         spool.put(bytes(MIB))
-    assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert len(open_descriptors()) == before + 1
     gc.disable()
     try:
         del spool
         assert (space.memory, space.disk) == (0, 0)
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(open_descriptors()) == before
     finally:
         gc.enable()
 
@@ -270,7 +271,7 @@ def test_the_collector_may_close_a_spool_wherever_it_runs(make):
 def test_closing_while_the_file_is_written_leaves_no_descriptor(make, monkeypatch):
     space = make(memory=0)
     spool = Spool(space)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(settled_descriptors())
     written = os.pwrite
     entered, gate = threading.Event(), threading.Event()
 
@@ -288,7 +289,7 @@ def test_closing_while_the_file_is_written_leaves_no_descriptor(make, monkeypatc
     thread.join()
     assert spool.size == 0
     assert space.disk == 0
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(open_descriptors()) == before
 
 
 def test_a_reader_reads_lines_and_frees_what_it_has_read(make):

@@ -13,6 +13,7 @@ from hypoll.protocol.messages import HTTPError, Request
 from hypoll.protocol.open_file import OpenFile
 from hypoll.web.routing import RouteError
 from hypoll.web.static import Static, open_beneath
+from tests.support.leftovers import open_descriptors, settled_descriptors
 
 
 @pytest.fixture(autouse=True)
@@ -98,10 +99,6 @@ def opened(static: Static, path: str, accept_encoding: str | None = None) -> Ope
     return body
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 FOUND = {
     "a.txt": b"a",
     "sub/b.txt": b"b",
@@ -127,10 +124,10 @@ FOUND = {
 @pytest.mark.parametrize(("path", "content"), FOUND.items())
 def test_files_below_the_directory_are_served(root, path, content):
     static = Static(root)
-    before = descriptors()
+    before = len(settled_descriptors())
     for _ in range(2):  # the second time from those kept open
         assert served(static, path)[0] == content
-    assert descriptors() == before + 1
+    assert len(open_descriptors()) == before + 1
 
 
 HOSTILE = [
@@ -195,12 +192,12 @@ HOSTILE = [
 @pytest.mark.parametrize("path", HOSTILE)
 def test_nothing_else_is_found(root, path):
     static = Static(root)
-    before = descriptors()
+    before = len(settled_descriptors())
     with pytest.raises(HTTPError) as refused:
         static(request("gzip, br"), path)
     assert refused.value.status == 404
     assert refused.value.detail == "there is no file at this path"
-    assert descriptors() == before
+    assert len(open_descriptors()) == before
 
 
 def test_a_device_is_not_found(tmp_path):
@@ -229,11 +226,11 @@ def test_a_directory_exchanged_for_a_link_under_way_does_not_lead_out(root, monk
         return real_open(path, flags, *args, **options)
 
     monkeypatch.setattr(os, "open", exchange_then_open)
-    before = descriptors()
+    before = len(settled_descriptors())
     with pytest.raises(HTTPError, match="404"):
         open_beneath(str(root), ["sub", "secret.txt"])
     assert (root / "moved").exists()
-    assert descriptors() == before
+    assert len(open_descriptors()) == before
 
 
 def test_a_file_exchanged_for_a_link_under_way_does_not_lead_out(root, monkeypatch):
