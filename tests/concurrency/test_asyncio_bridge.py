@@ -20,7 +20,8 @@ import pytest
 from hypoll.concurrency.asyncio_bridge import AsyncioBridge, new_event_loop
 from hypoll.concurrency.jobs import Lease
 from hypoll.concurrency.thread_pool import ThreadPool
-from hypoll.loop import IN, Loop
+from hypoll.loop import IN, Loop, Timer
+from tests.support.leftovers import open_descriptors, settled_descriptors
 
 PATIENCE = 5.0
 
@@ -97,15 +98,25 @@ def test_without_uvloop_asyncio_is_taken(monkeypatch):
 
 def test_timers_fire_in_order_and_in_time(it):
     fired: list[str] = []
+    timers: dict[str, Timer] = {}
     begun = time.monotonic()
-    it.loop.call_later(0.06, lambda: fired.append("late"))
-    it.loop.call_later(0.06, it.loop.stop)
-    it.loop.call_later(0.02, lambda: fired.append("early"))
-    it.loop.call_later(0.03, lambda: fired.append("never")).cancel()
-    it.loop.call_later(0.0, lambda: it.loop.call_later(0.01, lambda: fired.append("first")))
+
+    def fire(name: str) -> None:
+        fired.append(name)
+        if len(fired) == 3:
+            it.loop.stop()
+
+    def ask(name: str, seconds: float) -> None:
+        timers[name] = it.loop.call_later(seconds, fire, name)
+
+    ask("late", 0.06)
+    ask("early", 0.02)
+    it.loop.call_later(0.03, fire, "never").cancel()
+    # When a busy machine holds this up it is due behind the early one, or the late.
+    it.loop.call_later(0.0, ask, "asked for as it runs", 0.01)
     it.run()
-    assert fired == ["first", "early", "late"]
-    assert 0.06 <= time.monotonic() - begun < 1
+    assert fired == sorted(timers, key=timers.__getitem__)
+    assert time.monotonic() - begun >= 0.06
 
 
 def test_a_timer_that_is_asked_for_in_a_task_fires(it):
@@ -194,7 +205,10 @@ def test_an_urgent_signal_ends_it_whatever_runs(it, where):
     def raise_it() -> None:
         raise Hurry
 
+    killer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
+
     def hang() -> None:
+        killer.start()  # not before: it must find the loop in here
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             time.sleep(0.001)
@@ -203,11 +217,9 @@ def test_an_urgent_signal_ends_it_whatever_runs(it, where):
         hang()
 
     it.loop.add_signal_handler(signal.SIGUSR1, lambda: None, raise_it)
-    if where == "callback":
-        it.loop.call_soon(hang)
+    if where != "task":
+        it.loop.call_soon(hang if where == "callback" else killer.start)
     task = it.start(hang_in_task()) if where == "task" else None
-    killer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1))
-    killer.start()
     begun = time.monotonic()
     with pytest.raises(Hurry):
         it.run()
@@ -313,10 +325,10 @@ def test_what_is_left_is_cancelled_at_the_end_and_may_clean_up(it):
     async def begin() -> None:
         it.background = asyncio.create_task(background())
         await asyncio.sleep(0.01)
+        it.tasks.at_end(lambda: said.append("end"))
         it.loop.stop()
 
     it.start(begin())
-    it.loop.call_later(0.005, lambda: it.tasks.at_end(lambda: said.append("end")))
     it.run()
     assert said == ["cancelled", "cleaned up", "end"]
 
@@ -460,10 +472,9 @@ def _square(number: int) -> Callable[[], int]:
 
 
 def test_it_gives_back_all_descriptors(it):
-    gc.collect()  # what earlier tests have left must not be closed in between
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(settled_descriptors())
     other = Driven(type(it.tasks.asyncio).__module__.startswith("uvloop"))
     other.loop.call_soon(other.loop.stop)
     other.run()
     other.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(open_descriptors()) == before
