@@ -15,6 +15,7 @@ import pytest
 
 from hypoll import testing
 from hypoll.loop import Loop
+from hypoll.settings import Settings, settings_of
 from hypoll.telemetry import error_log
 from tests.support.clock import PATIENCE, Clock, Turner
 from tests.support.gunicorn import Launch, Master
@@ -43,6 +44,18 @@ def strict_by_default() -> Iterator[bool]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(testing, "STRICT_JSON", False)
         yield default
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stalls_unlogged() -> Iterator[None]:
+    """Servers of a `TestClient` name no stall unless they are to: a busy machine has its own, in each test's log."""
+
+    def without_watchdog(bind: str, options: dict[str, Any]) -> Settings:
+        return settings_of(bind, {"slow_callback": 0.0, **options})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(testing, "settings_of", without_watchdog)
+        yield
 
 
 @pytest.fixture

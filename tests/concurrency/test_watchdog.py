@@ -9,15 +9,16 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from hypoll import Request, Response, Routes
-from hypoll.concurrency.watchdog import MAX_LINES, Watchdog
+from hypoll.concurrency.watchdog import MAX_LINES, Subject, Watchdog
 from hypoll.loop import Loop
 from hypoll.telemetry.error_log import MARGIN, JsonFormatter, TextFormatter
 from hypoll.testing import TestClient
-from tests.support.clock import PATIENCE
+from tests.support.clock import PATIENCE, Clock
 
 routes = Routes()
 seen = threading.Event()
@@ -105,6 +106,11 @@ def spoken(caplog):
     logging.getLogger("hypoll.error").removeHandler(handler)
 
 
+def of_requests(spoken: pytest.LogCaptureFixture) -> list[Any]:
+    """What was logged of requests. On a busy machine the loop may also wait long for a thread to begin."""
+    return [record for record in spoken.records if "in no request" not in record.getMessage()]
+
+
 @pytest.mark.parametrize(
     ("kind", "advice"),
     [
@@ -119,11 +125,10 @@ def test_a_handler_that_holds_the_loop_is_named_with_its_route_and_stack(spoken,
     with TestClient(routes, slow_callback=0.05) as client:
         assert client.get(f"/{kind}/7", headers={"X-Request-Id": "its-id"}).text == "done"
         assert client.get("/threaded").text == "done"
-    # On a busy machine the loop may also wait long for a thread to begin.
-    records = [record for record in spoken.records if "in no request" not in record.getMessage()]
+    records = of_requests(spoken)
     stack = records[0].stack
     first, second = (TextFormatter().format(record).partition("WARNING ")[2] for record in records)
-    assert first.startswith(f"GET /{kind}/{{number:int}} has held the loop for 0.")
+    assert re.match(rf"GET /{kind}/\{{number:int\}} has held the loop for \d+\.\d\d s, ", first)
     assert advice in first
     assert "threaded=True" not in first or advice.endswith("True")
     assert {record.request_id for record in records if hasattr(record, "stack")} == {"its-id"}
@@ -159,16 +164,38 @@ def test_what_is_no_request_is_named_too(spoken):
     loop.run()
     watchdog.stop()
     loop.close()
-    assert "hold, in no request, has held the loop for 0." in spoken.records[0].getMessage()
+    assert any("hold, in no request, has held the loop for " in record.getMessage() for record in spoken.records)
 
 
-def test_many_short_requests_are_no_stall(spoken):
-    """The next request often has the address of the one before; it is another all the same."""
-    with TestClient(routes, slow_callback=0.06) as client:
-        end = time.monotonic() + 0.35
-        while time.monotonic() < end:
-            assert client.get("/nothing").status_code == 404
-    assert not spoken.records
+@pytest.mark.parametrize("turns", [True, False])
+def test_many_short_requests_are_no_stall(caplog, turns):
+    """The next request often has the address of the one before; in another turn it is another all the same."""
+    clock, look, looked, dogs = Clock(), threading.Barrier(2), threading.Barrier(2), []
+
+    def answer(request: object) -> None:
+        for _ in range(1 if turns else 10):
+            look.wait(PATIENCE)
+            looked.wait(PATIENCE)
+
+    def serve() -> None:
+        loop = Loop(clock)
+        dogs.append(Watchdog(loop, 0.06, describe=lambda request: Subject("GET /")))
+        for _ in range(10 if turns else 1):
+            loop.call_soon(answer, routes)
+            loop.poll_once(0)
+        loop.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    for _ in range(10):
+        look.wait(PATIENCE)
+        for _ in range(2):
+            dogs[0]._look()
+            clock.advance(0.02)
+        looked.wait(PATIENCE)
+    thread.join()
+    said = [record.getMessage().partition(" for ")[0] for record in caplog.records]
+    assert said == ([] if turns else ["GET / has held the loop"])
 
 
 def test_a_task_that_lets_the_others_run_is_no_stall(spoken):
@@ -198,7 +225,7 @@ def test_an_idle_loop_lets_it_sleep():
 def test_a_deep_stack_is_cut_to_the_innermost_of_the_application(spoken):
     with TestClient(routes, slow_callback=0.05) as client:
         assert client.get("/deep").text == "done"
-    lines = spoken.records[0].stack.split("\n")
+    lines = of_requests(spoken)[0].stack.split("\n")
     assert len(lines) <= MAX_LINES
     assert re.fullmatch(r"  \[\d+ more frames\]", lines[0])
     names = [line.rpartition(" in ")[2] for line in lines if line.startswith("  File")]
@@ -217,7 +244,7 @@ async def asgi(scope, receive, send):
 def test_an_asgi_application_is_given_its_own_advice(spoken):
     with TestClient(asgi, slow_callback=0.05, lifespan="off") as client:
         assert client.get("/").text == "done"
-    assert "await asyncio.to_thread" in spoken.records[0].getMessage()
+    assert "await asyncio.to_thread" in of_requests(spoken)[0].getMessage()
 
 
 def test_while_the_process_stops_it_is_quiet(spoken):
@@ -225,4 +252,4 @@ def test_while_the_process_stops_it_is_quiet(spoken):
     stopping.on_stop(lambda: hold(0.3))
     with TestClient(stopping, slow_callback=0.02):
         pass
-    assert not spoken.records
+    assert not [record for record in spoken.records if "in hold" in getattr(record, "stack", "")]
