@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from hypoll.loop import ERR, HUP, IN, MAX_EVENTS, OUT, RDHUP, READY_TIME, TICK, Loop, LoopError, Timer
+from tests.support.clock import PATIENCE
 from tests.support.leftovers import open_descriptors, settled_descriptors
 
 
@@ -959,7 +960,7 @@ def test_an_interrupted_wait_goes_on(loop, pair):
 
     def disturb():
         os.kill(os.getpid(), signal.SIGUSR2)
-        handled.wait(10)
+        handled.wait(PATIENCE)
         theirs.send(b"a")
 
     thread = threading.Timer(0.02, disturb)

@@ -20,8 +20,8 @@ from hypoll.server.server import Server, Status
 from hypoll.server.sockets import BindError
 from hypoll.testing import TestClient
 from tests.support.client import Client
+from tests.support.clock import PATIENCE
 
-PATIENCE = 10.0
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 

@@ -15,6 +15,7 @@ import requests
 from hypoll import HTTPError, Routes
 from hypoll.runner import SetupError
 from hypoll.testing import TestClient
+from tests.support.clock import PATIENCE
 
 
 def descriptors() -> list[str]:
@@ -159,7 +160,7 @@ def test_several_clients_at_once(routes):
         ports = [int(client.base_url.rpartition(":")[2]) for client in (one, other)]
     for port in ports:
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", port), timeout=5)
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
 
 
 def test_many_threads_may_use_one_client(routes):
@@ -203,10 +204,10 @@ def test_an_answer_under_way_is_sent_whole_before_the_server_stops(routes):
     routes.get("/big")(lambda request: bytes(size))
     client = TestClient(routes)
     client.__enter__()
-    with ThreadPoolExecutor(1) as pool, requests.get(client.base_url + "/big", stream=True, timeout=5) as answer:
+    with ThreadPoolExecutor(1) as pool, requests.get(client.base_url + "/big", stream=True, timeout=PATIENCE) as answer:
         stopping = pool.submit(client.__exit__)
         assert sum(map(len, answer.iter_content(1024 * 1024))) == size
-        stopping.result(timeout=5)
+        stopping.result(timeout=PATIENCE)
     assert client.base_url == ""
 
 

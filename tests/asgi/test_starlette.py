@@ -58,7 +58,7 @@ def test_a_stream_that_waits_ends_with_its_client(first, how, version, caplog):
         client.send(GET.replace(b"1.1", version))
         assert queue.begun.wait(PATIENCE)
         client.go(how)
-        assert queue.ended.wait(2.0)
+        assert queue.ended.wait(PATIENCE)
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 
@@ -69,7 +69,7 @@ def test_an_event_stream_that_waits_ends_with_the_drain(first, caplog):
         it.connect().send(GET)
         assert queue.begun.wait(PATIENCE)
         it.on_loop(it.server.drain)
-        assert queue.ended.wait(2.0)
+        assert queue.ended.wait(PATIENCE)
     assert not [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
 
 

@@ -292,7 +292,7 @@ def test_each_request_has_a_task_and_a_context_of_its_own():
         variable.set(len(tasks))
         await asyncio.sleep(0)
         assert variable.get() == len(tasks)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE):
             assert asyncio.current_task() is tasks[-1]
             await asyncio.create_task(send(start()))  # type: ignore[arg-type]
         await send(body(b"x"))

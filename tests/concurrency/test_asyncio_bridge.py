@@ -21,9 +21,8 @@ from hypoll.concurrency.asyncio_bridge import AsyncioBridge, new_event_loop
 from hypoll.concurrency.jobs import Lease
 from hypoll.concurrency.thread_pool import ThreadPool
 from hypoll.loop import IN, Loop, Timer
+from tests.support.clock import PATIENCE
 from tests.support.leftovers import open_descriptors, settled_descriptors
-
-PATIENCE = 5.0
 
 
 class Driven:

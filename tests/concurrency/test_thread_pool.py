@@ -16,9 +16,8 @@ import pytest
 from hypoll.concurrency.jobs import Call, Lease, NoThreadError
 from hypoll.concurrency.thread_pool import EVENTFDS, ThreadPool, _Sleeper, default_size
 from hypoll.loop import Loop
+from tests.support.clock import PATIENCE
 from tests.support.leftovers import open_descriptors, settled_descriptors
-
-PATIENCE = 5.0
 
 
 class Pool:

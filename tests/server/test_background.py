@@ -15,10 +15,10 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 
 from hypoll import File, Request, Response, Routes, redirect
+from tests.support.clock import PATIENCE
 from tests.support.kinds import async_pieces, declare, pieces
 from tests.support.server import running
 
-PATIENCE = 5.0
 KINDS = ["inline", "threaded", "async"]
 
 name: contextvars.ContextVar[str] = contextvars.ContextVar("name", default="nobody")

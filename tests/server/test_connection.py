@@ -29,6 +29,7 @@ from hypoll.server.server import Server, Status
 from hypoll.server.writer import PULLS_PER_TURN
 from hypoll.settings import Settings
 from hypoll.web.results import failure
+from tests.support.clock import PATIENCE
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -1277,7 +1278,7 @@ def in_state(wire: Wire, app: App, state: ConnectionState) -> None:
     app.answers["/big"] = lambda request: Response(bytes(4 * MIB))
     app.answers["/last"] = lambda request: Response(bytes(4 * MIB), headers={"Connection": "close"})
     app.answers["/stream"] = lambda request: Response(Pieces(1000))
-    app.threaded("/wait", lambda request: b"%d" % app.gate.wait(3))
+    app.threaded("/wait", lambda request: b"%d" % app.gate.wait(PATIENCE))
     app.threaded("/skip", lambda request: b"not read", stream=True)
     data = {
         ConnectionState.NEW: b"",

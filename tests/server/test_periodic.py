@@ -14,10 +14,10 @@ import pytest
 
 from hypoll import RouteError, Routes
 from hypoll.testing import TestClient
+from tests.support.clock import PATIENCE
 from tests.support.server import running
 
 KINDS = ["threaded", "async"]
-PATIENCE = 10.0
 LONG = 3600.0
 
 name: contextvars.ContextVar[str] = contextvars.ContextVar("name", default="nobody")

@@ -15,8 +15,8 @@ import pytest
 from hypoll import HTTPError
 from hypoll.http import ClientDisconnect
 from hypoll.server.request_body import HIGH_WATER, SMALL, TaskRequestBody, ThreadRequestBody
+from tests.support.clock import PATIENCE
 
-PATIENCE = 5.0
 KINDS = [ThreadRequestBody, TaskRequestBody]
 FULL = bytes(HIGH_WATER)
 

@@ -28,9 +28,9 @@ from hypoll.server.server import Server, Status
 from hypoll.server.sockets import BindError
 from hypoll.settings import Settings
 from tests.support.client import Client, address_of, request
+from tests.support.clock import PATIENCE
 from tests.support.leftovers import open_descriptors, settled_descriptors
 
-PATIENCE = 10.0
 KIB = 1024
 MIB = 1024 * KIB
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

@@ -17,6 +17,7 @@ from hypoll.loop import Loop
 from hypoll.option import KIB, MIB
 from hypoll.server.spool import FREE_SIZE, JOINED, MEMORY_SHARE, PAUSE, Spool, SpoolReader, SpoolSpace
 from hypoll.settings import Settings
+from tests.support.clock import PATIENCE
 from tests.support.leftovers import open_descriptors, settled_descriptors
 
 
@@ -263,7 +264,7 @@ def test_the_collector_may_close_a_spool_wherever_it_runs(make):
 
     thread = threading.Thread(target=collect, daemon=True)
     thread.start()
-    thread.join(5)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert space.memory == 0
 
@@ -277,13 +278,13 @@ def test_closing_while_the_file_is_written_leaves_no_descriptor(make, monkeypatc
 
     def slow(*args: Any) -> int:
         entered.set()
-        gate.wait(5)
+        gate.wait(PATIENCE)
         return written(*args)
 
     monkeypatch.setattr(os, "pwrite", slow)
     thread = threading.Thread(target=spool.put, args=(bytes(MIB),))
     thread.start()
-    assert entered.wait(5)
+    assert entered.wait(PATIENCE)
     spool.close()
     gate.set()
     thread.join()

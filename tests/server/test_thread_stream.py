@@ -22,8 +22,8 @@ from hypoll.server.thread_stream import PULL_SIZE, ThreadStream
 from hypoll.server.writer import Heartbeat, Outcome, Writer
 from hypoll.settings import Settings
 from tests.server.test_writer import Mouth
+from tests.support.clock import PATIENCE
 
-PATIENCE = 5.0
 PIECE = b"x" * (3 * PULL_SIZE)
 FRAMED = b"%x\r\n%b\r\n" % (len(PIECE), PIECE)
 BEAT = b"4\r\nbeat\r\n"

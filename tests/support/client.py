@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 """Seconds after which what was to come is given up: a busy machine may be many times slower."""
 NOTHING: Mapping[str, str] = {}
 

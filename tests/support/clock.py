@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from hypoll.loop import Loop
 
-PATIENCE = 15.0
+PATIENCE = 30.0
 """Seconds after which something that was to happen is given up: a busy machine may be many times slower."""
 
 QUIET = 0.002

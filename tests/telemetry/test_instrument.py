@@ -14,6 +14,7 @@ from hypoll.contracts import CloseReason, ConnectionState, Timeout
 from hypoll.telemetry import instrument
 from hypoll.telemetry.observer import Observer, Record
 from tests.support.client import Client
+from tests.support.clock import PATIENCE
 from tests.support.server import TICK, Running, running
 
 LARGE = 4 * 1024 * 1024
@@ -269,12 +270,12 @@ def test_a_client_that_leaves_before_there_is_an_answer_is_told_as_499():
     @held.get("/", threaded=True)
     def hold(request):
         entered.set()
-        holding.wait(5)
+        holding.wait(PATIENCE)
 
     with watched(held) as told:
         client = told.connect()
         client.send(GET % b"/")
-        assert entered.wait(5)
+        assert entered.wait(PATIENCE)
         client.reset()
         (record,) = told.records(1)
         assert (record.status, record.sent, record.end) == (499, 0, CloseReason.ABORTED)
@@ -340,7 +341,7 @@ def test_of_a_body_in_the_middle_of_which_the_client_leaves_what_came_is_told():
     with watched(own) as told:
         client = told.connect()
         client.send(data)
-        assert taken.wait(5)
+        assert taken.wait(PATIENCE)
         client.reset()
         (record,) = told.records(1)
         assert (record.status, record.received) == (499, len(data))

@@ -28,6 +28,7 @@ from hypoll.telemetry.log_writer import (
     open_file,
     open_standard,
 )
+from tests.support.clock import PATIENCE
 
 LINE = b"a line of thirty-two characters\n"
 
@@ -353,7 +354,7 @@ def test_a_reader_that_does_not_read_holds_nobody_and_its_descriptor_keeps_its_f
     with in_child(STUCK, writer) as child:
         assert child.stderr is not None
         assert child.stderr.read().decode() == kind
-        assert child.wait(5) == 0
+        assert child.wait(PATIENCE) == 0
     assert not fcntl.fcntl(writer, fcntl.F_GETFL) & os.O_NONBLOCK, "others share it, and expect it to wait"
     os.close(writer)
     os.close(reader)
@@ -437,7 +438,7 @@ def test_a_standard_output_that_was_closed_at_the_start(code, said):
     with in_child(code, subprocess.DEVNULL, preexec_fn=lambda: os.close(1)) as child:
         assert child.stderr is not None
         assert child.stderr.read().decode() == said
-        assert child.wait(5) == 0
+        assert child.wait(PATIENCE) == 0
 
 
 def test_lines_of_several_processes_to_one_pipe_stay_whole():
@@ -456,7 +457,7 @@ while not outlet.drain():
     received = b""
     while data := os.read(reader, 1 << 20):
         received += data
-    assert [child.wait(5) for child in children] == [0, 0, 0]
+    assert [child.wait(PATIENCE) for child in children] == [0, 0, 0]
     os.close(reader)
     found = received.splitlines()
     assert sorted(found) == [bytes([letter]) * 200 for letter in b"abc" for _ in range(1500)]

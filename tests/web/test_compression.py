@@ -20,6 +20,7 @@ from hypoll.web import codings
 from hypoll.web.codings import find_codings
 from hypoll.web.compression import PIECE_SIZE
 from tests.support.client import Answer, Client
+from tests.support.clock import PATIENCE
 from tests.support.server import Running, running
 
 brotli = pytest.importorskip("brotli")
@@ -337,7 +338,7 @@ def service(directory: Path, gate: threading.Event) -> Routes:
     def waits(request):
         def events() -> Iterator[str]:
             yield "one"
-            assert gate.wait(10)
+            assert gate.wait(PATIENCE)
             yield "two"
 
         return sse(events(), keep_alive=0.01)
@@ -494,7 +495,7 @@ def test_a_stream_that_the_server_ends_is_whole(kind, coding):
     def threaded(request):
         def events() -> Iterator[str]:
             yield "one"
-            gone.wait(10)
+            gone.wait(PATIENCE)
             yield "nobody reads it"
 
         return sse(events())

@@ -15,6 +15,7 @@ from hypoll import File, HTTPError, Request, Response, RouteError, Routes, sse
 from hypoll.protocol.header_section import HeaderSection
 from hypoll.web.cors import Cors
 from tests.support.client import Answer, Client
+from tests.support.clock import PATIENCE
 from tests.support.server import Running, running
 
 APP = "https://app.example"
@@ -283,7 +284,7 @@ def service(directory: Path) -> tuple[Routes, threading.Event, threading.Event]:
     @routes.get("/slow", threaded=True)
     def slow(request):
         started.set()
-        assert gate.wait(10)
+        assert gate.wait(PATIENCE)
 
     @routes.put("/taken", threaded=True, stream=True)
     def taken(request):
@@ -396,7 +397,7 @@ def test_a_request_without_a_thread_says_it_too(served, path):
     it, started, gate = served
     busy: Client = it.connect()
     busy.send(f"GET /slow HTTP/1.1\r\nHost: a\r\n{ORIGIN}\r\n".encode())
-    assert started.wait(5)
+    assert started.wait(PATIENCE)
     try:
         answer = it.connect().ask(f"GET {path} HTTP/1.1\r\nHost: a\r\n{ORIGIN}\r\n".encode())
         assert (answer.status, answer.fields[ALLOW]) == (503, APP)

@@ -14,6 +14,7 @@ from hypoll import Event, EventHub, Request, Response, Routes
 from hypoll.server.event_hub import EventStream
 from hypoll.testing import TestClient
 from tests.support.client import Client, request
+from tests.support.clock import PATIENCE
 from tests.support.kinds import declare
 from tests.support.server import Running, running
 
@@ -110,14 +111,14 @@ def test_one_that_begins_while_the_server_goes_ends_at_once():
     @routes.get("/", threaded=True)
     def follow(request):
         entered.set()
-        leave.wait(5)
+        leave.wait(PATIENCE)
         return hub.events("a", last_event_id="")
 
     hub.publish("a", "kept")
     with running(routes, graceful_timeout=10) as it:
         client = it.connect()
         client.send(request())
-        assert entered.wait(5)
+        assert entered.wait(PATIENCE)
         it.on_loop(it.server.drain)
         leave.set()
         assert client.head()[0] == 200

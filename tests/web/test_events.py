@@ -11,6 +11,7 @@ import pytest
 from hypoll import Event, Routes, sse
 from hypoll.testing import TestClient
 from hypoll.web.events import encode
+from tests.support.clock import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ closed: list[str] = []
 def threaded(request):
     def events() -> Any:
         yield "first"
-        release.wait(5)
+        release.wait(PATIENCE)
         yield Event("second", id="2")
 
     return sse(events(), keep_alive=0)

@@ -16,6 +16,7 @@ from hypoll import HTTPError, Request, Response, Routes
 from hypoll.app import RouteError
 from hypoll.websocket.errors import SocketClosed
 from hypoll.websocket.frames import Close
+from tests.support.clock import PATIENCE
 from tests.support.frames import BINARY, CLOSE, PING, PONG, TEXT, close, frame
 from tests.support.server import Running, running
 from tests.support.websocket import handshake, opened
@@ -37,7 +38,7 @@ class App:
         self.event.set()
 
     def wait(self) -> Any:
-        assert self.event.wait(5)
+        assert self.event.wait(PATIENCE)
         return self.seen[-1]
 
 
@@ -130,7 +131,7 @@ def declare(app: App) -> None:  # noqa: C901 - the handlers of all tests, both k
     @both("/wait")
     def wait(socket):
         app.note("waits")
-        app.gone.wait(5)
+        app.gone.wait(PATIENCE)
         try:
             yield socket.accept
         except SocketClosed:
@@ -344,7 +345,7 @@ def test_a_refusal_is_an_answer_with_all_that_it_may_have(kind, body):
             done.clear()
             answer = client.ask(handshake("/"))
             assert (answer.status, answer.body) == (409, b"ab")
-            assert done.wait(5)
+            assert done.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("kind", KINDS)

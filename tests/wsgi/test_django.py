@@ -63,10 +63,11 @@ urlpatterns = [path("<int:number>", rows)]
 from concurrent.futures import ThreadPoolExecutor
 import requests
 from hypoll.testing import TestClient
+from tests.support.clock import PATIENCE
 
 with TestClient(get_wsgi_application(), threads=4) as client:
     with ThreadPoolExecutor(20) as pool:
-        texts = list(pool.map(lambda n: requests.get(f"{client.base_url}/{n}", timeout=10).text, range(40)))
+        texts = list(pool.map(lambda n: requests.get(f"{client.base_url}/{n}", timeout=PATIENCE).text, range(40)))
 assert texts == [f"{number} " * 6 for number in range(40)], texts
 assert faults == [], faults
 assert len(closed) == 40, len(closed)

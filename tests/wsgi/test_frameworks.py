@@ -19,6 +19,7 @@ from django.test import override_settings
 from hypoll import Response, Routes
 from hypoll.testing import TestClient
 from hypoll.wsgi.application import WSGI
+from tests.support.clock import PATIENCE
 from tests.support.gunicorn import Master
 from tests.wsgi import wsgiapps
 
@@ -89,7 +90,7 @@ def ask(base: str, request: str, more: dict[str, Any]) -> tuple[Any, ...]:
     method, target = request.split()
     # Named here, so that what tells the request's id tells the same.
     headers = {"X-Request-Id": "asked-by-the-test", **more.get("headers", {})}
-    answer = requests.request(method, base + target, timeout=5, **{**more, "headers": headers})
+    answer = requests.request(method, base + target, timeout=PATIENCE, **{**more, "headers": headers})
     # Flask's Allow is a set's order, which differs from process to process.
     fields = sorted((name.lower(), ", ".join(sorted(value.split(", ")))) for name, value in answer.raw.headers.items())
     told = [(name, value) for name, value in fields if name not in OWN]
@@ -107,7 +108,7 @@ def test_the_answer_is_that_of_gthread(hypoll, gthread, below, request_line):
 
 def test_flask_takes_a_chunked_upload(hypoll):
     """(Django goes by Content-Length.)"""
-    answer = requests.post(hypoll + "/raw", data=pieces(), timeout=5)
+    answer = requests.post(hypoll + "/raw", data=pieces(), timeout=PATIENCE)
     assert answer.text == wsgiapps.digest(DATA)
 
 
@@ -132,7 +133,7 @@ def test_flask_takes_a_chunked_upload(hypoll):
     ids=str,
 )
 def test_frameworks_know_what_trusted_proxies_tell(hypoll, below, fields, client, root):
-    told = requests.get(f"{hypoll}{below}/believed", headers=fields, timeout=5).json()
+    told = requests.get(f"{hypoll}{below}/believed", headers=fields, timeout=PATIENCE).json()
     host = hypoll.removeprefix("http://")
     assert told["client"] == client
     assert told["root"].replace("/django", "") == root.format(host=host)
@@ -155,9 +156,11 @@ def redirecting() -> Iterator[str]:
 )
 def test_django_s_redirect_to_https_ends(redirecting, secure):
     host = redirecting.removeprefix("http://")
-    plain = requests.get(f"{redirecting}/json", allow_redirects=False, timeout=5)
+    plain = requests.get(f"{redirecting}/json", allow_redirects=False, timeout=PATIENCE)
     assert (plain.status_code, plain.headers["Location"]) == (301, f"https://{host}/json")
-    assert requests.get(f"{redirecting}/json", headers=secure, allow_redirects=False, timeout=5).status_code == 200
+    assert (
+        requests.get(f"{redirecting}/json", headers=secure, allow_redirects=False, timeout=PATIENCE).status_code == 200
+    )
 
 
 # Routes, served by others
@@ -231,7 +234,7 @@ def test_routes_answer_the_same_under_any_server(base, direct, request_line):
 
 
 def test_a_failure_is_500_with_an_id_and_no_reason(base):
-    answer = requests.get(base + "/fails", timeout=5)
+    answer = requests.get(base + "/fails", timeout=PATIENCE)
     assert (answer.status_code, answer.headers["Content-Type"]) == (500, "application/problem+json")
     assert len(answer.json()["id"]) == 16
     assert "secret" not in answer.text

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tests.conformance.asgi.case import Framing
 
-PATIENCE = 4.0
+PATIENCE = 10.0
 """Seconds after which something that was to happen is given up."""
 
 STALLED = 0.4

@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[3]
 BOOT = 20.0
 """Seconds that a server has for its start."""
 
-EXIT = 8.0
+EXIT = 20.0
 """Seconds that a server has for its end."""
 
 
