@@ -100,7 +100,7 @@ def test_a_signal_drains(routes, visitor, signum):
             Client(address)
 
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
-    hypoll.run(routes, "127.0.0.1:0", on_start=visitor.comes(visit))
+    hypoll.run(routes, "127.0.0.1:0", on_start=visitor.comes(visit), drain_keep_alive=0.05)
     assert visitor.server is not None
     assert visitor.server.status is Status.STOPPED
     assert {one: signal.getsignal(one) for one in before} == before
