@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import hypoll.server.connection
+import hypoll.server.refusing
 import hypoll.server.sending
 import hypoll.server.server
 import hypoll.server.writer
@@ -146,7 +147,7 @@ class _Starved:
         (RequestParser, "feed", PROBE),
         (RequestParser, "__init__", PROBE),
         (hypoll.server.sending, "encode", PROBE),
-        (hypoll.server.connection, "problem", b"GET /\x00\r\n\r\n"),
+        (hypoll.server.refusing, "problem", b"GET /\x00\r\n\r\n"),
         (hypoll.server.writer.Writer, "_pull", b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"),
         (hypoll.server.writer.Writer, "resume", b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"),
         (hypoll.server.connection.Connection, "_on_request", PROBE),
