@@ -7,9 +7,10 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from .harness import Address
+from .harness import Address, Served
 
 SENDS_PER_PASS = 32
 """Bytes dribbled before the driver looks at its sockets again: it must not delay what it measures."""
@@ -101,14 +102,23 @@ class Peer:
         self.sock.close()
 
 
+def waited(task: object) -> float:
+    """Seconds that a thread was ready to run and got no CPU (schedstat, see sched-stats in the kernel's documents)."""
+    return int(Path(f"/proc/{task}/schedstat").read_text().split()[1]) / 1e9
+
+
 class Crowd:
     """Drives peers, and a fresh client after the other whose answers are timed.
 
-    probed: the server that fresh clients ask; None: no one does.
+    What the machine kept from the server's loop or from this thread isn't counted: others may have the CPU.
+
+    server: the one that it is about.
+    probes: whether fresh clients ask it.
     """
 
-    def __init__(self, *, probed: Address | None = None) -> None:
-        self.probed = probed
+    def __init__(self, server: Served, *, probes: bool = True) -> None:
+        self.server = server
+        self.probed = server.address if probes else None
         self.peers: list[Peer] = []
         self.open = 0
         self.latencies: list[float] = []
@@ -117,6 +127,7 @@ class Crowd:
         self._epoll = select.epoll()
         self._probe: Peer | None = None
         self._next_probe = 0.0
+        self._waited = self._waited_at_probe = self._wait()
 
     def __enter__(self) -> Crowd:
         return self
@@ -152,6 +163,13 @@ class Crowd:
         end = time.monotonic() + seconds
         self.run(lambda: time.monotonic() >= end, seconds + 1)
 
+    def _wait(self) -> float:
+        return waited(self.server.process.pid) + waited("thread-self")
+
+    def delay(self) -> float:
+        """Seconds that the machine took from the server and the clients since the crowd was made."""
+        return self._wait() - self._waited
+
     def percentile(self, share: float) -> float:
         """The latency of the fresh clients that `share` of them stayed below, in seconds."""
         ordered = sorted(self.latencies)
@@ -180,6 +198,7 @@ class Crowd:
 
     def _ask(self, now: float) -> None:
         if self.probed is not None and self._probe is None and now >= self._next_probe:
+            self._waited_at_probe = self._wait()
             self._probe = Peer(self.probed, PROBE)
             self._watch(self._probe)
 
@@ -201,7 +220,7 @@ class Crowd:
             return
         if peer is self._probe:
             assert peer.received.startswith(b"HTTP/1.1 200 "), peer.received
-            self.latencies.append(peer.lasted)
+            self.latencies.append(max(0.0, peer.lasted - (self._wait() - self._waited_at_probe)))
             self._probe = None
             self._next_probe = peer.ended + PROBE_PAUSE
         else:

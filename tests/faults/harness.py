@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.client import Client, request
+from tests.support.client import PATIENCE, Client, request
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -58,7 +58,7 @@ class Served:
             if self.limits:
                 command = ["sh", "-c", "; ".join([*self.limits, 'exec "$@"']), "sh", *command]
             self.process = subprocess.Popen(command, cwd=ROOT, stderr=self._log, pass_fds=[listener.fileno()])
-        self.control = Client(self.address, patience=30)
+        self.control = Client(self.address)
         try:
             self.ask("/")
         except BaseException:
@@ -88,7 +88,7 @@ class Served:
         counts = self.counts("?collect")
         return {name: counts[name] for name in HELD} | {"descriptors": self.descriptor_count()}
 
-    def await_held(self, expected: dict[str, int], within: float = 10.0) -> None:
+    def await_held(self, expected: dict[str, int], within: float = PATIENCE) -> None:
         """Ask until the server holds no more than `expected`: what clients did last may not have reached it yet."""
         self.await_that(lambda: self.held() == expected, within, lambda: f"{self.held()} instead of {expected}")
 

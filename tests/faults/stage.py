@@ -10,6 +10,7 @@ from hypoll.contracts import Application
 from hypoll.loop import Loop
 from hypoll.server.server import Server
 from hypoll.settings import Settings
+from tests.support.client import PATIENCE
 
 
 class Stage:
@@ -38,11 +39,11 @@ class Stage:
 
     def connect(self) -> socket.socket:
         """A client. The kernel's queue takes it; the server hears of it at its next turn."""
-        client = socket.create_connection(self.address, timeout=5)
+        client = socket.create_connection(self.address, timeout=PATIENCE)
         self.clients.append(client)
         return client
 
-    def turn_until(self, holds: Callable[[], bool], within: float = 5.0) -> None:
+    def turn_until(self, holds: Callable[[], bool], within: float = PATIENCE) -> None:
         """Turn the loop until it holds."""
         deadline = time.monotonic() + within
         while not holds():

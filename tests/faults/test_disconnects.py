@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.client import Client
+from tests.support.client import PATIENCE, Client
 
 from .harness import MIB, Served
 
@@ -79,7 +79,7 @@ def test_a_peer_that_leaves_leaves_nothing(server: Served, state: str, leave: Ca
     clients = [Client(server.address, 65536) for _ in range(3)]
     for client in clients:
         enter(client)
-    server.await_that(lambda: server.counts()["connections"] == before["connections"] + 3, 5, server.counts)
+    server.await_that(lambda: server.counts()["connections"] == before["connections"] + 3, PATIENCE, server.counts)
     for client in clients:
         leave(client)
     server.await_held(before)

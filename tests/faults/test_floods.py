@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from hypoll import Request, Response, Routes
-from tests.support.client import Client
+from tests.support.client import PATIENCE, Client
 
 from .crowd import PROBE, Crowd, Peer
 from .harness import MIB, Served
@@ -46,8 +46,8 @@ def _send_what_goes(sock: socket.socket, data: memoryview) -> memoryview:
 
 
 def test_20000_pipelined_requests_of_a_client_that_does_not_read_are_answered_when_it_does(server: Served) -> None:
-    with Crowd(probed=server.address) as crowd, socket.socket() as flood:
-        crowd.run(lambda: len(crowd.latencies) >= 50, 10)
+    with Crowd(server) as crowd, socket.socket() as flood:
+        crowd.run(lambda: len(crowd.latencies) >= 50, PATIENCE)
         memory = server.memory()
         flood.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         flood.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -56,18 +56,18 @@ def test_20000_pipelined_requests_of_a_client_that_does_not_read_are_answered_wh
         rest = _send_what_goes(flood, memoryview(b"".join(map(_number, range(REQUESTS)))))
         # While it doesn't read, the others are served, and no more is taken from it.
         for served in range(150, 400, 50):
-            crowd.run(lambda served=served: len(crowd.latencies) >= served, 10)  # type: ignore[misc]
+            crowd.run(lambda served=served: len(crowd.latencies) >= served, PATIENCE)  # type: ignore[misc]
             rest = _send_what_goes(flood, rest)
         assert rest, "the server has read all that a client sent which reads nothing"
         assert server.memory() - memory < 4 * MIB
         assert crowd.percentile(0.99) < 0.050, crowd.report()
         answers = b""
-        flood.settimeout(5)
+        flood.settimeout(PATIENCE)
         while answers.count(b"HTTP/1.1 ") < REQUESTS or not answers.endswith(b"\r\n\r\n%d" % (REQUESTS - 1)):
             answers += flood.recv(1 << 20)
             flood.setblocking(False)
             rest = _send_what_goes(flood, rest)
-            flood.settimeout(5)
+            flood.settimeout(PATIENCE)
         numbers = re.findall(rb"HTTP/1\.1 200 OK\r\n(?:[^\r]+\r\n)+\r\n(\d+)", answers)
         assert [int(number) for number in numbers] == list(range(REQUESTS))
         assert server.memory() - memory < 4 * MIB
@@ -76,9 +76,9 @@ def test_20000_pipelined_requests_of_a_client_that_does_not_read_are_answered_wh
 def test_200_pipelined_requests_for_a_mebibyte_each_are_handled_as_the_client_reads(server: Served) -> None:
     count, held = 200, 8
     memory = server.memory()
-    with Client(server.address, 65536, patience=10) as client:
+    with Client(server.address, 65536) as client:
         client.send(b"GET /one HTTP/1.1\r\nHost: a\r\n\r\n" * count)
-        server.await_that(lambda: server.counts()["one"] > 0, 5, server.counts)
+        server.await_that(lambda: server.counts()["one"] > 0, PATIENCE, server.counts)
         assert max(server.counts()["one"] for _ in range(20)) <= held
         buffer = bytearray(MIB)
         received = checks = 0
@@ -124,11 +124,11 @@ STREAM = b"GET /stream/1000000 HTTP/1.1\r\nHost: a\r\n\r\n"
     "greedy", [[(b"", TORRENT), (STREAM, b"")], [(CHUNKED, CHUNKS)]], ids=["requests and answers", "chunks"]
 )
 def test_a_client_at_full_speed_does_not_starve_the_others(server: Served, greedy: list[tuple[bytes, bytes]]) -> None:
-    with Crowd(probed=server.address) as crowd:
+    with Crowd(server) as crowd:
         for first, more in greedy:
             dribble = itertools.repeat(more) if more else None
             crowd.add(Peer(server.address, first, dribble=dribble, beat=0.001, keeps=False))
-        crowd.run(lambda: len(crowd.latencies) >= 100, 20)
+        crowd.run(lambda: len(crowd.latencies) >= 100, PATIENCE)
         assert crowd.percentile(0.99) < 0.100, crowd.report()
 
 
@@ -176,7 +176,7 @@ def test_pipelined_requests_take_turns_with_the_other_connections() -> None:
             most = max(most, stage.calls - before)
         assert most <= 700
         assert stage.calls >= 700
-        other.settimeout(1)
+        other.settimeout(PATIENCE)
         assert other.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 

@@ -90,12 +90,12 @@ def test_200_that_read_nothing(kind: str) -> None:
         for _ in range(200):
             client = stack.enter_context(Client(server.address, 4096))
             client.send(handshake("/push"))
-        with Crowd(probed=server.address) as crowd:
+        with Crowd(server) as crowd:
             crowd.run(lambda: len(crowd.latencies) >= 100, 30)
             assert crowd.percentile(0.5) < 0.5, crowd.report()
         grown = server.memory()
         assert grown - before < 64 * MIB
-        with Crowd(probed=server.address) as crowd:
+        with Crowd(server) as crowd:
             crowd.run(lambda: len(crowd.latencies) >= 50, 30)
         assert server.memory() - grown < 4 * MIB, "it goes on growing"
         server.assert_no_failure()
@@ -117,7 +117,7 @@ def test_a_flood_of_small_frames(kind: str, flood: bytes, reads: bool) -> None:
         assert greedy.recv(4096).startswith(b"HTTP/1.1 101 ")
         greedy.setblocking(False)
         before, sent = server.memory(), 0
-        with Crowd(probed=server.address) as crowd:
+        with Crowd(server) as crowd:
             for probes in range(20, 220, 20):
                 with contextlib.suppress(BlockingIOError):
                     for _ in range(4):
