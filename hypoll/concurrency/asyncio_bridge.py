@@ -88,6 +88,8 @@ class AsyncioBridge:
         self._soon = False
         self._wake_at = float("inf")
         self._timer: asyncio.TimerHandle | None = None
+        self._context = contextvars.copy_context()
+        """What turns run in, whoever plans them: that of a task would be kept by the timer, and with it its request."""
         self._at_end: list[Callable[[], object]] = []
         self._running = False
         self._stopping = False
@@ -244,7 +246,7 @@ class AsyncioBridge:
         elif loop.ready:
             if not self._soon:
                 self._soon = True
-                self.asyncio.call_soon(self._turn_soon)
+                self.asyncio.call_soon(self._turn_soon, context=self._context)
         else:
             self._plan_timer(loop.wake_at)
 
@@ -264,7 +266,8 @@ class AsyncioBridge:
             self._timer.cancel()
             self._timer = None
         if when != float("inf"):
-            self._timer = self.asyncio.call_later(max(0.0, when - self._loop.time()), self._on_timer)
+            delay = max(0.0, when - self._loop.time())
+            self._timer = self.asyncio.call_later(delay, self._on_timer, context=self._context)
 
     def _on_timer(self) -> None:
         self._timer = None

@@ -127,6 +127,28 @@ def test_a_timer_that_is_asked_for_in_a_task_fires(it):
     it.run()
 
 
+def test_what_a_task_has_planned_runs_outside_of_its_context(it):
+    """Else the timer keeps that context, with the request in it, and so does each turn that the turn plans."""
+    name: contextvars.ContextVar[str] = contextvars.ContextVar("name", default="nobody")
+    seen: list[str] = []
+
+    def see() -> None:
+        seen.append(name.get())
+        if len(seen) == 3:
+            it.loop.stop()
+
+    async def ask() -> None:
+        name.set("task")
+        await asyncio.sleep(0)
+        it.loop.call_soon(see)
+        it.loop.call_later(0.01, see)
+        it.loop.call_later(0.01, it.loop.call_soon, see)
+
+    it.loop.call_soon(lambda: it.start(ask()))
+    it.run()
+    assert seen == ["nobody", "nobody", "nobody"]
+
+
 def test_call_soon_from_a_task_runs_without_an_event(it):
     async def ask() -> None:
         await asyncio.sleep(0.01)
