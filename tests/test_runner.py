@@ -21,6 +21,7 @@ from hypoll.server.sockets import BindError
 from hypoll.testing import TestClient
 from tests.support.client import Client
 from tests.support.clock import PATIENCE
+from tests.support.leftovers import open_descriptors, settled_descriptors
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -211,19 +212,19 @@ def test_an_on_start_that_raises_stops_the_server(routes):
     def fail(server: Server) -> None:
         raise LookupError
 
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(settled_descriptors())
     with pytest.raises(LookupError):
         hypoll.run(routes, "127.0.0.1:0", on_start=fail)
     assert ran == ["stop"]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(open_descriptors()) == before
 
 
 def test_an_address_in_use_leaves_nothing(routes):
     with socket.create_server(("127.0.0.1", 0)) as other:
-        before = len(os.listdir("/proc/self/fd"))
+        before = len(settled_descriptors())
         with pytest.raises(BindError, match="in use"):
             hypoll.run(routes, ("127.0.0.1:0", f"127.0.0.1:{other.getsockname()[1]}"))
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(open_descriptors()) == before
 
 
 @pytest.mark.parametrize(
