@@ -10,6 +10,11 @@ RETRY_AFTER = 1
 _RETRY = {"Retry-After": str(RETRY_AFTER)}
 
 
+def nothing_here() -> HTTPError:
+    """The refusal of a request for a path at which there is nothing."""
+    return HTTPError(404, "there is nothing at this path")
+
+
 def too_slow() -> HTTPError:
     """The refusal of a body that doesn't come."""
     return HTTPError(408, "the request body took too long")

@@ -7,6 +7,7 @@ from typing import Any
 
 from hypoll.contracts import Application, HandlerCall, PeriodicWork, RequestHandler, RunOn, as_application
 from hypoll.protocol.messages import FAILURES, HTTPError, Request, Response
+from hypoll.protocol.refusals import nothing_here
 from hypoll.web.results import failure
 
 Endpoint = Callable[[Request], Response | HandlerCall]
@@ -134,7 +135,7 @@ class Endpoints(Application):
 
 def missing(request: Request) -> Response:
     """An endpoint that isn't there, for any method: what stands in the way of a page that answers whatever is asked."""
-    raise HTTPError(404, "there is nothing at this path")
+    raise nothing_here()
 
 
 class Nothing(Application):

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from hypoll.protocol.messages import HTTPError, Request, Response
+from hypoll.protocol.messages import Request, Response
+from hypoll.protocol.refusals import nothing_here
 from hypoll.web.hooks import Scopes
 from hypoll.web.routing import Matches, Route
 
@@ -43,7 +44,7 @@ def _answer(path: bytes, request: Request, **params: Any) -> Response:
 def redirect(request: Request, path: bytes) -> Response:
     """Redirect to a path of this server, percent-encoded, with the request's query. Raises `HTTPError` 404."""
     if path.startswith(_HOST_BEGINS):
-        raise HTTPError(404, "there is nothing at this path")
+        raise nothing_here()
     _, mark, query = request.target.partition(b"?")
     location = request.script_name + (path + mark + query).decode("latin-1")
     return Response(status=STATUS, headers={"Location": location})

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from hypoll.protocol.messages import HTTPError, Request
+from hypoll.protocol.refusals import nothing_here
 from hypoll.web.handler_calls import options_route
 from hypoll.web.routing import (
     CONVERTERS,
@@ -97,7 +98,7 @@ class Table:
             moved = find_moved(self.find, request) if self.redirects else None
             if moved is not None:
                 return moved
-            raise HTTPError(404, "there is nothing at this path")
+            raise nothing_here()
         allow = ", ".join(sorted(allowed | {"OPTIONS"} | ({"HEAD"} if "GET" in allowed else set())))
         if request.method == "OPTIONS":
             return options_route(allow, self._scope_tree.at(request.target))
