@@ -60,11 +60,12 @@ def refuse(connection: Connection, error: HTTPError, owed: Iterable[bytes]) -> N
 
 def refuse_plain_text(connection: Connection, sock: TLSSocket, error: OSError) -> None:
     """Say to who speaks HTTP where TLS is spoken what is wrong, in the way that it can read. Raises `PeerGone`."""
-    log.debug("%s closed: %s", connection.parser.peer.client, error)
+    name = new_id()
+    log.debug("%s closed: %s", connection.parser.peer.client, error, extra={"request_id": name})
     if connection.instrument is not None:
         connection.instrument.set_close_reason(CloseReason.REFUSED)
     out: list[bytes] = []
-    encode(out, problem(HTTPError(400, "TLS is spoken here: ask by https://, not http://"), new_id()), UNPARSED, True)
+    encode(out, problem(HTTPError(400, "TLS is spoken here: ask by https://, not http://"), name), UNPARSED, True)
     try:
         sock.send_plain(b"".join(out))
     except OSError as failure:
