@@ -15,7 +15,7 @@ Its laws:
   pace is the limit. Only what a `stream=True` handler asks for is read.
 - One state at a time; its deadline, status and reason stand in `ConnectionState`. `enter_state` is the one place that
   begins its time anew.
-- Every refusal goes through `refuse`; every end through `close`, and nothing leads out of CLOSED.
+- Every refusal of a request goes through `refuse`; every end through `close`, and nothing leads out of CLOSED.
 """
 
 from __future__ import annotations

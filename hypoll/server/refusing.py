@@ -22,7 +22,7 @@ log = logging.getLogger("hypoll.error")
 
 
 def refuse(connection: Connection, error: HTTPError, owed: Iterable[bytes]) -> None:
-    """Say why, and close: the one function that writes refusals. `owed`: the answers before it, encoded."""
+    """Say why, and close: the one function that writes refusals of requests. `owed`: the answers before it, encoded."""
     if connection.instrument is not None:
         connection.instrument.set_close_reason(CloseReason.REFUSED)
     if connection.state is ConnectionState.HANDSHAKE:  # nothing can be said yet
