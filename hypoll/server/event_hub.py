@@ -82,7 +82,9 @@ class EventHub:
         self._ends = slow == "end"
         self._replay = replay
         self._encoder = SharedEncoder()
-        self._rooms: Rooms[EventStream, bytes] = Rooms(EventStream.deliver)
+        self._rooms: Rooms[EventStream, bytes] = Rooms(
+            EventStream.deliver, size=len, overflow=EventStream.overflow if self._ends else None, queue=queue
+        )
         self._kept: dict[str, deque[_Kept]] = {}
         self._numbers = itertools.count(1)
         self._prefix = ""
@@ -113,6 +115,9 @@ class EventHub:
     def publish(self, room: str, event: Event | str | dict[str, Any]) -> int:
         """Send an event to all that listen to a room. It never waits, and any thread may call it.
 
+        What is published faster than the loop sends it waits: 1,024 events of a room (`queue`, where that is more) and
+        32 MiB. One beyond that finds each stream of the room as slow: see `slow`.
+
         Args:
             room: whose listeners get it.
             event: an `Event`, a str (its data), or a dict of an `Event`'s fields, as `hypoll.sse` takes them.
@@ -137,8 +142,8 @@ class EventHub:
             else:
                 event = replace(event, data=_as_it_is_now(event.data))
             self._kept.setdefault(room, deque(maxlen=self._replay)).append(_Kept(number, event, data))
-            posts = [] if data is None else self._rooms.put(room, data)
             count = self._rooms.count(room)
+            posts = [] if data is None else self._rooms.put(room, data)
         for post in posts:
             post.deliver()
         return count
@@ -242,7 +247,16 @@ class EventStream(EventBody, StreamedBody):
             self._waiting.append(data)
         elif self._ends:
             self.end()
-        if self._idle:
+        self._wake()
+
+    def overflow(self) -> None:
+        """End behind what waits: more was published than the loop could send."""
+        if not self._ended and self._ready is not None:
+            self.end()
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._idle and self._ready is not None:
             self._idle = False
             self._ready()
 

@@ -10,6 +10,7 @@ Laws:
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from hypoll.web.rooms import Rooms
@@ -49,7 +50,9 @@ class Hub:
         self._limit = queue
         self._closes = slow == "close"
         self._encoder = SharedEncoder()
-        self._rooms: Rooms[Session, _Encoded] = Rooms(self._send)
+        self._rooms: Rooms[Session, _Encoded] = Rooms(
+            self._send, size=_Encoded.size, overflow=_end_slow if self._closes else None, queue=queue
+        )
 
     def join(self, room: str, socket: BaseSocket) -> None:
         """Have a socket get what is published to a room, until it ends or leaves. It is accepted by that.
@@ -88,6 +91,9 @@ class Hub:
     def publish(self, room: str, message: Message, *, skip: BaseSocket | None = None) -> int:
         """Send a message to all in a room: str as text, bytes as binary. It never waits, and any thread may call it.
 
+        What is published faster than the loop sends it waits: 1,024 messages of a room (`queue`, where that is more)
+        and 32 MiB. One beyond that finds each member as slow: see `slow`.
+
         Args:
             room: whose members get it.
             message: what they get.
@@ -111,7 +117,11 @@ class Hub:
 
     def _send(self, session: Session, message: _Encoded) -> None:
         if not session.offer(message.pieces(session.deflate), self._limit) and self._closes:
-            session.end(Close(TRY_LATER, "too slow for what is sent here"))
+            _end_slow(session)
+
+
+def _end_slow(session: Session) -> None:
+    session.end(Close(TRY_LATER, "too slow for what is sent here"))
 
 
 class _Encoded:
@@ -122,6 +132,10 @@ class _Encoded:
     def __init__(self, message: Message) -> None:
         self._message = message
         self._pieces: dict[Deflate | None, list[bytes]] = {}
+
+    def size(self) -> int:
+        """The memory that the message takes, in bytes."""
+        return sys.getsizeof(self._message)
 
     def pieces(self, deflate: Deflate | None) -> list[bytes]:
         """The buffers of its frames."""

@@ -389,3 +389,26 @@ def test_other_servers_cant_send_it(caplog):
     assert begun == ["500 Internal Server Error"]
     assert "needs hypoll's own server" in caplog.text
     assert hub.rooms == []
+
+
+def test_a_stream_that_a_flood_ends_gets_what_was_kept_when_it_comes_back():
+    hub = EventHub(queue=3000, slow="end", replay=5000)
+    with running(app(hub)) as it:
+        client = listening(it, "/inline/a")
+        other = listening(it, "/inline/b")
+        it.until(lambda: len(hub.rooms) == 2)
+
+        def flood() -> None:  # while the loop is held
+            publisher = threading.Thread(target=lambda: [hub.publish("a", str(number)) for number in range(3100)])
+            publisher.start()
+            publisher.join()
+
+        it.on_loop(flood)
+        got = b"".join(iter(client.chunk, b"")).decode()
+        assert "data: 2999\n" in got
+        assert "data: 3000\n" not in got
+        last = got.rpartition("id: ")[2].partition("\n")[0]
+        back = listening(it, "/inline/a", {"Last-Event-ID": last})
+        assert events_of(back, 100) == [str(number) for number in range(3000, 3100)]
+        hub.publish("b", "x")
+        assert events_of(other, 1) == ["x"]

@@ -264,3 +264,24 @@ def test_strict_json_holds_for_what_is_published():
         socket.frame()
         it.on_loop(publish)
     assert "test_hub.py line" in str(failures[0])
+
+
+@pytest.mark.parametrize("slow", ["drop", "close"])
+def test_a_flood_while_the_loop_is_held_meets_the_members_fate(slow):
+    hub = Hub(queue=3000, slow=slow)
+    with running(chat(hub)) as it:
+        one = opened(it, "/async/a")
+        assert one.frame() == (TEXT, b"joined")
+
+        def flood() -> None:
+            publisher = threading.Thread(target=lambda: [hub.publish("a", str(number)) for number in range(3100)])
+            publisher.start()
+            publisher.join()
+
+        it.on_loop(flood)
+        assert [one.frame() for _ in range(3000)] == [(TEXT, str(number).encode()) for number in range(3000)]
+        if slow == "close":
+            assert one.close_code() == 1013
+        else:
+            hub.publish("a", "later")
+            assert one.frame() == (TEXT, b"later")
