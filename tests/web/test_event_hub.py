@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import resource
 import threading
 from functools import partial
 from typing import Any
@@ -412,3 +413,25 @@ def test_a_stream_that_a_flood_ends_gets_what_was_kept_when_it_comes_back():
         assert events_of(back, 100) == [str(number) for number in range(3000, 3100)]
         hub.publish("b", "x")
         assert events_of(other, 1) == ["x"]
+
+
+@pytest.mark.full
+def test_a_thread_that_publishes_in_a_tight_loop_takes_bounded_memory():
+    hub, peak = EventHub(), 0
+
+    def memory() -> int:
+        with open("/proc/self/statm") as statm:
+            return int(statm.read().split()[1]) * resource.getpagesize()
+
+    with running(app(hub)) as it:
+        clients = [listening(it, "/inline/a") for _ in range(200)]
+        it.until(lambda: hub.listeners("a") == len(clients))
+        before = memory()
+        for number in range(200_000):
+            hub.publish("a", str(number))
+            if number % 1000 == 0:
+                peak = max(peak, memory())
+        for _ in range(300):
+            hub.publish("a", "x" * 2**20)
+            peak = max(peak, memory())
+    assert peak - before < 250 * 2**20
