@@ -116,18 +116,27 @@ class Worker(BaseWorker):
     @classmethod
     def check_config(cls, cfg: Any, log: Logger) -> None:
         """Called once by the master: refuse what can't work with `RuntimeError`."""
-        check(cfg)
         if command_settings(cfg) is None:  # else the command has done so
             for sentence in unknown_variables(os.environ):
                 log.warning("%s", sentence)
+        settings = cls.refuse(cfg)
         try:
-            settings = cls.validate(cfg)
-            validate_telemetry(settings)
             admin_listener.make(settings, cfg.env_orig)
-        except (ValueError, TypeError, BindError, LogWriterError, ModuleNotFoundError) as error:
+        except BindError as error:
             raise RuntimeError(name_options(error, spelling(cfg))) from error
         if settings.metrics or settings.status:
             cls._count_together(cfg, log)
+
+    @classmethod
+    def refuse(cls, cfg: Any) -> Settings:
+        """Raise `RuntimeError` for what can't work, at the first start and at each HUP. Nothing is changed."""
+        check(cfg)
+        try:
+            settings = cls.validate(cfg)
+            validate_telemetry(settings)
+        except (ValueError, TypeError, BindError, LogWriterError, ModuleNotFoundError) as error:
+            raise RuntimeError(name_options(error, spelling(cfg))) from error
+        return settings
 
     @staticmethod
     def _count_together(cfg: Any, log: Logger) -> None:

@@ -25,6 +25,8 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.sock import BaseSocket
 
+from hypoll.deploy.checkpoint import Checkpoint, check_addresses, reason_of
+
 RETRY_PAUSE = 10.0
 """Seconds in which no worker is started after one that couldn't start."""
 
@@ -99,6 +101,7 @@ class Succession:
         always = {"stop": self.stop, "reap_workers": self.reap_workers}
         keeping = {
             "reload": self.reload,
+            "setup": self.setup,
             "manage_workers": self.manage_workers,
             "kill_worker": self.kill_worker,
         }
@@ -110,13 +113,40 @@ class Succession:
         newest_old = arbiter.worker_age
         self._retry_at = 0.0
         self.replacing = False
+        master = os.getpid()
+        before = Checkpoint(arbiter)
         self._reloading = True
         try:
             original(arbiter)
         except _Reloaded:
             self._newest_old = newest_old
+            before.discard()
+        except (Exception, SystemExit) as error:
+            if os.getpid() != master:
+                raise  # a new worker ends
+            self._keep_configuration(arbiter, before, newest_old, reason_of(error))
         finally:
             self._reloading = False
+
+    def setup(self, original: Any, arbiter: Any, app: Any) -> None:
+        """Take a configuration over; while serving, only one that can be used. Raises what says why it can't."""
+        old = arbiter.address if self._reloading else ()
+        original(arbiter, app)
+        if self._reloading:
+            check_addresses(arbiter.cfg.address, old)
+            check = getattr(arbiter.worker_class, "refuse", None)
+            if check is not None:
+                check(arbiter.cfg)
+
+    def _keep_configuration(self, arbiter: Any, before: Checkpoint, newest_old: int, reason: str) -> None:
+        """Go on with the configuration and the workers from before. Some of the new ones may have been made."""
+        before.restore()
+        for pid, worker in list(arbiter.WORKERS.items()):
+            if worker.age > newest_old:
+                arbiter.kill_worker(pid, signal.SIGTERM)
+        arbiter.log.error(
+            "the new configuration can't be used, the old one and its workers serve on until another HUP: %s", reason
+        )
 
     def manage_workers(self, original: Any, arbiter: Any) -> None:
         """Start the workers that are missing, and ask those to go that can."""

@@ -93,6 +93,8 @@ class FakeArbiter:
         self.gone: list[int] = []
         self.exits: list[int] = []
         self.cfg = SimpleNamespace(child_exit=lambda arbiter, worker: self.exits.append(worker.pid))
+        self.app = SimpleNamespace(cfg=self.cfg)
+        self.LISTENERS: list[Any] = []
         self.num_workers = workers
         self.worker_age = 0
         self.WORKERS: dict[int, Any] = {}
@@ -103,6 +105,8 @@ class FakeArbiter:
 
     def say(self, line: str, *values: object) -> None:
         self.lines.append(line % values)
+
+    def setup(self, app: Any) -> None: ...
 
     def spawn_worker(self) -> None:
         self.worker_age += 1
