@@ -247,9 +247,13 @@ class Worker(BaseWorker):
         """The loop turns: what fails from now on isn't sure to fail in the next worker, too."""
         self.booted = True
         self.start_report.mark_started()
+        self._wake_master()  # predecessors can go
+
+    def _wake_master(self) -> None:
+        """Have the master look at its workers, which it does once a second by itself."""
         if self.ppid == os.getppid():
-            with contextlib.suppress(PermissionError):  # with `user` it isn't the master's; then that looks by itself
-                os.kill(self.ppid, signal.SIGCHLD)  # the master looks at its workers: predecessors can go
+            with contextlib.suppress(PermissionError):  # with `user` it isn't the master's
+                os.kill(self.ppid, signal.SIGCHLD)
 
     def _watch_requests(self, context: ServerContext) -> None:
         if self.max_requests < sys.maxsize:
@@ -258,12 +262,12 @@ class Worker(BaseWorker):
             context.wrap(lambda answer: wrap_pre_request(answer, self))
 
     def _counted(self, answer: RequestHandler) -> RequestHandler:
-        """`answer`, that begins to drain with the last request this worker is for."""
+        """`answer`, that asks for a successor at the last request this worker is for."""
 
         def count(request: Request) -> Response | bytes | HandlerCall:
             self.nr += 1
             if self.nr == self.max_requests:
-                self.log.info("Autorestarting worker after current request.")
+                self.log.info("Autorestarting worker: it has answered max_requests.")
                 self._retire()
             return answer(request)
 
@@ -312,12 +316,12 @@ class Worker(BaseWorker):
             self.server.drain_for_reload()
 
     def _retire(self) -> None:
-        """Leave for a successor, which the master starts only when this worker has ended."""
-        if self.cfg.workers > 1 or self.reloader is not None:
-            self._drain()
+        """Leave when there is a successor, which the master starts now. While reloading it starts one afterwards."""
+        if succession.keeps_old and self.reloader is None:
+            self.start_report.retire()
+            self._wake_master()
         else:
-            self.alive = False
-            self.server.retire()  # meanwhile no other accepts
+            self._drain()
 
     def _quit(self) -> None:
         if self._quitting:

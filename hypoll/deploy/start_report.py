@@ -1,4 +1,4 @@
-"""What a worker's start came to, as its master sees it: a page of memory that both have."""
+"""What a worker's start came to, and whether it wants a successor, as its master sees it: a page that both have."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 import weakref
 
 _STARTED = 1
+_RETIRING = 2
 
 
 class StartReport:
@@ -20,11 +21,21 @@ class StartReport:
     @property
     def started(self) -> bool:
         """Whether the application has started, and the worker accepts."""
-        return self._page[0] == _STARTED
+        return self._page[0] in (_STARTED, _RETIRING)
+
+    @property
+    def retiring(self) -> bool:
+        """Whether the worker serves only until another has started in its place."""
+        return self._page[0] == _RETIRING
 
     def mark_started(self) -> None:
-        """Report that the worker accepts."""
-        self._page[0] = _STARTED
+        """Report that the worker accepts. It may have answered `max_requests` in the loop's first turn."""
+        if not self.started:
+            self._page[0] = _STARTED
+
+    def retire(self) -> None:
+        """Ask for a successor. The worker accepts."""
+        self._page[0] = _RETIRING
 
     @property
     def failure(self) -> str:

@@ -1,6 +1,7 @@
 """Workers that are replaced go on serving until their successors do: gunicorn's master asks no worker to go before.
 
-If the successors can't start, the old ones are kept.
+If the successors can't start, the old ones are kept. A worker that has answered `max_requests` asks for a successor,
+and serves until it is there.
 
 By itself the master asks the old workers to go as soon as it has forked the new ones (HUP, TTOU), and nobody accepts
 while the new code is imported and its `on_start` hooks run. So its own methods are wrapped, as `boot` does it: which
@@ -45,10 +46,12 @@ def leavers(workers: Iterable[Any], wanted: int) -> set[Any]:
 
     Args:
         workers: those that live.
-        wanted: how many are to stay: the youngest. For each of these that hasn't started, one of the older that serve
-            stays, too. One that hasn't started itself is of no use to anybody.
+        wanted: how many are to stay: the youngest, and of those that retire none before the others. For each of these
+            that hasn't started, one of the older that serve stays, too. One that hasn't started itself is of no use to
+            anybody.
     """
-    staying = sorted((worker for worker in workers if not is_leaving(worker)), key=lambda worker: worker.age)
+    kept = (worker for worker in workers if not is_leaving(worker))
+    staying = sorted(kept, key=lambda worker: (not is_retiring(worker), worker.age))
     split = max(0, len(staying) - wanted)
     surplus, successors = staying[:split], staying[split:]
     unfinished = sum(not has_started(worker) for worker in successors)
@@ -67,6 +70,12 @@ def is_leaving(worker: Any) -> bool:
     return bool(getattr(worker, "asked_to_go", False))
 
 
+def is_retiring(worker: Any) -> bool:
+    """Whether a worker serves only until it has a successor (`max_requests`)."""
+    report = getattr(worker, "start_report", None)
+    return report is not None and bool(report.retiring)
+
+
 class Succession:
     """Decides in one master when a worker is asked to go."""
 
@@ -75,6 +84,8 @@ class Succession:
     ) -> None:
         self._clock = clock
         self._is_gone = is_gone or _is_gone
+        self.keeps_old = False
+        """Whether workers serve until their successors do."""
         self._reloading = False
         self._managing = False
         self._ending = False
@@ -98,6 +109,7 @@ class Succession:
         """
         if hasattr(arbiter.reap_workers, "__wrapped__"):
             return
+        self.keeps_old = keeps_old
         always = {"stop": self.stop, "reap_workers": self.reap_workers}
         keeping = {
             "reload": self.reload,
@@ -163,6 +175,7 @@ class Succession:
                 arbiter.spawn_worker()
         else:
             self._newest_old = 0
+            self._succeed_retiring(arbiter)
         self._end_late_successors(arbiter)
         if len(_serving(workers.values())) >= arbiter.num_workers:
             self._complete, self._reached = True, arbiter.num_workers
@@ -170,8 +183,20 @@ class Succession:
         self._managing = True
         try:
             original(arbiter)
+            for worker in self._leavers:  # gunicorn asks the oldest
+                if not is_leaving(worker):
+                    arbiter.kill_worker(worker.pid, signal.SIGTERM)
         finally:
             self._managing = False
+
+    def _succeed_retiring(self, arbiter: Any) -> None:
+        """Start a successor of one that retires, the others wait for their turn: there is one worker more at most."""
+        workers = arbiter.WORKERS
+        retiring = any(is_retiring(worker) and not is_leaving(worker) for worker in workers.values())
+        if retiring and len(workers) == arbiter.num_workers and self._clock() >= self._retry_at:
+            replacing, self.replacing = self.replacing, False
+            arbiter.spawn_worker()
+            self.replacing = replacing
 
     def kill_worker(self, original: Any, arbiter: Any, pid: int, sig: int) -> None:
         """Send a signal to a worker, unless it is asked to go because it is too many and can't go yet, or again."""
@@ -231,11 +256,11 @@ class Succession:
 
         One that was asked to go looks for that when it has started, and is counted as a worker until it has ended.
         """
-        old = self._old(arbiter)
+        elders = self._old(arbiter) or any(map(is_retiring, arbiter.WORKERS.values()))
         for pid, worker in list(arbiter.WORKERS.items()):
             if has_started(worker) or self._clock() - worker.start_report.made_at < START_TIME:
                 continue
-            if not old and not is_leaving(worker):
+            if not elders and not is_leaving(worker):
                 continue
             if not worker.aborted:
                 arbiter.log.critical("worker %d hasn't started in %g s: ending it", pid, START_TIME)

@@ -49,12 +49,14 @@ class FakeWorker:
         self.asked_to_go = kind == "l"
         if kind != "b":
             self.start_report.mark_started()
+        if kind == "r":
+            self.start_report.retire()
 
 
 @pytest.mark.parametrize(
     ("workers", "wanted", "expected"),
     [
-        # s: it serves; b: it is starting ("boots"); l: it was asked to leave. The oldest first.
+        # s: it serves; b: it is starting ("boots"); l: it was asked to leave; r: it retires. The oldest first.
         ("", 2, []),
         ("ss", 2, []),
         ("sb", 2, []),
@@ -75,6 +77,13 @@ class FakeWorker:
         ("ssb", 1, [0]),
         ("ssl", 1, [0]),
         ("ssbb", 0, [0, 1, 2, 3]),
+        ("r", 1, []),
+        ("rb", 1, []),
+        ("rs", 1, [0]),
+        ("srb", 2, []),
+        ("srs", 2, [1]),
+        ("rrs", 2, [0]),
+        ("lrs", 1, [1]),
     ],
 )
 def test_a_worker_goes_when_there_is_one_that_serves_in_its_place(workers, wanted, expected):
@@ -212,6 +221,56 @@ def test_a_second_reload_needs_none_of_those_that_are_starting(arbiter):
     arbiter.start(5, 6)
     arbiter.manage_workers()
     assert arbiter.asked() == [1, 2]
+
+
+def test_one_that_retires_goes_when_its_successor_has_started_and_another_waits_for_its_turn(arbiter):
+    for pid in (2, 1):
+        arbiter.WORKERS[pid].start_report.retire()
+        arbiter.manage_workers()
+    arbiter.manage_workers()
+    assert (sorted(arbiter.WORKERS), arbiter.asked()) == ([1, 2, 3], [])
+    arbiter.start(3)
+    arbiter.manage_workers()
+    arbiter.manage_workers()
+    assert (sorted(arbiter.WORKERS), arbiter.asked()) == ([1, 2, 3], [1])
+    del arbiter.WORKERS[1]
+    arbiter.manage_workers()
+    arbiter.start(4)
+    arbiter.manage_workers()
+    assert (sorted(arbiter.WORKERS), arbiter.asked()) == ([2, 3, 4], [2])
+
+
+def test_one_that_retires_though_it_is_not_the_oldest_is_the_one_that_goes(arbiter):
+    arbiter.WORKERS[2].start_report.retire()
+    arbiter.manage_workers()
+    arbiter.start(3)
+    arbiter.manage_workers()
+    assert arbiter.asked() == [2]
+
+
+def test_one_that_retires_is_replaced_by_a_reload_as_all_are(arbiter):
+    arbiter.WORKERS[1].start_report.retire()
+    arbiter.manage_workers()
+    arbiter.reload()
+    arbiter.start(4, 5)
+    arbiter.manage_workers()
+    assert sorted(arbiter.asked()) == [1, 2, 3]
+    assert sorted(arbiter.WORKERS) == [1, 2, 3, 4, 5]
+
+
+def test_one_that_retires_serves_on_where_its_successor_can_t_start(arbiter, clock):
+    arbiter.WORKERS[1].start_report.retire()
+    arbiter.manage_workers()
+    arbiter.fail(3, reason="no database")
+    arbiter.reap_workers()
+    arbiter.manage_workers()
+    assert arbiter.lines == ["a worker can't start, the others serve on and 10 s pass: no database"]
+    assert (sorted(arbiter.WORKERS), arbiter.asked()) == ([1, 2], [])
+    clock.now += RETRY_PAUSE
+    arbiter.manage_workers()
+    arbiter.start(4)
+    arbiter.manage_workers()
+    assert arbiter.asked() == [1]
 
 
 def test_what_ends_the_service_asks_all_at_once(arbiter):
@@ -374,6 +433,14 @@ def test_one_that_has_no_elders_may_start_for_any_time(booting, clock):
     assert booting.sent == []
 
 
+def test_one_that_retires_before_it_has_reported_its_start_still_does():
+    report = StartReport()
+    report.retire()
+    report.mark_started()
+    assert report.retiring
+    assert report.started
+
+
 def test_a_reason_is_one_line_of_one_page():
     report = StartReport()
     assert (report.started, report.failure) == (False, "")
@@ -463,6 +530,37 @@ def test_old_workers_answer_until_the_new_ones_do(launch, gate, tmp_path, comman
             until(lambda: int(fetch(("127.0.0.1", port)).body) not in old)
         assert load.failures == []
         assert {int(pid) for pid in load.answers} & old
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+RETIRING = covering([GUNICORN, HYPOLL], [(), ("--reuse-port",)])
+
+
+@pytest.mark.parametrize(("command", "listeners"), RETIRING)
+def test_a_worker_that_has_answered_max_requests_answers_until_its_successor_does(launch, gate, command, listeners):
+    with reserved_port() as port:
+        bind = ("--bind", f"127.0.0.1:{port if listeners else 0}", *listeners)
+        master = launch((*command, *bind, "--workers", "1", "--max-requests", "3"), app=PLAIN)
+        if not listeners:
+            port = master.port
+        master.says(r"^started \d+")
+        if listeners:
+            until(lambda: accepts(port))
+        (old,) = master.workers()
+        gate.close()
+        for _ in range(10):
+            assert int(fetch(("127.0.0.1", port)).body) == old
+        master.says(r"^starting \d+")
+        assert int(fetch(("127.0.0.1", port)).body) == old
+        with Load(port) as load:
+            gate.open()
+            until(lambda: old not in master.workers())
+        assert load.failures == []
+        assert int(fetch(("127.0.0.1", port)).body) != old
 
 
 def serving(master: Master, port: int, count: int) -> set[int]:
