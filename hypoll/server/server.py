@@ -75,8 +75,6 @@ class Server:
     """What to add to the line that says what a drain waits for."""
     _drain_timer: Timer | None = None
     _idle_time = 0.0
-    _accepts_on = False
-    """Whether a drain goes on accepting, as long as it waits for idle connections."""
     _limit = 0
     _refusals = 0
 
@@ -206,15 +204,6 @@ class Server:
         else:
             self.drain_at_once()
 
-    def retire(self) -> None:
-        """`drain`, where a successor comes only when this server has ended.
-
-        It accepts for as long as it waits for idle connections: nobody else is there to take the new ones.
-        """
-        if self.status is Status.SERVING:
-            self._accepts_on = True
-            self.drain()
-
     def cut_streams(self) -> None:
         """Close the connections whose answers go on, and WebSockets, as at the end of `graceful_timeout`: where nobody
         minds.
@@ -244,8 +233,7 @@ class Server:
     def _drain(self) -> None:
         if self.status is not Status.DRAINING:
             return
-        if not self._accepts_on:
-            self._empty_queues()
+        self._empty_queues()
         waiting = self._work.describe(self._idle_time)
         if waiting:
             log.info("draining: %s%s", waiting, self.drain_advice)
@@ -256,8 +244,6 @@ class Server:
             reader.deadline = min(reader.deadline, self.loop.now + NEW_GRACE)
         if self._idle_time:
             self.loop.call_later(self._idle_time, self._end_idle)
-        else:
-            self._accepts_on = False
         self._stop_when_drained()
 
     def _end_idle(self) -> None:
@@ -265,15 +251,9 @@ class Server:
         self.context.drain.keeps_idle = False
         if self.status is not Status.DRAINING:
             return
-        self._accept_no_more()
         for connection in [connection for connection in self.connections if connection.state is ConnectionState.IDLE]:
             connection.drain()
         self._stop_when_drained()
-
-    def _accept_no_more(self) -> None:
-        if self._accepts_on:
-            self._accepts_on = False
-            self._empty_queues()
 
     def _empty_queues(self) -> None:
         """Accept what is queued; close the listeners once nothing is: closing one resets what waits in its queue."""
@@ -467,9 +447,7 @@ class Server:
         if self.status is Status.SERVING:
             self._retry_full_listeners()
         elif self.status is Status.DRAINING:
-            if self._accepts_on:
-                self._retry_full_listeners()
-            elif self.listeners:
+            if self.listeners:
                 self.loop.call_soon(self._continue_drain)
             self._stop_when_drained()
 
@@ -482,7 +460,5 @@ class Server:
     def _stop_when_drained(self) -> None:
         # What works for a client that has gone is waited for, too: it may be in the middle of a transaction.
         working = self.thread_pool.unfinished or self.asyncio_bridge or self._periodic.running
-        if self._accepts_on and not (self._open or working):
-            self._accept_no_more()  # nobody is waited for any more
         if self.status is Status.DRAINING and not (self._open or self.listeners or working):
             self.stop()

@@ -627,37 +627,6 @@ def test_a_drained_server_takes_no_more_connections(server, clients, turner, log
     assert log == ["start", "stop", "stopped"]
 
 
-def test_a_server_that_retires_accepts_as_long_as_it_waits_for_idle_connections(start, clients, turner):
-    server = start()
-    (idle,) = clients.connect(server, GET)
-    clients.answer(idle)
-    server.retire()
-    turner.settle()
-    turner.after(server.settings.drain_keep_alive - 0.1)
-    (late,) = clients.connect(server, GET)
-    assert b"\r\nConnection: close\r\n" in clients.to_end(late)
-    late.close()
-    turner.settle()
-    assert server.listeners
-    turner.after(0.2)
-    assert not server.listeners
-    assert clients.to_end(idle) == b""
-    turner.until(lambda: has_stopped(server))
-
-
-def test_a_server_that_retires_waits_for_no_more_than_there_is(start, clients, turner):
-    server = start()
-    (idle,) = clients.connect(server, GET)
-    clients.answer(idle)
-    server.retire()
-    turner.settle()
-    assert server.listeners
-    idle.send(GET)
-    clients.to_end(idle)
-    idle.close()
-    turner.until(lambda: has_stopped(server))
-
-
 def test_a_drain_in_haste_cuts_what_is_not_over_soon(start, clients, turner, caplog):
     server = start(header_timeout=100.0)
     clients.connect(server, GET[:10])
