@@ -26,7 +26,7 @@ from hypoll.asgi.errors import StartupError
 from hypoll.concurrency.process_end import bound_exit
 from hypoll.contracts import Application, HandlerCall, RequestHandler
 from hypoll.deploy import admin_listener, start_report, watched
-from hypoll.deploy.boot import crossing, fold_after, mark_end, service_ends
+from hypoll.deploy.boot import crossing, early_signals, fold_after, mark_end, service_ends
 from hypoll.deploy.failures import describe
 from hypoll.deploy.gunicorn_config import (
     check,
@@ -89,6 +89,7 @@ class Worker(BaseWorker):
     @classmethod
     def setup(cls) -> None:
         """Called by the master when it has loaded this class, before it loads the application."""
+        early_signals.hold()
         mark_end()
         # Whoever has just saved a file wants the new code's answer, or why there is none, and not the old one's.
         succession.install(Arbiter, keeps_old=not watched.is_watched())
@@ -161,6 +162,11 @@ class Worker(BaseWorker):
         with crossing.end():
             super().init_signals()
 
+    def handle_quit(self, sig: int, frame: object) -> None:
+        """End the process, before the loop has handlers of its own."""
+        self._quitting = True
+        super().handle_quit(sig, frame)
+
     def init_process(self) -> None:
         """Start and serve. The master learns why that can't be."""
         try:
@@ -180,6 +186,8 @@ class Worker(BaseWorker):
         try:
             self.wsgi = service_of(self.app.wsgi(), self.settings, multiprocess=self.cfg.workers > 1)
         except Exception as error:
+            if self._quitting:  # whoever imports the application took the exit for its own
+                sys.exit(0)
             if self.reloader is None:
                 raise
             self.log.exception("the application can't be loaded")

@@ -1,4 +1,4 @@
-"""What is done in gunicorn's master for its workers: signals are kept over a fork, and the service's end is marked.
+"""What is done in gunicorn's master: early signals and those over a fork are kept, and the service's end is marked.
 
 A signal that comes while a worker is being made would be lost: CPython forgets in a forked child what has come since
 the fork, and until the worker has handlers of its own it has those of the master, which put the signal into a queue
@@ -12,6 +12,7 @@ import mmap
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -69,6 +70,47 @@ class _ForkSignals:
 crossing = _ForkSignals()
 
 os.register_at_fork(before=crossing.before_fork, after_in_parent=crossing.in_parent, after_in_child=crossing.in_child)
+
+EARLY = frozenset({signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU})
+"""Signals that ask something of a master, and by default end or stop a process."""
+
+
+class _EarlySignals:
+    """The signals that come to a master before it has handlers: it may be importing the application (`preload_app`)."""
+
+    def __init__(self) -> None:
+        self._master = 0
+        self._kept: list[int] = []
+
+    def hold(self, arbiter: type[Arbiter] = Arbiter) -> None:
+        """Keep them until the master has handlers. TERM, INT and QUIT end it. Doing it twice does nothing."""
+        init_signals = arbiter.init_signals
+        if hasattr(init_signals, "__wrapped__") or threading.current_thread() is not threading.main_thread():
+            return
+
+        @functools.wraps(init_signals)
+        def deliver(master: Any) -> None:
+            init_signals(master)
+            kept, self._kept = self._kept, []
+            for signum in kept:
+                signal.raise_signal(signum)
+
+        arbiter.init_signals = deliver
+        self._master = os.getpid()
+        for signum in EARLY:
+            if signal.getsignal(signum) is signal.SIG_DFL:
+                signal.signal(signum, self._keep)
+
+    def _keep(self, signum: int, frame: object) -> None:
+        if os.getpid() == self._master:
+            self._kept.append(signum)
+        else:  # of a process that the application has forked
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
+
+
+early_signals = _EarlySignals()
+
 
 _ending = mmap.mmap(-1, mmap.PAGESIZE)
 """Shared with the workers: its first byte is 1 once the master has begun to end the service."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gunicorn import GUNICORN, HYPOLL, Launch, Master, until, wait_for_end
+from tests.support.gunicorn import GUNICORN, HYPOLL, Launch, Master, family, until, wait_for_end
 from tests.support.matrix import covering, some
 
 APP = """
@@ -83,6 +85,78 @@ def post_worker_init(worker): post_fork(None, worker)
     master = start(*GUNICORN, config=config)
     for count in (1, 2, 3):
         assert master.says("held back: (.*)", count)[1] == "set()"
+
+
+# signals before the first start is complete
+
+SLOW = (
+    """
+import os
+
+os.write(1, b"importing %d\\n" % os.getpid())
+with open("gate") as gate:
+    gate.read()
+"""
+    + APP
+)
+
+ASKING = ["HUP", "USR1", "USR2", "TTIN", "TTOU", "WINCH"]
+
+COMMANDS = [(*HYPOLL, "--workers", "1"), GUNICORN, (*GUNICORN, "--preload")]
+
+
+@pytest.mark.parametrize(("command", "name"), covering(COMMANDS, ASKING))
+def test_a_signal_while_the_application_is_imported_neither_ends_the_service_nor_is_lost(
+    start, tmp_path, command, name
+):
+    os.mkfifo(tmp_path / "gate")
+    master = start(*command, app=SLOW)
+    master.says("importing")
+    with (tmp_path / "gate").open("w"):  # it reads by now
+        master.signal(getattr(signal, f"SIG{name}"))
+        if "--preload" not in command:
+            master.says(f"Handling signal: {name.lower()}")
+        (tmp_path / "gate").rename(tmp_path / "opened")
+        (tmp_path / "gate").write_text("")
+    assert master.get()[0] == 200
+    if name != "WINCH":  # which by default does nothing
+        master.says(f"Handling signal: {name.lower()}")
+    assert master.popen.poll() is None
+    for pid in family(master.popen.pid):  # a second master would outlive the first
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("command", "name"), covering(COMMANDS[:2], ["TERM", "INT", "QUIT"]))
+def test_an_end_while_the_application_is_imported_is_a_clean_one(start, tmp_path, command, name):
+    os.mkfifo(tmp_path / "gate")
+    master = start(*command, app=SLOW)
+    master.says("importing")
+    with (tmp_path / "gate").open("w"):
+        master.signal(getattr(signal, f"SIG{name}"))
+        master.says("Handling signal")
+        if name != "TERM":
+            assert master.wait() == 0
+    assert master.wait() == 0
+    assert not any(re.search("ERROR|exits when it is imported|Traceback", line) for line in master.lines)
+
+
+def test_a_child_of_a_preloaded_application_has_the_signals_defaults(start):
+    app = f"""
+import os, signal
+
+ready, begun = os.pipe()
+child = os.fork()
+if not child:
+    os.write(begun, b"1")
+    signal.pause()
+    os._exit(0)
+os.read(ready, 1)
+os.kill(child, signal.SIGHUP)
+os.write(1, b"ended by %d\\n" % os.WTERMSIG(os.waitpid(child, 0)[1]))
+{APP}"""
+    master = start(*GUNICORN, "--preload", app=app)
+    assert int(master.says(r"ended by (\d+)")[1]) == signal.SIGHUP
 
 
 # whether the service ends
