@@ -26,7 +26,7 @@ from hypoll.asgi.errors import StartupError
 from hypoll.concurrency.process_end import bound_exit
 from hypoll.contracts import Application, HandlerCall, RequestHandler
 from hypoll.deploy import admin_listener, start_report, watched
-from hypoll.deploy.boot import crossing, early_signals, fold_after, mark_end, service_ends
+from hypoll.deploy.boot import crossing, early_signals, fold_after, mark_end, reexecute_modules, service_ends
 from hypoll.deploy.failures import describe
 from hypoll.deploy.gunicorn_config import (
     check,
@@ -90,6 +90,7 @@ class Worker(BaseWorker):
     def setup(cls) -> None:
         """Called by the master when it has loaded this class, before it loads the application."""
         early_signals.hold()
+        reexecute_modules()
         mark_end()
         # Whoever has just saved a file wants the new code's answer, or why there is none, and not the old one's.
         succession.install(Arbiter, keeps_old=not watched.is_watched())

@@ -112,6 +112,26 @@ class _EarlySignals:
 early_signals = _EarlySignals()
 
 
+def reexecute_modules(arbiter: type[Arbiter] = Arbiter) -> None:
+    """Have USR2 execute `python -m gunicorn` as it was started. Doing it twice does nothing.
+
+    By itself the master executes the module's file, whose directory then hides the standard library's http and more.
+    """
+    reexec = arbiter.reexec
+    if hasattr(reexec, "__wrapped__"):
+        return
+
+    @functools.wraps(reexec)
+    def reexec_module(self: Any) -> None:
+        arguments = self.START_CTX["args"]
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        if spec is not None and arguments[:2] == [sys.executable, spec.origin]:
+            self.START_CTX["args"] = [sys.executable, *sys.orig_argv[1:]]
+        reexec(self)
+
+    arbiter.reexec = reexec_module
+
+
 _ending = mmap.mmap(-1, mmap.PAGESIZE)
 """Shared with the workers: its first byte is 1 once the master has begun to end the service."""
 

@@ -159,6 +159,22 @@ os.write(1, b"ended by %d\\n" % os.WTERMSIG(os.waitpid(child, 0)[1]))
     assert int(master.says(r"ended by (\d+)")[1]) == signal.SIGHUP
 
 
+def test_usr2_executes_a_module_as_it_was_started(start):
+    config = "def when_ready(server): server.log.info('ready %s', __import__('http').__file__)"
+    master = start(*GUNICORN, config=config)
+    old = int(master.get()[1])
+    master.signal(signal.SIGUSR2)
+    assert "gunicorn" not in master.says("ready (.*)", 2)[1]
+    new = int(master.says(r"Booting worker with pid: (\d+)", 2)[1])
+    successor = int(master.says(r"\[(\d+)\] \[INFO\] ready", 2)[1])
+    until(lambda: new in family(successor))
+    master.signal(signal.SIGTERM)
+    master.says(rf"Worker exiting \(pid: {old}\)")
+    assert int(master.get()[1]) == new
+    os.kill(successor, signal.SIGTERM)
+    assert master.wait() == 0
+
+
 # whether the service ends
 
 
