@@ -55,7 +55,7 @@ from tests.support import api_page, documents
 from tests.support.commands import run_command
 from tests.support.documents import API, DOCUMENTS, MADE, OPTIONS, ROOT, count_names, missing_names, with_tables
 from tests.support.frames import TEXT
-from tests.support.gunicorn import Master, until
+from tests.support.gunicorn import GUNICORN, Master, until
 from tests.support.server import running
 from tests.support.websocket import opened
 
@@ -548,6 +548,21 @@ def units(text: str) -> dict[str, str]:
     """The files of a block, each behind a comment with its path."""
     parts = re.split(r"(?m)^# /etc/systemd/system/(\S+)\n", text)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@tries("docs/deployment.md", "# gunicorn.conf.py")
+def _logged_as_json(text: str, directory: Path) -> None:
+    (directory / "app.py").write_text(f"{APP}import logging\nlogging.warning('of the application')\n")
+    (directory / "gunicorn.conf.py").write_text(text)
+    with Master(directory, [*GUNICORN, "--bind", "127.0.0.1:0"]) as master:
+        answer = requests.get(f"http://127.0.0.1:{master.port}/", timeout=30)
+        assert master.get("/metrics")[0] == 200
+        master.popen.terminate()
+        assert master.wait() == 0
+    lines = [json.loads(line) for line in master.lines]
+    (logged,) = [line for line in lines if line.get("path") == "/"]
+    assert logged["request_id"] == answer.headers["X-Request-Id"]
+    assert [line.get("message") for line in lines].count("of the application") == 1
 
 
 @tries("docs/deployment.md", "# /etc/systemd/system/shop.socket")

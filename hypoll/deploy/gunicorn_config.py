@@ -101,12 +101,12 @@ GUNICORN_S_ALONE = {
     "backlog": "backlog",
     "reuse_port": "reuse_port",
     "graceful_timeout": "graceful_timeout",
-    "access_log": "accesslog",
-    "access_log_file": "accesslog",
-    "access_log_skip": "accesslog",
     "log_format": "logger_class",
 }
 """Options that no variable sets here: gunicorn's master does by its own setting what they are for."""
+
+ACCESS_LOG = ("access_log", "access_log_file", "access_log_skip")
+"""Options of hypoll's own access log, which is written where the first of them is given and gunicorn's isn't."""
 
 COMMAND_S_ALONE = {
     "workers": "workers",
@@ -145,7 +145,7 @@ def translate(cfg: Any, given: Collection[str] | None = None) -> Settings:
     chosen.setdefault("max_head", max(Settings.max_head, 2 * (chosen["max_line"] + chosen["max_field"])))
     chosen |= {
         "bind": ("unused:0",),  # the listeners are made by gunicorn
-        "access_log": "off",  # gunicorn's own is written
+        "access_log": "off" if "accesslog" in known else chosen.get("access_log", "off"),
         "backlog": cfg.backlog,
         "reuse_port": cfg.reuse_port,
         "graceful_timeout": drain_time(cfg.graceful_timeout),
@@ -261,7 +261,10 @@ def warn_of_ignored(given: Collection[str], log: Logger) -> None:
     ignored = [name for name in UNSUPPORTED if name in given]
     if ignored:
         log.warning("hypoll's worker doesn't honour these settings: %s", ", ".join(ignored))
-    for option, setting in (GUNICORN_S_ALONE | COMMAND_S_ALONE).items():
+    alone = GUNICORN_S_ALONE | COMMAND_S_ALONE
+    if "accesslog" in given or not os.environ.get(variable(ACCESS_LOG[0])):
+        alone |= dict.fromkeys(ACCESS_LOG, "accesslog")
+    for option, setting in alone.items():
         if os.environ.get(variable(option)):
             instead = f"its setting {setting} is" if setting else "it is an option of the command hypoll"
             log.warning("%s isn't honoured under gunicorn: %s", variable(option), instead)

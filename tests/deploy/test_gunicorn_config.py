@@ -229,7 +229,7 @@ def test_what_is_not_honoured_is_named_when_it_is_given_and_only_then(load, name
     assert said == [f"hypoll's worker doesn't honour these settings: {name}"]
 
 
-@pytest.mark.parametrize("option", GUNICORN_S_ALONE)
+@pytest.mark.parametrize("option", [*GUNICORN_S_ALONE, "access_log_file", "access_log_skip"])
 def test_a_variable_that_can_t_be_honoured_is_named(monkeypatch, option):
     said: list[str] = []
 
@@ -241,6 +241,34 @@ def test_a_variable_that_can_t_be_honoured_is_named(monkeypatch, option):
     warn_of_ignored((), Log())
     (line,) = said
     assert line.startswith(f"HYPOLL_{option.upper()} isn't honoured under gunicorn: its setting ")
+
+
+@pytest.mark.parametrize(
+    ("variables", "config", "form", "ignored"),
+    [
+        ({}, "", "off", []),
+        ({"HYPOLL_ACCESS_LOG": "json"}, "", "json", []),
+        ({"HYPOLL_ACCESS_LOG": "text", "HYPOLL_ACCESS_LOG_FILE": "log"}, "", "text", []),
+        ({"HYPOLL_ACCESS_LOG_FILE": "log"}, "", "off", ["HYPOLL_ACCESS_LOG_FILE"]),
+        ({"HYPOLL_ACCESS_LOG": "json"}, "accesslog = '-'", "off", ["HYPOLL_ACCESS_LOG"]),
+    ],
+)
+def test_the_access_log_is_hypoll_s_where_gunicorn_s_is_not_asked_for(
+    load, monkeypatch, variables, config, form, ignored
+):
+    said: list[str] = []
+
+    class Log:
+        def warning(self, message: str, *arguments: object) -> None:
+            said.append(message % arguments)
+
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    app = load(config=config)
+    given = explicit_settings(app, app.cfg)
+    assert translate(app.cfg, given).access_log == form
+    warn_of_ignored(given, Log())
+    assert [line.split()[0] for line in said] == ignored
 
 
 def test_the_configuration_file_is_run_once(load, tmp_path):
