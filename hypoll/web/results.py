@@ -21,7 +21,9 @@ from hypoll.protocol.messages import (
     json_response,
     problem,
 )
+from hypoll.protocol.open_file import OpenFile
 from hypoll.protocol.response_checks import check_status
+from hypoll.protocol.slices import Slice
 from hypoll.web.events import EventBody
 from hypoll.web.hints import add_hint
 from hypoll.web.json_encoding import PLAIN, JSONEncoder, is_json_body
@@ -29,7 +31,7 @@ from hypoll.web.json_encoding import PLAIN, JSONEncoder, is_json_body
 EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors of a system that has too little of something at the moment."""
 
-_READY = (bytes, str)
+_READY = (bytes, str, OpenFile, Slice)
 """Types of a body that is as it is to be."""
 
 log = logging.getLogger("hypoll.error")
