@@ -201,11 +201,21 @@ def check_command(arguments: list[str], directory: Path) -> None:
 # the tests
 
 
-@pytest.mark.parametrize("example", examples(), ids=lambda example: f"{example.document}: {example.name[:40]}")
+def test_each_example_is_tried():
+    for example in examples():
+        tried = (example.document, example.name) in CHECKS
+        assert tried, f"no test tries the example of {example.document} that begins with {example.name!r}"
+
+
+def own_time(example: Any) -> Any:
+    """README's examples among the quick tests, the others, which start a process each, among all."""
+    marks = () if example.document == "README.md" else pytest.mark.full
+    return pytest.param(example, marks=marks, id=f"{example.document}: {example.name[:40]}")
+
+
+@pytest.mark.parametrize("example", [own_time(example) for example in examples()])
 def test_the_example_does_what_the_document_says(example, tmp_path):
-    check = CHECKS.get((example.document, example.name))
-    assert check is not None, f"no test tries the example of {example.document} that begins with {example.name!r}"
-    check(example.text, tmp_path)
+    CHECKS[example.document, example.name](example.text, tmp_path)
 
 
 def test_each_block_of_python_runs_alone(tmp_path):
