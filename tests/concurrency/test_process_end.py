@@ -17,6 +17,8 @@ from tests.support.client import Client, request
 from tests.support.gunicorn import GUNICORN, HYPOLL, Launch, Master, family, gone, until
 from tests.support.matrix import covering, some
 
+pytestmark = pytest.mark.full
+
 APP = """
 import asyncio, atexit, concurrent.futures, os, signal, sys, threading, time
 import hypoll

@@ -16,6 +16,8 @@ import pytest
 from tests.support.gunicorn import GUNICORN, HYPOLL, Launch, Master, family, until, wait_for_end
 from tests.support.matrix import covering, some
 
+pytestmark = pytest.mark.full
+
 APP = """
 import os
 from hypoll import Routes

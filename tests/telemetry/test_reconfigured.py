@@ -26,6 +26,8 @@ from tests.support.client import Client
 from tests.support.gunicorn import GUNICORN, HYPOLL, PATIENCE, ROOT, Master, until
 from tests.support.matrix import covering, some
 
+pytestmark = pytest.mark.full
+
 CONFIGURE = {
     "dictConfig": "logging.config.dictConfig({'version': 1, 'disable_existing_loggers': %r,"
     " 'handlers': {'null': {'class': 'logging.NullHandler'}}, 'root': {'handlers': ['null']}})",

@@ -22,6 +22,8 @@ from hypoll.telemetry import shared_counters
 from tests.support.gunicorn import GUNICORN, HYPOLL, ROOT, Launch, Load, Master, gone, until
 from tests.support.matrix import some
 
+pytestmark = pytest.mark.full
+
 KINDS = ("counter", "histogram", "summary", "gauge_min", "gauge_max", "gauge_sum", "gauge_mostrecent")
 
 LARGEST = 2**31
