@@ -15,9 +15,10 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 
 from hypoll import File, Request, Response, Routes, redirect
+from tests.support.client import Client
 from tests.support.clock import PATIENCE
 from tests.support.kinds import async_pieces, declare, pieces
-from tests.support.server import running
+from tests.support.server import Running, running
 
 KINDS = ["inline", "threaded", "async"]
 
@@ -358,46 +359,49 @@ def test_it_runs_when_the_client_has_gone(kind):
     assert len(work.runs) == 1
 
 
-def test_it_goes_on_when_the_client_goes_that_has_not_read_the_body():
-    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
-    routes = Routes()
+class LongWork:
+    """Work that goes on until it is let go."""
 
-    async def work() -> None:
-        begun.set()
-        while not go.is_set():
+    def __init__(self) -> None:
+        self._begun, self._go, self._ended = threading.Event(), threading.Event(), threading.Event()
+
+    async def run(self) -> None:
+        self._begun.set()
+        while not self._go.is_set():
             await asyncio.sleep(0.002)
-        ended.set()
+        self._ended.set()
+
+    def ends_after(self, client: Client, it: Running) -> None:
+        """See it come to its end though the client has gone before."""
+        assert self._begun.wait(PATIENCE)
+        client.reset()
+        it.until(lambda: not it.server.connections)
+        self._go.set()
+        assert self._ended.wait(PATIENCE)
+
+
+def test_it_goes_on_when_the_client_goes_that_has_not_read_the_body():
+    work, routes = LongWork(), Routes()
 
     @routes.get("/")
     async def large(request):
         async def give() -> AsyncIterator[bytes]:
             yield bytes(LARGE)
 
-        return Response(give(), headers={"Content-Length": str(LARGE)}, background=work)
+        return Response(give(), headers={"Content-Length": str(LARGE)}, background=work.run)
 
     with running(routes) as it:
         client = it.connect(4096)
         client.send(get("/"))
-        assert begun.wait(PATIENCE)
-        client.reset()
-        it.until(lambda: not it.server.connections)
-        go.set()
-        assert ended.wait(PATIENCE)
+        work.ends_after(client, it)
 
 
 def test_that_of_a_refused_handshake_goes_on_when_the_client_goes():
-    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
-    routes = Routes()
-
-    async def work() -> None:
-        begun.set()
-        while not go.is_set():
-            await asyncio.sleep(0.002)
-        ended.set()
+    work, routes = LongWork(), Routes()
 
     @routes.before
     async def refuse(request):
-        return Response("no", 403, background=work)
+        return Response("no", 403, background=work.run)
 
     @routes.websocket("/")
     async def chat(socket):
@@ -410,11 +414,7 @@ def test_that_of_a_refused_handshake_goes_on_when_the_client_goes():
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
         assert client.answer().status == 403
-        assert begun.wait(PATIENCE)
-        client.reset()
-        it.until(lambda: not it.server.connections)
-        go.set()
-        assert ended.wait(PATIENCE)
+        work.ends_after(client, it)
 
 
 @pytest.mark.parametrize("kind", KINDS)
