@@ -90,6 +90,7 @@ COMMON_CONNECTION_OPTIONS = {
 COMPARED_SECTION = 1024
 """Bytes of a header section up to which a connection keeps its last one."""
 
+# To split all lines of a section with no Python code in between.
 _partition, _COLONS = bytes.partition, repeat(b":")
 
 LARGE_PIECE = 8 * 1024

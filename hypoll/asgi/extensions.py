@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from hypoll.asgi.start import Message, ResponseStart, field_lines, trailer_lines
-from hypoll.protocol.files import FilePart, open_regular
+from hypoll.protocol.files import open_regular
 from hypoll.protocol.messages import HTTPError
+from hypoll.protocol.slices import FilePart
 
 if TYPE_CHECKING:
     from hypoll.asgi.cycle import Cycle

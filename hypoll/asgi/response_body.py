@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable
 
 from hypoll.loop import Loop
-from hypoll.protocol.files import FilePart
 from hypoll.protocol.messages import StreamedBody
 from hypoll.protocol.serializer import Framer
+from hypoll.protocol.slices import FilePart
 from hypoll.server.response_body import CutError, FileSource, Pull
 from hypoll.server.socket_io import SEND_SIZE, Buffers
 

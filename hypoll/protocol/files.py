@@ -14,10 +14,7 @@ from collections.abc import Callable, Hashable
 
 from hypoll.protocol.disposition import content_disposition
 from hypoll.protocol.messages import HTTPError, Request, Response
-from hypoll.protocol.open_file import OpenFile as OpenFile
-from hypoll.protocol.open_file import given_fields, refused
-from hypoll.protocol.slices import FilePart as FilePart
-from hypoll.protocol.slices import Slice as Slice
+from hypoll.protocol.open_file import OpenFile, given_fields, refused
 
 OPEN_FILES = 128
 """Descriptors kept open for the next request that asks for the same files."""

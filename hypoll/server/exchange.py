@@ -27,10 +27,12 @@ from hypoll.contracts import Application, HandlerCall, RunOn
 from hypoll.http import RequestParser
 from hypoll.loop import Loop
 from hypoll.protocol.current_request import mark_current
-from hypoll.protocol.files import File, OpenFile, Slice
+from hypoll.protocol.files import File
 from hypoll.protocol.messages import FAILURES, ClientDisconnect, HTTPError, Request, Response, StreamedRequest, problem
+from hypoll.protocol.open_file import OpenFile
 from hypoll.protocol.refusals import busy, too_slow
 from hypoll.protocol.serializer import CONTENTLESS, framer_of
+from hypoll.protocol.slices import Slice
 from hypoll.server.body_memory import WaitingOutput
 from hypoll.server.request_body import RequestBody, TaskRequestBody, ThreadRequestBody
 from hypoll.server.response_body import TaskSource, log_cut
