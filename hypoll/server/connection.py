@@ -520,7 +520,7 @@ class Connection:
             self.enter_state(ConnectionState.SENDING)
             return False
         if self.instrument is not None:
-            self.instrument.report(_KEPT, self.writer)
+            self.instrument.report_whole()
         self.state = _IDLE
         self.deadline = self.context.loop.now + self.context.keep_alive
         return True

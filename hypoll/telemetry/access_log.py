@@ -17,8 +17,9 @@ from orjson import OPT_APPEND_NEWLINE, dumps
 from hypoll.contracts import Gauges
 from hypoll.protocol.current_request import trace_of
 from hypoll.protocol.escaping import escape, printable
-from hypoll.protocol.header_section import REFERER, TRACEPARENT, USER_AGENT
+from hypoll.protocol.header_section import BLANKS, REFERER, TRACEPARENT, USER_AGENT
 from hypoll.protocol.messages import Request
+from hypoll.protocol.request_id import trace_context
 from hypoll.settings import Settings
 from hypoll.telemetry.error_log import keep
 from hypoll.telemetry.log_writer import LogWriter, open_file, open_standard
@@ -178,18 +179,22 @@ def _members(record: Record, moment: str) -> dict[str, object]:
     if request is None:
         client, name = record.peer.client[0], record.name.decode()
     else:
-        method, client, name = request.method, request.client[0], request.id
+        method, client, name = request.method, request.client[0], (request._id or request.assign_id()).decode()
         # Nearly all paths and names of programs are printable: that is seen here, and `_printable` not called.
         path = request.target.partition(b"?")[0].decode("latin-1")
         if len(path) > MAX_TARGET or not path.isprintable():
             path = _printable(path, MAX_TARGET)
         noted = request.header_section.indexed
-        if USER_AGENT in noted:
+        value = noted.get(USER_AGENT)
+        if value is not None:
+            agent = value.strip(BLANKS).decode("latin-1")  # `last_value`, without a call
+        elif USER_AGENT in noted:
             agent = request.header_section.last_value(USER_AGENT)
-            if agent and (len(agent) > MAX_FIELD or not agent.isprintable()):
-                agent = _printable(agent, MAX_FIELD)
-        if TRACEPARENT in noted:
-            trace_id, span_id = trace_of(request) or (None, None)
+        if agent and (len(agent) > MAX_FIELD or not agent.isprintable()):
+            agent = _printable(agent, MAX_FIELD)
+        value = noted.get(TRACEPARENT)
+        if value is not None:
+            trace_id, span_id = trace_context(value.strip(BLANKS)) or (None, None)
         if request.called:
             # Whole microseconds: a fifth of the time that `round` to three places takes.
             milliseconds = int((request.returned - request.called) * 1e6 + 0.5) / 1e3

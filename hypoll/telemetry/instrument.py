@@ -160,6 +160,12 @@ class Instrument:
         assert began is not None
         return began
 
+    def report_whole(self) -> None:
+        """The one answer there is was sent as a whole, and the connection goes on."""
+        common, record = self._context, self.records.pop()
+        record.ended = common.clock()
+        common.observers.on_request(record)
+
     def report(self, reason: CloseReason, writer: Output) -> None:
         """All that was encoded is sent, or will never be; the connection ends with the last of it, unless `KEPT`."""
         records, self.records = self.records, []

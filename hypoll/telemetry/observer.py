@@ -172,6 +172,13 @@ class Observers:
             self._call_soon(self._flush)
         self._pending += records
 
+    def on_request(self, record: Record) -> None:
+        """`on_requests`, of one."""
+        pending = self._pending
+        if not pending:
+            self._call_soon(self._flush)
+        pending.append(record)
+
     def on_socket(self, record: SocketRecord) -> None:
         """Take what came of a WebSocket; the observers are notified at the end of the turn."""
         if not self._ended:
