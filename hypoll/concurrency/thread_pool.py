@@ -7,7 +7,10 @@ Its laws:
   job goes on with the next ones without sleeping, and wakes the loop when none is left, or when no other thread is
   there to wake it. So a burst costs one wake-up each way, not one a job.
 - Whoever takes a job while others wait wakes one more thread, unless one is waking already: calls that block soon have
-  all threads, calls that don't are done by one, without a fight for the interpreter's lock.
+  all threads.
+- Calls that are shorter than the waking of a thread, as the last ones were, are done by one, without a fight for the
+  interpreter's lock; should one of them block, the loop finds that out `LOOK_TIME` later. Measured: a twentieth of what
+  a short request costs.
 - The first threads sleep reading an eventfd each. Who writes to that lets go of the interpreter's lock, so the thread
   it wakes runs at once; the release of a lock wakes a thread that then waits for the interpreter's. Measured: a
   twentieth of a short call. A thread without a descriptor sleeps on a lock all the same.
@@ -41,6 +44,12 @@ EVENTFDS = 8
 
 LONG_STREAM = 1.0
 """Seconds after which a job that streams no longer counts against the pool's size."""
+
+QUICK = 50e-6
+"""Seconds on average, below which calls are quicker than the waking of another thread."""
+
+LOOK_TIME = 0.001
+"""Seconds after which the loop looks whether quick calls are under way still."""
 
 END_GRACE = 1.0
 """Seconds for which a job is waited for when nobody wants more of it, as when its stream was ended by the server."""
@@ -140,6 +149,11 @@ class ThreadPool:
         self._planned = False
         self._waking = False
         self._collecting = False
+        self._looking = False
+        self._quick = False
+        """Whether the calls that a thread made last were. For threads to write."""
+        self._alone = False
+        """Whether who takes a job wakes nobody: calls are quick. For the loop to write, who looks after them then."""
         self._closed = False
         _pools.add(self)
 
@@ -194,7 +208,7 @@ class ThreadPool:
         self.room = self._room
         self._streams.clear()
         self._abandoning.clear()
-        self._waking = self._planned = self._collecting = False
+        self._waking = self._planned = self._collecting = self._looking = False
 
     def detach(self, job: Job) -> bool:
         """Let the thread at work on `job` no longer count against the pool's size: another may take its place.
@@ -282,6 +296,10 @@ class ThreadPool:
 
     def _hand_over(self) -> None:
         self._planned = False
+        self._alone = self._quick
+        if self._alone and self.unfinished > 1 and not self._looking:
+            self._looking = True
+            self.loop.call_later(LOOK_TIME, self._look)
         self._wake()
         if self._jobs and self._started <= self.detached and not self._sleepers:
             # The system has no thread for them, and none will come by later.
@@ -289,6 +307,14 @@ class ThreadPool:
             for job in jobs:
                 if self.withdraw(job):
                     job.reject()
+
+    def _look(self) -> None:
+        """See whether a thread got stuck among quick calls."""
+        self._looking = False
+        if self._jobs or self._finished:
+            self._alone = self._quick = False
+            self._collect()
+            self._wake()
 
     def _wake(self) -> bool:
         """See that a thread looks at the queue soon. False: all are at work, and look again when they are done."""
@@ -344,35 +370,47 @@ class ThreadPool:
 
     def _take_jobs(self, sleeper: _Sleeper) -> None:
         jobs, finished, clock = self._jobs, self._finished, self.loop.time
-        take, put = jobs.popleft, finished.append
         while not self._closed:
             self._waking = False  # before the look at the queue: what comes after it wakes again
             if finished and not self._collecting:
                 self._collect_soon()
-            while True:
-                try:
-                    job = take()
-                except IndexError:
-                    break
-                # The next call may block, so what is done must not wait for it. But telling the loop now would have it
-                # fight this thread for the interpreter: where another thread is coming, that one wakes the loop.
-                if not (jobs and (self._waking or self._wake())) and finished and not self._collecting:
-                    self._collect_soon()
-                if self.on_wait is not None:
-                    job.waited = clock() - job.since
-                job.context.run(job.run)
-                put(job)
-                if job.detached and not self._return(job):
-                    del job
-                    self._collect_soon()
-                    return
-                del job  # a sleeping thread keeps nothing of a request
+            began = clock()
+            taken = self._empty_queue()
+            if taken is None:
+                self._collect_soon()
+                return
+            if taken:
+                self._quick = clock() - began < QUICK * taken
             if finished and not self._collecting:
                 self._collect_soon()
             self._sleepers.append(sleeper)
             # A job may have come between the last look and that line, or the end, and found nobody asleep.
             if not (jobs or self._closed) or not self._end_sleep(sleeper):
                 sleeper.sleep()
+
+    def _empty_queue(self) -> int | None:
+        """Do jobs until none is left; give how many they were. None: another thread has the place of this one."""
+        jobs, finished, clock = self._jobs, self._finished, self.loop.time
+        take, put = jobs.popleft, finished.append
+        taken = 0
+        while True:
+            try:
+                job = take()
+            except IndexError:
+                return taken
+            taken += 1
+            # The next call may block, so what is done must not wait for it. But telling the loop now would have it
+            # fight this thread for the interpreter: where another thread is coming, that one wakes the loop.
+            comes = self._alone or (jobs and (self._waking or self._wake()))
+            if not comes and finished and not self._collecting:
+                self._collect_soon()
+            if self.on_wait is not None:
+                job.waited = clock() - job.since
+            job.context.run(job.run)
+            put(job)
+            if job.detached and not self._return(job):
+                return None
+            del job  # a sleeping thread keeps nothing of a request
 
     def _return(self, job: Job) -> bool:
         """Come back with a job's end. False: another thread has taken the place of this one, which ends."""

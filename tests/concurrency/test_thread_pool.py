@@ -10,21 +10,22 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
 from hypoll.concurrency.jobs import Call, Lease, NoThreadError
-from hypoll.concurrency.thread_pool import EVENTFDS, ThreadPool, _Sleeper, default_size
+from hypoll.concurrency.thread_pool import EVENTFDS, LOOK_TIME, QUICK, ThreadPool, _Sleeper, default_size
 from hypoll.loop import Loop
-from tests.support.clock import PATIENCE
+from tests.support.clock import PATIENCE, Clock
 from tests.support.leftovers import open_descriptors, settled_descriptors
 
 
 class Pool:
     """A pool, and the loop it is of, turned by the test."""
 
-    def __init__(self) -> None:
-        self.loop = Loop()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.loop = Loop(clock)
         self.gate = threading.Event()
         self.pools: list[ThreadPool] = []
         self.idled = 0
@@ -53,8 +54,14 @@ class Pool:
         calls = [pool.call(wait, _nothing) for _ in range(count)]
         self.loop.poll_once(0)
         for _ in range(min(count, pool.size)):
-            assert entered.acquire(timeout=PATIENCE), "no thread took it"
+            self.until(partial(entered.acquire, blocking=False))
         return calls
+
+    def close(self) -> None:
+        self.gate.set()
+        for pool in self.pools:
+            pool.close()
+        self.loop.close()
 
 
 def _nothing(call: Call) -> None:
@@ -65,10 +72,23 @@ def _nothing(call: Call) -> None:
 def it() -> Iterator[Pool]:
     it = Pool()
     yield it
-    it.gate.set()
-    for pool in it.pools:
-        pool.close()
-    it.loop.close()
+    it.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def quick(clock: Clock) -> Iterator[tuple[Pool, ThreadPool]]:
+    """A pool of four threads whose calls have taken no time so far."""
+    it = Pool(clock)
+    pool = it.make(4, queue=100)
+    pool.call(lambda: None, _nothing)
+    it.until(lambda: pool.unfinished == 0)
+    yield it, pool
+    it.close()
 
 
 def names() -> set[str]:
@@ -168,6 +188,72 @@ def test_calls_of_one_turn_that_block_soon_have_all_threads(it):
             pool.call(lambda: barrier.wait(PATIENCE), _nothing)  # noqa: B023
         it.until(lambda: pool.unfinished == 0)
         assert not barrier.broken
+
+
+def test_calls_that_were_quick_are_done_by_one_thread(quick):
+    it, pool = quick
+    threads: set[object] = set()
+    for _ in range(3):
+        for _ in range(20):
+            pool.call(threading.current_thread, lambda call: threads.add(call.result))
+        it.until(lambda: pool.unfinished == 0)
+    assert len(threads) == pool._started == 1
+
+
+def test_calls_that_took_their_time_have_all_threads_again(quick, clock):
+    it, pool = quick
+    pool.call(lambda: clock.advance(2 * QUICK), _nothing)
+    it.until(lambda: pool.unfinished == 0)
+    barrier = threading.Barrier(4)
+    for _ in range(4):
+        pool.call(lambda: barrier.wait(PATIENCE), _nothing)
+    it.until(lambda: pool.unfinished == 0)
+    assert not barrier.broken
+
+
+def test_one_that_blocks_among_quick_calls_holds_up_none_for_long(quick, clock):
+    it, pool = quick
+    entered = threading.Event()
+    done: list[int] = []
+
+    def block() -> None:
+        entered.set()
+        assert it.gate.wait(PATIENCE)
+
+    for number in range(6):
+        pool.call(block if number == 2 else lambda: None, lambda call, number=number: done.append(number))
+    it.loop.poll_once(0)
+    assert entered.wait(PATIENCE)
+    clock.advance(LOOK_TIME)
+    it.until(lambda: len(done) == 5)
+    assert done == [0, 1, 3, 4, 5]
+    assert pool.unfinished == 1
+
+
+def test_what_is_done_before_the_last_one_that_blocks_comes_back(quick, clock):
+    it, pool = quick
+    entered = threading.Event()
+    done: list[int] = []
+
+    def block() -> None:
+        entered.set()
+        assert it.gate.wait(PATIENCE)
+
+    pool.call(lambda: None, lambda call: done.append(1))
+    pool.call(block, lambda call: done.append(2))
+    it.loop.poll_once(0)
+    assert entered.wait(PATIENCE)
+    clock.advance(LOOK_TIME)
+    it.until(lambda: done)
+    assert done == [1]
+
+
+def test_a_single_quick_call_plans_nothing(quick):
+    it, pool = quick
+    pool.call(lambda: None, _nothing)
+    it.loop.poll_once(0)
+    assert it.loop.timeout() is None
+    it.until(lambda: pool.unfinished == 0)
 
 
 def test_the_queue_has_room_for_as_many_as_it_says(it):
