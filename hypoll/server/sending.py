@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from collections.abc import Iterable
@@ -105,27 +104,19 @@ def send_file(connection: Connection, request: Request, response: Answer, contex
 
     Rules 2 and 7 of the hot path; the benchmark's file row holds it.
     """
-    server, file = connection.context, None
+    server = connection.context
     if type(response) is not Response or type(response.body) not in (File, OpenFile):
         return False
-    if connection.tls is None and connection.instrument is None and not server.draining:
-        # What goes wrong is found again, and logged, where there is time to.
-        with contextlib.suppress(Exception):
-            file = context.run(encode_file, request, response)
+    if connection.tls is not None or connection.instrument is not None or server.draining:
+        return False
+    try:
+        file = context.run(encode_file, request, response)
+    except Exception:  # which is raised again, and logged, where there is time to
+        return False
     if file is None:
         return False
     head, sock = file_head(file), connection.sock
-    sent = 0
-    try:
-        sent = sock.send(head, socket.MSG_MORE)
-    except BlockingIOError:
-        pass
-    except OSError as error:
-        raise PeerGone from error
-    if sent == len(head):
-        # An error comes again in `FileSource`, which finds out whose it is.
-        with contextlib.suppress(OSError):
-            sent += os.sendfile(sock.fileno(), file.fd, 0, min(file.size, SEND_SIZE))
+    sent = _send_both(sock, head, file)
     if sent == len(head) + file.size:
         connection.state = ConnectionState.IDLE
         connection.deadline = server.loop.now + server.keep_alive
@@ -141,6 +132,22 @@ def send_file(connection: Connection, request: Request, response: Answer, contex
     else:
         connection.resume_writing()
     return True
+
+
+def _send_both(sock: socket.socket, head: bytes, file: OpenFile) -> int:
+    """Send a head and what may go along of its file; give the bytes sent. Raises `PeerGone`."""
+    try:
+        sent = sock.send(head, socket.MSG_MORE)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        raise PeerGone from error
+    if sent < len(head):
+        return sent
+    try:
+        return sent + os.sendfile(sock.fileno(), file.fd, 0, min(file.size, SEND_SIZE))
+    except OSError:
+        return sent  # it comes again in `FileSource`, which finds out whose it is
 
 
 def hand_over(connection: Connection, request: Request, call: HandlerCall, context: Context) -> bool:

@@ -113,16 +113,18 @@ class Table:
         segments = decoded_segments(path)
         node = self._root
         values = []
-        for segment in segments:
+        rest = iter(segments)
+        for segment in rest:
             child = node.literals.get(segment)
             if child is None:
                 if len(node.parameters) != 1:
                     break
                 ((name, child),) = node.parameters.items()
                 converter = CONVERTERS[name]
-                if name == "path" or converter.pattern.fullmatch(segment) is None:
+                text = "/".join((segment, *rest)) if name == "path" else segment
+                if converter.pattern.fullmatch(text) is None:
                     break
-                values.append(converter.convert(segment))
+                values.append(converter.convert(text))
             elif node.parameters:
                 break
             node = child
