@@ -134,7 +134,7 @@ class Response:
         background: Callable[[], Any] | None = None,
     ) -> None:
         # Looked at here, without a call, where nothing is wrong.
-        if status != 200 and (status.__class__ is not int or not 200 <= status <= 599):
+        if status.__class__ is not int or not 200 <= status <= 599:
             check_status(status)
         if body.__class__ not in PLAIN_BODIES:
             check_body(body)

@@ -79,7 +79,7 @@ def test_a_body_that_can(body):
     getattr(body, "close", lambda: None)()
 
 
-@pytest.mark.parametrize("status", ["201", None, [], {}, 201.5, True, 99, 100, 101, 199, 600, 0, -1])
+@pytest.mark.parametrize("status", ["201", None, [], {}, 201.5, 200.0, True, 99, 100, 101, 199, 600, 0, -1])
 def test_a_status_that_is_none(status: Any) -> None:
     error = ValueError if type(status) is int else TypeError
     with pytest.raises(error, match="is not the status of a final response, which is an int from 200 to 599"):
