@@ -62,12 +62,16 @@ def refuse_plain_text(connection: Connection, sock: TLSSocket, error: OSError) -
     """Say to who speaks HTTP where TLS is spoken what is wrong, in the way that it can read. Raises `PeerGone`."""
     name = new_id()
     log.debug("%s closed: %s", connection.parser.peer.client, error, extra={"request_id": name})
+    response = problem(HTTPError(400, "TLS is spoken here: ask by https://, not http://"), name)
+    out: list[bytes] = []
+    encode(out, response, UNPARSED, True)
     if connection.instrument is not None:
         connection.instrument.set_close_reason(CloseReason.REFUSED)
-    out: list[bytes] = []
-    encode(out, problem(HTTPError(400, "TLS is spoken here: ask by https://, not http://"), name), UNPARSED, True)
+        connection.instrument.record(None, response, out, 0, name.encode())
     try:
         sock.send_plain(b"".join(out))
     except OSError as failure:
         raise PeerGone from failure
+    if connection.instrument is not None:
+        connection.instrument.report(CloseReason.REFUSED, connection.writer)
     begin_linger(connection)

@@ -1227,7 +1227,7 @@ def test_plain_http_is_answered_by_plain_http(serve, loop, caplog, method, way):
     peer.sock.close()
     wire.await_state(ConnectionState.CLOSED)
     wire.turner.settle()
-    assert seen.told == [CloseReason.REFUSED]
+    assert seen.told == [(400, len(received), "https"), CloseReason.REFUSED]
 
 
 @pytest.mark.parametrize("first", [b"\x00", b"\x16", b"\x80", b"@", b"[", b"\r\n", b"get / HTTP/1.1\r\n"])
