@@ -8,23 +8,31 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
 from hypoll.contracts import Application
+from hypoll.loop import Loop
 from hypoll.runner import Runner
+from hypoll.server.server import Status
 from hypoll.settings import Settings
 from hypoll.telemetry.observer import Observer
 from tests.support.client import PATIENCE, Client
+from tests.support.clock import Clock
 
 TICK = 0.02
 
 
 class Running:
-    """The server, and its clients."""
+    """The server, and its clients.
 
-    def __init__(self, engine: Runner) -> None:
+    clock: the server's time, where the test moves it.
+    """
+
+    def __init__(self, engine: Runner, clock: Clock | None = None) -> None:
         self.runner = engine
+        self.clock = clock
         self.server = engine.make_server()
         self.clients: list[Client] = []
         self.address = ("", 0)
@@ -54,6 +62,24 @@ class Running:
             assert time.monotonic() < end, what
             time.sleep(0.002)
 
+    def after(self, seconds: float) -> None:
+        """Let the time of the test's clock pass, with a turn for each tick, unless the server stops before."""
+        assert self.clock is not None, "its time is the machine's"
+        end = self.clock.now + seconds
+        while self.clock.now < end and self.server.status is not Status.STOPPED:
+            self.clock.advance(min(TICK, end - self.clock.now))
+            for _ in range(2):  # the timers of a turn run behind what the first of these asks for
+                self._turn()
+
+    def _turn(self) -> None:
+        """Wait for a turn of the loop, or for the server's end."""
+        done = threading.Event()
+        end = time.monotonic() + PATIENCE
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.runner.loop.call_soon_threadsafe(done.set)
+        while not done.wait(TICK) and self.server.status is not Status.STOPPED:
+            assert time.monotonic() < end, "the loop is held"
+
 
 @contextmanager
 def load_unlogged() -> Iterator[None]:
@@ -71,8 +97,14 @@ def load_unlogged() -> Iterator[None]:
 
 
 @contextmanager
-def running(routes: Application, *, observers: Sequence[Observer] = (), **settings: Any) -> Iterator[Running]:
-    """Serve until the block ends. Nothing may be left of it then."""
+def running(
+    routes: Application, *, observers: Sequence[Observer] = (), clock: Clock | None = None, **settings: Any
+) -> Iterator[Running]:
+    """Serve until the block ends. Nothing may be left of it then.
+
+    clock: the server's time, moved by `Running.after`: where a deadline of the client's must not depend on how soon the
+        machine lets a test go on.
+    """
     settings = {
         "bind": ("127.0.0.1:0",),
         "slow_callback": 0.0,
@@ -85,7 +117,7 @@ def running(routes: Application, *, observers: Sequence[Observer] = (), **settin
 
     def serve() -> None:
         engine = Runner(routes, Settings(**settings), observers=observers)
-        served.append(Running(engine))
+        served.append(Running(engine, clock))
         try:
             served[0].server.start()
             served[0].address = served[0].server.listeners[0].sock.getsockname()
@@ -98,7 +130,11 @@ def running(routes: Application, *, observers: Sequence[Observer] = (), **settin
             served[0].server.stop()
             engine.close()
 
-    with mock.patch("hypoll.loop.TICK", TICK), load_unlogged():
+    with (
+        mock.patch("hypoll.loop.TICK", TICK),
+        mock.patch("hypoll.runner.Loop", partial(Loop, clock or time.monotonic)),
+        load_unlogged(),
+    ):
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         assert started.wait(PATIENCE)

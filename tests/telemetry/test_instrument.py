@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -98,7 +98,7 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> Routes:
 
 
 @contextlib.contextmanager
-def watched(routes: Routes, /, **settings: object) -> Iterator[Watched]:
+def watched(routes: Routes, /, **settings: Any) -> Iterator[Watched]:
     keeper = Keeper()
     with running(routes, observers=[keeper], **settings) as server:
         yield Watched(server, keeper)

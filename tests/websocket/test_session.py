@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket as sockets
 import ssl
 import threading
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from hypoll.websocket import SocketClosed
 from hypoll.websocket.session import FRAME_READ_SIZE
 from hypoll.websocket.socket import Socket
 from tests.support.client import PATIENCE, Client
+from tests.support.clock import Clock
 from tests.support.frames import BEGIN_BINARY, BINARY, CLOSE, LAST, MORE, PING, PONG, TEXT, close, frame, frames_in
 from tests.support.server import Running, running
 from tests.support.websocket import SocketClient, handshake, opened
@@ -201,13 +201,14 @@ def test_small_fragments_cost_what_they_hold(app):
 
 
 def test_pings_come_and_an_answer_keeps_it_open(app):
-    with running(app.routes, ws_ping_interval=0.05, ws_ping_timeout=0.2) as it:
+    with running(app.routes, clock=Clock(), ws_ping_interval=1.0, ws_ping_timeout=2.0) as it:
         socket = opened(it, "/async/echo")
         for _ in range(4):
+            it.after(1.1)
             assert socket.frame() == (PING, b"")
             socket.send(PONG)
-        socket.send(TEXT, b"still here")
-        assert socket.frame() == (TEXT, b"still here")
+            socket.send(TEXT, b"still here")
+            assert socket.frame() == (TEXT, b"still here")
 
 
 def test_pings_come_in_their_interval_however_long_an_answer_may_take(app):
@@ -228,14 +229,16 @@ def test_a_silent_client_is_given_up(app, kind):
 
 
 def test_any_byte_is_a_sign_of_life(app):
-    with running(app.routes, ws_ping_interval=0.05, ws_ping_timeout=0.2) as it:
+    with running(app.routes, clock=Clock(), ws_ping_interval=1.0, ws_ping_timeout=2.0) as it:
         socket = opened(it, "/async/echo")
+        (connection,) = it.on_loop(lambda: list(it.server.connections))
+        upgrade = connection.upgrade
         for byte in frame(BINARY, b"x"):
+            it.after(1.1)
             assert socket.frame() == (PING, b"")
             socket.client.send(bytes([byte]))
-        while (got := socket.frame()) == (PING, b""):
-            pass
-        assert got == (BINARY, b"x")
+            it.until(lambda: upgrade._heard)
+        assert socket.frame() == (BINARY, b"x")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -245,8 +248,8 @@ def test_a_client_that_isnt_read_isnt_blamed(app, kind):
         socket = opened(it, f"/{kind}/late", frame(TEXT, b"1") + frame(TEXT, b"2"))
         for _ in range(5):
             assert socket.frame() == (PING, b"")
-        app.gate.set()
         socket.client.send(frame(PONG) + close(1000))
+        app.gate.set()
         it.until(lambda: app.seen == ["1", "2", 1000])
 
 
@@ -329,7 +332,7 @@ def test_a_drain_says_1012_and_waits_for_the_answer(app, kind, caplog):
 
 
 def test_a_handshake_in_a_drain_is_refused(app):
-    with running(app.routes, graceful_timeout=PATIENCE, drain_keep_alive=1.0) as it:
+    with running(app.routes, graceful_timeout=PATIENCE, drain_keep_alive=PATIENCE) as it:
         client = it.connect()
         assert client.ask(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").status == 200
         holder = opened(it, "/async/echo")
@@ -345,14 +348,14 @@ def test_a_drain_that_takes_too_long_cuts(app):
         it.on_loop(it.server.drain)
         assert socket.close_code() == 1012
         assert socket.ended()
-        assert app.seen == [1012]
+    assert app.seen == [1012]
 
 
 # every kind of socket
 
 
 def test_over_a_unix_socket(app, tmp_path):
-    with running_at(app, tmp_path / "socket") as client:
+    with running_at(app, tmp_path / "socket") as (_, client):
         socket = SocketClient(client, "/async/echo", frame(TEXT, b"a") + frame(BINARY, b"x" * 100_000) + close(1000))
         assert [socket.frame(), socket.frame()] == [(TEXT, b"a"), (BINARY, b"x" * 100_000)]
         assert socket.close_code() == 1000
@@ -360,30 +363,20 @@ def test_over_a_unix_socket(app, tmp_path):
 
 
 @contextlib.contextmanager
-def running_at(app: App, path: Path) -> Iterator[Client]:
-    """A client of a server that listens on a unix socket."""
-    with running(app.routes, bind=(f"unix:{path}", "127.0.0.1:0")):
-        client = object.__new__(Client)
-        client.sock = sockets.socket(sockets.AF_UNIX)
-        client.sock.settimeout(PATIENCE)
-        client.sock.connect(str(path))
-        client.data = b""
-        yield client
-        client.close()
+def running_at(app: App, path: Path) -> Iterator[tuple[Running, Client]]:
+    """A server that listens on a unix socket, and a client of it."""
+    with running(app.routes, bind=(f"unix:{path}", "127.0.0.1:0")) as it, Client(str(path)) as client:
+        yield it, client
 
 
 def test_a_last_word_over_a_unix_socket_is_read_though_the_client_has_gone(app, tmp_path):
     app.gate.set()
-    with running_at(app, tmp_path / "socket") as client:
+    with running_at(app, tmp_path / "socket") as (it, client):
         socket = SocketClient(client, "/async/late")
         client.send(frame(TEXT, b"a") + close(4000))
         client.close()
         assert socket.fields
-        for _ in range(500):
-            if app.seen == ["a", 4000]:
-                break
-            threading.Event().wait(0.01)
-        assert app.seen == ["a", 4000]
+        it.until(lambda: app.seen == ["a", 4000])
 
 
 @pytest.mark.parametrize("kind", KINDS)
