@@ -17,6 +17,7 @@ import pytest
 from hypoll import Request, Response, Routes, sse
 from hypoll.testing import TestClient
 from tests.support.client import PATIENCE, Client, address_of
+from tests.support.clock import Clock
 from tests.support.gunicorn import GUNICORN, HYPOLL, Master, until
 from tests.support.matrix import covering, some
 from tests.support.server import running
@@ -188,12 +189,15 @@ def test_other_streams_are_told_and_cut_at_the_end_without_a_last_chunk(kind, mi
     routes.get("/", threaded=kind == "threaded")(
         stream if kind == "async" else lambda request: Response(pieces(request))
     )
-    with running(routes, graceful_timeout=0.3) as it:
+    with running(routes, clock=Clock(), graceful_timeout=1.0) as it:
         client = it.connect(4096)
         client.send(b"GET / HTTP/1.%d\r\nHost: a\r\n\r\n" % minor)
         client.head()
         assert client.take(5)
         it.on_loop(it.server.drain)
+        while True not in seen:
+            assert client.more()
+        it.after(1.1)
         if minor:
             assert not client.rest().endswith(b"0\r\n\r\n")
         else:
