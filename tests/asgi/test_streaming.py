@@ -15,7 +15,7 @@ import pytest
 
 from hypoll.asgi.response_body import ResponseBody
 from tests.asgi.asgiapps import GET, Message, Receive, Send, body, forever, saying, serving, start
-from tests.support.client import PATIENCE
+from tests.support.client import PATIENCE, Client
 from tests.support.server import Running
 
 KIB = 1024
@@ -42,26 +42,13 @@ class Endless:
             self.ended.set()
 
 
-def settled(it: Running, app: Endless) -> int:
-    """What was sent when nothing more is."""
-    before = -1
-    while before != app.sent:
-        before = app.sent
-        threading.Event().wait(0.05)
-    return app.sent
-
-
-def waiting_of(it: Running) -> int:
-    """Bytes that wait for the clients."""
-    found: list[int] = []
-
-    def count() -> None:
-        for connection in it.server.connections:
-            assert isinstance(connection.writer.source, ResponseBody)
-            found.append(sum(map(len, connection.writer.buffers)) + connection.writer.source.waiting)
-
-    it.on_loop(count)
-    return sum(found)
+def waiting(it: Running) -> int:
+    """Bytes that wait for the clients. On the loop."""
+    total = 0
+    for connection in it.server.connections:
+        assert isinstance(connection.writer.source, ResponseBody)
+        total += sum(map(len, connection.writer.buffers)) + connection.writer.source.waiting
+    return total
 
 
 @pytest.mark.parametrize("size", [100, 10 * KIB, 300 * KIB])
@@ -72,10 +59,9 @@ def test_send_waits_while_more_than_max_output_waits(size, limit):
         client = it.connect(buffer=4096)
         client.send(GET)
         client.head()
-        before = settled(it, app)
-        waits = waiting_of(it)
-        assert waits > limit
-        assert waits <= limit + 2 * (size + 16)
+        it.until(lambda: waiting(it) > limit)
+        assert it.on_loop(lambda: waiting(it)) <= limit + 2 * (size + 16)
+        before = app.sent
         taken = 0
         while app.sent == before:  # and goes on when the client reads
             taken += len(client.chunk())
@@ -87,17 +73,19 @@ def test_send_waits_while_more_than_max_output_waits(size, limit):
 def test_many_slow_clients_are_left_less_each():
     app = Endless(32 * KIB)
     with serving(app, max_output=256 * KIB) as it, mock.patch("hypoll.server.body_memory.OUTPUT_MEMORY", 512 * KIB):
-        clients = [it.connect(buffer=4096) for _ in range(20)]
-        for client in clients:
-            client.send(GET)
-            client.head()
-        settled(it, app)
-        assert waiting_of(it) < 20 * 256 * KIB * 3 // 4  # those that came first were left all of it
-        assert it.on_loop(lambda: it.server.context.waiting_output.each) == 64 * KIB
+        clients: list[Client] = []
+        output = it.server.context.waiting_output
+        for _ in range(20):
+            clients.append(it.connect(buffer=4096))
+            clients[-1].send(GET)
+            clients[-1].head()
+            it.until(lambda: output._waiters == len(clients))
+        assert it.on_loop(lambda: output.each) == 64 * KIB
+        assert it.on_loop(lambda: waiting(it)) < 20 * 256 * KIB * 3 // 4  # those that came first were left all of it
         for client in clients:
             client.close()
         it.until(lambda: not it.server.connections)
-        it.until(lambda: it.server.context.waiting_output.each == 256 * KIB)
+        it.until(lambda: output.each == 256 * KIB)
 
 
 def test_a_slow_client_holds_nobody_else():
@@ -128,7 +116,6 @@ def test_a_fast_client_holds_nobody_else():
             await saying(start(), body(b"quick"))(scope, receive, send)
 
     def swallow(client: Any) -> None:
-        client.sock.settimeout(0.2)
         while not done.is_set():
             client.sock.recv(1 << 20)
 
