@@ -99,9 +99,11 @@ def test_an_http_1_0_client_that_goes_behind_the_start_is_noticed():
 
 
 def test_a_half_close_before_the_start_is_asked_about_and_answered():
+    asked = asyncio.Event()
+
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         assert await receive() == NOTHING
-        await asyncio.sleep(0.1)  # several ticks
+        await asked.wait()
         await send(start())
         listening = asyncio.ensure_future(receive())
         await send(body(b"he", True))
@@ -116,6 +118,7 @@ def test_a_half_close_before_the_start_is_asked_about_and_answered():
         client.half_close()
         status, _ = client.head()
         assert status == 100
+        it.on_loop(asked.set)
         assert client.answer().body == b"hello"
 
 
@@ -508,7 +511,10 @@ def test_a_client_that_has_gone_before_its_turn_costs_no_call():
 def test_what_an_application_makes_of_a_disconnect_is_no_error_of_the_servers(error, caplog):
     caplog.set_level(logging.INFO)
 
+    begun = threading.Event()
+
     async def app(scope: Message, receive: Receive, send: Send) -> None:
+        begun.set()
         while (await receive())["type"] != "http.disconnect":
             pass
         raise error
@@ -516,7 +522,7 @@ def test_what_an_application_makes_of_a_disconnect_is_no_error_of_the_servers(er
     with serving(app) as it:
         client = it.connect()
         client.send(GET)
-        it.until(lambda: it.server.connections)
+        assert begun.wait(PATIENCE)
         client.reset()
         it.until(lambda: not it.runner.asyncio_bridge.count)  # type: ignore[union-attr]
     assert not errors_of(caplog)
