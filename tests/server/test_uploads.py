@@ -72,8 +72,7 @@ def test_an_upload_that_finds_no_room_for_long_is_503():
         first, second = it.connect(), it.connect()
         first.send(HEAD % (120 * KIB) + bytes(120 * KIB))
         it.until(lambda: app.calls == 1)
-        second.send(HEAD % (100 * KIB))
-        second.send(bytes(100 * KIB))
+        second.send(HEAD % (100 * KIB) + bytes(100 * KIB))
         answer = second.answer()
         assert (answer.status, answer.fields.get("retry-after")) == (503, "1"), answer
         app.gate.set()
