@@ -7,6 +7,7 @@ import os
 import threading
 
 from hypoll.concurrency.thread_pool import ThreadPool
+from hypoll.protocol.files import FILES
 
 STUCK = 1.0
 """Seconds after which a thread of a closed pool isn't about to end, but held by what it was called for."""
@@ -28,8 +29,10 @@ def open_descriptors() -> set[str]:
 def settled_descriptors() -> set[str]:
     """The same for a comparison, with none that is to be given back behind it.
 
-    A pool's thread keeps its descriptor until it ends, and what is in a cycle until the collector comes by.
+    A pool's thread keeps its descriptor until it ends, what is in a cycle until the collector comes by, and files that
+    were served are kept open for a while.
     """
     await_closed_pools()
+    FILES.clear()
     gc.collect()
     return open_descriptors()
