@@ -98,6 +98,8 @@ class Exchange(Job):
     started = False
     body_broken = False
     """Whether the request's body will never be whole: nothing can follow its answer."""
+    _failed_body: RequestBody | None = None
+    """The body that won't be."""
     _begun = False
     _ending = False
     """Whether the body was ended by the server, which goes away."""
@@ -160,8 +162,10 @@ class Exchange(Job):
 
     def abandon(self) -> None:
         """The client has gone."""
-        task, request_body = self._task, self.request_body
-        woken_by_body = request_body is not None and request_body.waits_for_piece
+        task, request_body, failed = self._task, self.request_body, self._failed_body
+        woken_by_body = (request_body is not None and request_body.waits_for_piece) or (
+            failed is not None and failed.raises_soon
+        )
         if request_body is not None:
             request_body.fail(ClientDisconnect("the client has gone"))
         self.end()
@@ -172,7 +176,7 @@ class Exchange(Job):
 
     def end(self) -> None:
         """The answer is sent, or nobody will read it."""
-        self.connection = self._task = None
+        self.connection = self._task = self._failed_body = None
         request_body, self.request_body = self.request_body, None
         if request_body is not None:
             request_body.fail(RuntimeError("the request is answered: nothing more of its body is read"))
@@ -555,6 +559,7 @@ class Exchange(Job):
     def fail(self, error: Exception) -> None:
         """The body will never be whole: its handler is notified, and this is its connection's last request."""
         request_body, self.request_body = self.request_body, None
+        self._failed_body = request_body
         self.body_broken = True
         self._waits_for_body_since = None
         self.end_connection()

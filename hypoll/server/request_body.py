@@ -86,6 +86,11 @@ class RequestBody:
     def _wake_reader(self) -> None:
         """Wake the handler, if it waits."""
 
+    @property
+    def raises_soon(self) -> bool:
+        """Whether the handler was woken to be raised an error to, and has not had its turn since."""
+        return False
+
     # the handler's side
 
     def _take(self) -> bytes | None:
@@ -174,6 +179,11 @@ class TaskRequestBody(RequestBody):
         self.waits_for_piece = False
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    @property
+    def raises_soon(self) -> bool:
+        """See `RequestBody`."""
+        return self._error is not None and self._waiter is not None and self._waiter.done()
 
     def __aiter__(self) -> TaskRequestBody:
         return self

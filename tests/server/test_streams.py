@@ -15,6 +15,7 @@ import pytest
 
 from hypoll import HTTPError, Request, Response, Routes
 from hypoll.http import ClientDisconnect, RequestParser
+from hypoll.loop import ERR, HUP, IN, OUT, RDHUP
 from hypoll.server.connection import Connection
 from hypoll.server.context import READ_SIZE
 from hypoll.server.exchange import Exchange
@@ -699,6 +700,27 @@ def test_a_client_that_breaks_off(taker, steps, caplog, how, wire):
         it.until(lambda: not it.server.connections)
     assert len(taker.requests) == 1
     assert caplog.text == ""
+
+
+def test_who_waits_for_the_body_hears_from_it_that_the_client_has_gone(taker, steps):
+    """Though the connection ends before the handler has its turn: it isn't cancelled then, too."""
+    taker.order(9)
+    with running(taker.routes) as it:
+        client = it.connect()
+        client.send(post("/take", 10))
+        it.until(lambda: taker.requests and taker.requests[0].stream.waits_for_piece)
+
+        def go() -> None:
+            connection = a_connection(it)
+            client.half_close()
+            connection.on_events(IN | OUT | RDHUP)
+            client.reset()
+            connection.on_events(IN | OUT | RDHUP | ERR | HUP)
+
+        it.on_loop(go)
+        steps.hear("failed")
+        assert isinstance(taker.error, ClientDisconnect)
+        it.until(lambda: not it.server.connections)
 
 
 def test_a_client_that_goes_while_its_handler_does_something_else(taker, steps):
