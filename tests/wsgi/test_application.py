@@ -21,6 +21,7 @@ from hypoll import Request, Routes
 from hypoll.app import RouteError
 from hypoll.protocol.header_section import EMPTY_SECTION, HeaderSection
 from hypoll.protocol.peer import Peer
+from hypoll.protocol.serializer import CONTINUE
 from hypoll.protocol.slices import FilePart
 from hypoll.protocol.validation import METHODS
 from hypoll.testing import TestClient
@@ -399,7 +400,7 @@ def test_answers_on_the_wire(application, wanted, close):
             with connect(client) as peer:
                 peer.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
                 peer.half_close()
-                answer = peer.rest()
+                answer = peer.rest().removeprefix(CONTINUE)  # it may be asked whether it is still there
         else:
             answer = exchange(client, b"GET / HTTP/1.1\r\nHost: a\r\n" + close + b"\r\n")
     *head, body = wanted
@@ -724,7 +725,7 @@ def test_a_body_that_breaks_off_is_an_error_to_who_reads(begin, rest):
         assert called.wait(PATIENCE)
         peer.send(rest)
         peer.half_close()
-        answer = peer.rest()
+        answer = peer.rest().removeprefix(CONTINUE)  # it may be asked whether it is still there
         assert seen.wait(PATIENCE)
     assert len(errors) == 1
     assert answer.startswith(b"HTTP/1.1 400 ")
