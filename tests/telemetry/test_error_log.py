@@ -24,6 +24,7 @@ from hypoll.telemetry.error_log import (
     set_up,
 )
 from hypoll.telemetry.log_writer import LogWriter, Sink
+from tests.support.clock import PATIENCE
 
 FIRST = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR|CRITICAL) .*")
 
@@ -243,7 +244,7 @@ def test_a_standard_error_that_takes_nothing_ends_nothing(kind, form):
     reader, writer = stderr_for(kind)
     command = [sys.executable, "-c", PROGRAM, form]
     close = (lambda: os.close(2)) if kind == "closed" else None
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writer, timeout=10, preexec_fn=close, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=writer, timeout=PATIENCE, preexec_fn=close, text=True)
     os.close(writer)
     assert (done.returncode, done.stdout) == (0, "alive\n")
     if reader >= 0:
@@ -257,7 +258,7 @@ def test_a_standard_error_that_takes_nothing_ends_nothing(kind, form):
 def test_in_a_file_everything_is_whole(tmp_path, form):
     with (tmp_path / "log").open("w") as log:
         command = [sys.executable, "-c", PROGRAM, form]
-        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=log, timeout=10, check=True)
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=log, timeout=PATIENCE, check=True)
     said = (tmp_path / "log").read_text()
     assert len([line for line in said.splitlines() if "x" * 100 in line]) == 1000
     assert said.count("Traceback") == 1

@@ -378,7 +378,8 @@ def test_a_pipe_that_can_not_be_opened_again_is_asked_before_each_write():
     os.close(reader)
 
 
-def test_closing_waits_for_a_slow_reader():
+def test_closing_waits_for_a_slow_reader(monkeypatch):
+    monkeypatch.setattr(module, "FLUSH_TIME", PATIENCE)  # the reader has to be started first
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     log_writer = LogWriter(Sink(writer), notice)
