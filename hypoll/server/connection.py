@@ -400,9 +400,11 @@ class Connection:
             if parser.pending:
                 self.answer(discard_rest_of_body(self, parser.next()))
             elif self.readable:
-                if parser.spool is not None and not has_room(self, parser.spool):
-                    return
                 size = BODY_READ_SIZE if (parser.left or 0) > READ_SIZE else READ_SIZE
+                if parser.spool is not None:
+                    if not has_room(self, parser.spool):
+                        return
+                    size = min(size, max(READ_SIZE, parser.spool.room))
                 data = receive(self.sock, size)
                 if data is None:
                     self.readable = False

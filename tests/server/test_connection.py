@@ -24,7 +24,7 @@ from hypoll.http import HTTPError, Request, RequestParser, Response
 from hypoll.loop import IN, OUT, Loop
 from hypoll.server import ending
 from hypoll.server.connection import Connection
-from hypoll.server.context import READ_SIZE, READS_PER_TURN
+from hypoll.server.context import BODY_READ_SIZE, READ_SIZE, READS_PER_TURN
 from hypoll.server.server import Server, Status
 from hypoll.server.writer import PULLS_PER_TURN
 from hypoll.settings import Settings
@@ -35,6 +35,8 @@ KIB = 1024
 MIB = 1024 * KIB
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\n"
+ROOM = READ_SIZE + KIB
+"""Bytes of room for bodies: for one read of the usual size, and not for a large one."""
 
 
 def get(path: str) -> bytes:
@@ -572,6 +574,19 @@ def test_what_a_stream_route_answers_to_the_head_alone_is_the_answer(wire, app, 
     assert (answer.status, answer.body, answer.fields["connection"]) == (403, b"no", "close")
     assert app.seen == ["/up"]
     assert not wire.was_reset
+
+
+@pytest.mark.parametrize(("memory", "disk"), [(ROOM, 0), (0, ROOM)])
+def test_no_more_of_a_body_is_read_than_there_is_room_for(serve, app, memory, disk):
+    app.wants_spool = lambda request: True
+    wire = serve(spool_memory=memory, spool_disk=disk)
+    wire.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * BODY_READ_SIZE)
+    wire.send(HEAD + b"Content-Length: 1000000\r\n\r\nx")
+    wire.client.send(bytes(BODY_READ_SIZE))
+    wire.turner.settle()
+    assert wire.is_in(ConnectionState.BODY)
+    assert wire.connection.paused_at is not None
+    assert wire.connection.parser.received <= ROOM
 
 
 def test_a_body_that_found_no_room_is_refused_once(serve, app, caplog):
