@@ -15,6 +15,7 @@ from hypoll.loop import Loop
 from hypoll.server.connection import Connection
 from hypoll.server.context import ServerContext
 from tests.conformance.wire import CASES, LIMITS, Case, End, Got
+from tests.support.clock import Clock
 
 MARKER = b"GET /marker HTTP/1.1\r\nHost: h\r\n\r\n"
 MARKED = Got("GET", "/marker")
@@ -261,7 +262,7 @@ Exchanging = Callable[[list[bytes]], Exchange]
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[ServerContext]:
-    loop = Loop()
+    loop = Loop(Clock())  # no time passes: thousands of bytes one by one may take longer than a body may
     yield ServerContext(loop, Echo(), LIMITS)
     loop.close()
 
