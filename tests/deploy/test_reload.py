@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.client import Cut
 from tests.support.gunicorn import HYPOLL, Launch, Master, children, family, gone, until
 from tests.support.matrix import covering, some
 
@@ -75,7 +76,10 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Callable[[Master], tuple[int, bytes]
     monkeypatch.setattr(Master, "port", property(cache(port_of)))
 
     def ask(master: Master) -> tuple[int, bytes]:
-        return master.get()
+        try:
+            return master.get()
+        except (Cut, ConnectionResetError):  # the server ended between the connection and the request: a client retries
+            return master.get()
 
     return ask
 
