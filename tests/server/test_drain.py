@@ -289,7 +289,7 @@ def test_the_log_says_what_a_drain_waits_for(caplog):
         gate.wait(PATIENCE)
         return str(request.draining)
 
-    with running(routes) as it:
+    with running(routes, graceful_timeout=PATIENCE) as it:
         clients = [it.connect() for _ in range(3)]
         for client in clients:
             client.send(GET % b"slow")

@@ -574,7 +574,7 @@ def test_a_drain_waits_for_what_a_thread_did_for_a_client_that_has_gone():
         happened.append("stopped")
         stopped.set()
 
-    with running(routes) as it:
+    with running(routes, graceful_timeout=PATIENCE) as it:
         stays, goes = it.connect(), it.connect()
         stays.send(b"GET /first HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         goes.send(get("/second"))
