@@ -33,7 +33,9 @@ OFFER = {"Sec_WebSocket_Extensions": "permessage-deflate; client_max_window_bits
 
 def served(kind: str, descriptors: int = 0) -> Served:
     lifespan = ("--lifespan", "off") if kind == "asgi" else ()
-    return Served("--access-log", "off", *lifespan, attribute=kind, descriptors=descriptors)
+    # No pings: their clients are silent for as long as the machine needs to open thousands, and don't answer them.
+    own = ("--access-log", "off", "--ws-ping-interval", "0")
+    return Served(*own, *lifespan, attribute=kind, descriptors=descriptors)
 
 
 @pytest.fixture
