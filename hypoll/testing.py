@@ -116,7 +116,7 @@ class TestClient(requests.Session):
             path: of the server, with a query or without.
             subprotocols: those to offer.
             headers: further fields of the handshake.
-            timeout: seconds that each `receive` waits at most.
+            timeout: seconds that each `receive` waits at most; the handshake may take longer than a short one.
 
         Raises:
             HandshakeRefused: When the answer isn't 101, with its status, fields and content.
@@ -125,13 +125,15 @@ class TestClient(requests.Session):
             raise RuntimeError("no server is running: enter the client first, `with TestClient(routes) as client:`")
         prepared = self.prepare_request(requests.Request("GET", self.base_url + path, headers=headers))
         server = urlsplit(self.base_url)
-        sock = socket.create_connection((server.hostname, server.port), timeout)
+        sock = socket.create_connection((server.hostname, server.port), max(timeout, SOCKET_TIMEOUT))
         try:
             if server.scheme == "https":
                 authority = self.verify if isinstance(self.verify, str) else None
                 sock = ssl.create_default_context(cafile=authority).wrap_socket(sock, server_hostname=server.hostname)
             fields = {name: value for name, value in prepared.headers.items() if name != "Connection"}
-            return ClientSocket(sock, server.netloc, prepared.path_url, fields, subprotocols)
+            opened = ClientSocket(sock, server.netloc, prepared.path_url, fields, subprotocols)
+            sock.settimeout(timeout)
+            return opened
         except BaseException:
             sock.close()
             raise

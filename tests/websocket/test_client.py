@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from hypoll import HTTPError, Response, Routes
@@ -83,6 +85,18 @@ def test_a_refusal_is_told(client, path, status):
 def test_a_silent_server_is_waited_for_so_long(client):
     with client.websocket("/echo", timeout=0.01) as socket, pytest.raises(TimeoutError):
         socket.receive()
+
+
+def test_a_handshake_may_take_longer_than_a_message():
+    routes, timeout = Routes(), 0.01
+
+    @routes.websocket("/")
+    async def late(socket):
+        await asyncio.sleep(5 * timeout)
+        await socket.accept()
+
+    with TestClient(routes) as client, client.websocket("/", timeout=timeout) as socket:
+        assert socket.headers["Upgrade"] == "websocket"
 
 
 def test_a_client_that_isnt_entered_has_no_server():
