@@ -226,7 +226,7 @@ def test_one_that_blocks_among_quick_calls_holds_up_none_for_long(quick, clock):
     assert entered.wait(PATIENCE)
     clock.advance(LOOK_TIME)
     it.until(lambda: len(done) == 5)
-    assert done == [0, 1, 3, 4, 5]
+    assert sorted(done) == [0, 1, 3, 4, 5]  # each by whichever thread was the first
     assert pool.unfinished == 1
 
 
