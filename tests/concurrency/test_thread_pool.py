@@ -86,7 +86,7 @@ def quick(clock: Clock) -> Iterator[tuple[Pool, ThreadPool]]:
     it = Pool(clock)
     pool = it.make(4, queue=100)
     pool.call(lambda: None, _nothing)
-    it.until(lambda: pool.unfinished == 0)
+    it.until(lambda: pool.unfinished == 0 and pool._sleepers)  # before it sleeps another would be started
     yield it, pool
     it.close()
 
@@ -196,7 +196,7 @@ def test_calls_that_were_quick_are_done_by_one_thread(quick):
     for _ in range(3):
         for _ in range(20):
             pool.call(threading.current_thread, lambda call: threads.add(call.result))
-        it.until(lambda: pool.unfinished == 0)
+        it.until(lambda: pool.unfinished == 0 and pool._sleepers)
     assert len(threads) == pool._started == 1
 
 
