@@ -146,10 +146,7 @@ class ThreadPool:
         """Jobs that stream, and when they will have done so for long."""
         self._abandoning: set[Job] = set()
         """Jobs that are soon waited for no longer."""
-        self._planned = False
-        self._waking = False
-        self._collecting = False
-        self._looking = False
+        self._planned = self._waking = self._collecting = self._looking = False
         self._quick = False
         """Whether the calls that a thread made last were. For threads to write."""
         self._alone = False
