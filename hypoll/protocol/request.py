@@ -316,7 +316,7 @@ class Request:
             if name:
                 name = name.strip(BLANKS)
             # Nothing is left when what may be in it is taken out: half the time of a regular expression.
-            if not name or len(name) > MAX_ID or name.translate(None, CHARACTERS):
+            if not name or len(name) > MAX_ID or not (name.isalnum() or not name.translate(None, CHARACTERS)):
                 value = noted.get(TRACEPARENT)
                 name = value and trace_id(value.strip(BLANKS))
         self._id = name = name or next(protocol_request_id.names)

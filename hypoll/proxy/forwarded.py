@@ -59,6 +59,10 @@ UNKNOWN = Origin(UNKNOWN_CLIENT)
 """Of a request that proxies have forwarded, and that nothing is known of."""
 
 
+# A plain number: as a member of an Enum it is converted in each call.
+_IPV4 = int(AF_INET)
+
+
 class _Hop(NamedTuple):
     """What one proxy says: whom it had the request from, and how that was sent to it."""
 
@@ -96,7 +100,7 @@ class TrustedProxies:
             scheme = _SCHEMES.get(proto and proto.strip(BLANKS), "")
             if scheme != "":
                 try:
-                    inet_pton(AF_INET, text)  # which takes the one form that an address is written in
+                    inet_pton(_IPV4, text)  # which takes the one form that an address is written in
                 except (OSError, ValueError):
                     pass
                 else:
