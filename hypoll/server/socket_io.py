@@ -98,7 +98,7 @@ def flush(sock: socket.socket, output: Buffers, size: int, flags: int = 0) -> in
     if waiting <= size + TAIL_SIZE:
         size = waiting
     while output and total < size:
-        offered = _up_to(size - total, output)
+        offered = output[:SENDMSG_BUFFERS] if size == waiting else _up_to(size - total, output)
         try:
             sent = sock.sendmsg(offered, (), flags)
         except BlockingIOError:

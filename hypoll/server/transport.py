@@ -359,20 +359,29 @@ class TLSSocket(socket.socket):
         """Encrypt pieces of content and send them, behind what is encrypted already. Gives what counts as sent."""
         content = self._owed
         self._forget_foreign()
+        unsent, contents = self._unsent, self._contents
+        write, take = self._tls.write, self._outgoing.read
+        ahead = sum(map(len, unsent))
         # What waits from before goes along with what is made now: each call of the kernel wakes the peer.
-        if sum(map(len, self._unsent)) < AHEAD_SIZE or self._push():
-            ahead = sum(map(len, self._unsent))
+        if ahead >= AHEAD_SIZE and self._push():
+            ahead = 0
+        if ahead < AHEAD_SIZE:
             for piece in pieces:
-                self._encrypt(piece)
-                content += len(piece)
-                ahead += len(piece)
+                length = len(piece)
+                size = write(piece)
+                while size < length:
+                    size += write(memoryview(piece)[size:])
+                unsent.append(take())
+                contents.append(length)
+                content += length
+                ahead += length
                 if ahead > AHEAD_SIZE:
                     if not self._push():
                         break
                     ahead = 0
             else:
                 self._push()
-        self._owed = sum(self._contents)
+        self._owed = sum(contents)
         if content == self._owed:
             raise BlockingIOError
         return content - self._owed
@@ -386,14 +395,6 @@ class TLSSocket(socket.socket):
                 self._tls.unwrap()
         return self._push()
 
-    def _encrypt(self, piece: bytes | memoryview) -> None:
-        """Make records of a piece of content."""
-        size = self._tls.write(piece)
-        while size < len(piece):
-            size += self._tls.write(memoryview(piece)[size:])
-        self._unsent.append(self._outgoing.read())
-        self._contents.append(size)
-
     def _forget_foreign(self) -> None:
         """Drop what a socket has left that failed in the middle of a step: it is of no use any more."""
         if self._outgoing.pending:
@@ -401,23 +402,24 @@ class TLSSocket(socket.socket):
 
     def _push(self) -> bool:
         """Give the kernel what is encrypted. False: it is full, and some waits."""
-        unsent = self._unsent
+        unsent, contents = self._unsent, self._contents
         if self._outgoing.pending:
             unsent.append(self._outgoing.read())
-            self._contents.append(0)
+            contents.append(0)
         while unsent:
             offered = unsent[:SENDMSG_BUFFERS]
+            size = sum(map(len, offered))
             try:
                 taken = super().send(offered[0]) if len(offered) == 1 else super().sendmsg(offered)
             except BlockingIOError:
                 return False
-            discard_sent(unsent, taken)
-            del self._contents[: len(self._contents) - len(unsent)]
-            if unsent:
+            if taken < size:
+                discard_sent(unsent, taken)
+                del contents[: len(contents) - len(unsent)]
                 # A part was taken, and counts: a slow peer must be seen to read.
-                self._contents[0] = min(self._contents[0], len(unsent[0]))
-            if taken < sum(map(len, offered)):
+                contents[0] = min(contents[0], len(unsent[0]))
                 return False
+            del unsent[: len(offered)], contents[: len(offered)]
         return True
 
     def _say_why(self) -> None:
@@ -442,12 +444,14 @@ def steps(buffers: Iterable[bytes | memoryview], skipped: int) -> Iterator[bytes
         at, end = min(skipped, len(buffer)), len(buffer)
         skipped -= at
         while at < end:
-            whole = not joined and end - at >= CONTENT_SIZE
-            piece = memoryview(buffer)[at : at + (ENCRYPT_SIZE if whole else CONTENT_SIZE - size)]
-            at += len(piece)
-            if whole:
-                yield piece
+            if not joined and end - at >= CONTENT_SIZE:
+                whole = memoryview(buffer)
+                for begin in range(at, end - CONTENT_SIZE + 1, ENCRYPT_SIZE):
+                    at = begin + ENCRYPT_SIZE
+                    yield whole[begin:at]
                 continue
+            piece = memoryview(buffer)[at : at + CONTENT_SIZE - size]
+            at += len(piece)
             joined.append(piece)
             size += len(piece)
             if size == CONTENT_SIZE:
