@@ -128,15 +128,17 @@ def plain_head(response: Response) -> bytes | None:
     Its content is `body`, in bytes, as it is.
     """
     prefix = _prefix_of(response)
-    return None if prefix is None else b"%b%d\r\n\r\n" % (prefix, len(response.body))  # type: ignore[arg-type]
+    if prefix is None or len(response.body) > COPY_LIMIT:  # type: ignore[arg-type]
+        return None
+    return b"%b%d\r\n\r\n" % (prefix, len(response.body))  # type: ignore[arg-type]
 
 
 def _prefix_of(response: Response) -> bytes | None:
-    """The prebuilt beginning of the head of a small answer, up to the value of Content-Length."""
+    """The prebuilt beginning of the head of a plain answer, up to the value of Content-Length."""
     if response.is_plain:
         status, content_type, body = response.status, response.content_type, response.body
         # By type, not by what equals: 200.0 and a str of a class of its own are checked where there is time to.
-        if type(body) is bytes and len(body) <= COPY_LIMIT and type(status) is int and type(content_type) is str:
+        if type(body) is bytes and type(status) is int and type(content_type) is str:
             return _prefixes.get((status, content_type))
     return None
 
@@ -158,7 +160,10 @@ def encode(out: list[bytes], response: Response, request: Request, close: bool) 
         # Only the length is new, and that the connection ends.
         body = cast("bytes", response.body)
         close = close or not request.keep_alive
-        out.append(b"%b%d%b%b" % (prefix, len(body), _ENDINGS[close], body))
+        if len(body) > COPY_LIMIT:
+            out += (b"%b%d%b" % (prefix, len(body), _ENDINGS[close]), body)
+        else:
+            out.append(b"%b%d%b%b" % (prefix, len(body), _ENDINGS[close], body))
         return CLOSE if close else None
     if isinstance(response.body, (File, OpenFile)):
         file = response.body.whole(request) if request.plain and not close and _is_bare(response) else None

@@ -516,22 +516,25 @@ def test_date_is_that_of_the_last_refresh() -> None:
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/html; charset=utf-8", "application/octet-stream"])
-@pytest.mark.parametrize("size", [0, 1, 1000, COPY_LIMIT])
+@pytest.mark.parametrize("size", [0, 1, 1000, COPY_LIMIT, COPY_LIMIT + 1, 1024 * 1024])
 @pytest.mark.parametrize("status", [200, 201, 299, 404, 500])
-def test_prebuilt_and_general_way_give_equal_bytes(content_type: str, size: int, status: int) -> None:
+@pytest.mark.parametrize("close", [False, True])
+def test_prebuilt_and_general_way_give_equal_bytes(content_type: str, size: int, status: int, close: bool) -> None:
     refresh_date()
     encode([], Response(b"a", 202, content_type=content_type), a_request(), False)
     response = Response(b"a" * size, status, content_type=content_type)
     assert plain_head(response) is None
     general: list[bytes] = []
-    assert encode(general, response, a_request(), False) is None
+    remainder = encode(general, response, a_request(), close)
+    prebuilt: list[bytes] = []
+    assert encode(prebuilt, response, a_request(), close) == remainder
+    assert (remainder is not None) == close
+    assert b"".join(prebuilt) == b"".join(general)
+    assert len(prebuilt) == 1 + (size > COPY_LIMIT)
     head = plain_head(response)
-    assert head is not None
-    prebuilt = head + b"a" * size
-    assert prebuilt == b"".join(general)
-    again: list[bytes] = []
-    assert encode(again, response, a_request(), False) is None
-    assert again == [prebuilt]
+    assert (head is None) == (size > COPY_LIMIT)
+    if head is not None and not close:
+        assert prebuilt == [head + b"a" * size]
 
 
 @pytest.mark.parametrize(
@@ -599,10 +602,11 @@ def test_prebuilt_heads_are_bounded() -> None:
 
 def test_small_bodies_are_copied_and_large_ones_are_not() -> None:
     large = b"a" * (COPY_LIMIT + 1)
-    out: list[bytes] = []
-    encode(out, Response(large), a_request(), False)
-    assert len(out) == 2
-    assert out[1] is large
+    for _ in range(2):  # the second has a prebuilt head
+        out: list[bytes] = []
+        encode(out, Response(large), a_request(), False)
+        assert len(out) == 2
+        assert out[1] is large
 
 
 @pytest.mark.parametrize("body", [b"x", "x", iter([b"x"]), b""])
