@@ -326,11 +326,8 @@ class Cycle(Exchange):
             out = [payload]
             instrument.record(self.request, start.response(b""), out, 0)
             payload = out[0]
-        self.connection = connection.exchange = None
-        try:
-            connection.send_whole(payload)
-        except Exception as error:
-            connection.on_failure(error)
+        self.connection = None
+        self.server.answer_batch.send(connection, payload)  # type: ignore[attr-defined]
         if self._waiters:
             self._wake()
 

@@ -68,6 +68,7 @@ class AsyncioBridge:
     Attributes:
         new_task: makes a task of a coroutine, of the name it is given. Where Python can (3.12) it runs up to its first
             wait at once.
+        eager: whether it does.
         make: the same, which has to be given the event loop, too: it spares a request a call.
         count: tasks under way, for who makes them to keep: a done callback would cost each a turn of asyncio.
         on_idle: for them to call when none is left.
@@ -83,6 +84,7 @@ class AsyncioBridge:
         self._loop = loop
         self.count = 0
         self.make = _new_task
+        self.eager = EAGER
         self._keeps_others = keeps_others
         self.new_task: Callable[..., asyncio.Task[None]] = partial(_new_task, loop=self.asyncio)
         self._soon = False
@@ -91,6 +93,7 @@ class AsyncioBridge:
         self._context = contextvars.copy_context()
         """What turns run in, whoever plans them: that of a task would be kept by the timer, and with it its request."""
         self._at_end: list[Callable[[], object]] = []
+        self._before_turn: Callable[[], object] = lambda: None
         self._running = False
         self._stopping = False
         self._failure: BaseException | None = None
@@ -154,6 +157,14 @@ class AsyncioBridge:
         if not self._running:
             self._end()
 
+    def before_turn(self, callback: Callable[[], object]) -> None:
+        """Run `callback()` before each turn of the hypoll loop, and when `run` ends."""
+        self._before_turn = callback
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        """Run `callback()` when the tasks that are ready now have had their turn."""
+        self.asyncio.call_soon(callback, context=self._context)
+
     def run(self) -> None:
         """Run both loops until the hypoll one is stopped. Raises what a turn of it raises."""
         self._running, self._stopping = True, False
@@ -163,6 +174,7 @@ class AsyncioBridge:
                 self.asyncio.run_forever()
         finally:
             self._running = False
+            self._before_turn()
             self._loop.stopped()
         failure, self._failure = self._failure, None
         if failure is not None:
@@ -227,6 +239,7 @@ class AsyncioBridge:
     def _turn(self) -> None:
         """A turn of hypoll's loop that doesn't wait."""
         try:
+            self._before_turn()
             self._loop.poll_once(0)
         except BaseException as error:
             # asyncio would log it and go on, with a loop whose events of this turn are lost.
@@ -246,7 +259,7 @@ class AsyncioBridge:
         elif loop.ready:
             if not self._soon:
                 self._soon = True
-                self.asyncio.call_soon(self._turn_soon, context=self._context)
+                self.call_soon(self._turn_soon)
         else:
             self._plan_timer(loop.wake_at)
 

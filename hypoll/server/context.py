@@ -15,6 +15,7 @@ from hypoll.loop import Loop, let_go
 from hypoll.protocol.messages import Request
 from hypoll.protocol.peer import Drain
 from hypoll.protocol.vocabulary import Vocabulary
+from hypoll.server.answer_batch import AnswerBatch
 from hypoll.server.body_memory import BodyMemory, WaitingOutput
 from hypoll.server.spool import SpoolSpace
 from hypoll.settings import Settings
@@ -71,6 +72,7 @@ class ServerContext:
         self.max_output = settings.max_output
         self.waiting_output = WaitingOutput(settings.max_output)
         self.asyncio_bridge = asyncio_bridge
+        self.answer_batch = None if asyncio_bridge is None else AnswerBatch(loop, asyncio_bridge)
         self.settings = settings
         # Without keep-alive each answer is its connection's last, as in a drain; only a first request is waited for.
         self.draining = not settings.keep_alive
