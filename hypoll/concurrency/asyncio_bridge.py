@@ -161,10 +161,6 @@ class AsyncioBridge:
         """Run `callback()` before each turn of the hypoll loop, and when `run` ends."""
         self._before_turn = callback
 
-    def call_soon(self, callback: Callable[[], object]) -> None:
-        """Run `callback()` when the tasks that are ready now have had their turn."""
-        self.asyncio.call_soon(callback, context=self._context)
-
     def run(self) -> None:
         """Run both loops until the hypoll one is stopped. Raises what a turn of it raises."""
         self._running, self._stopping = True, False
@@ -259,7 +255,7 @@ class AsyncioBridge:
         elif loop.ready:
             if not self._soon:
                 self._soon = True
-                self.call_soon(self._turn_soon)
+                self.asyncio.call_soon(self._turn_soon, context=self._context)
         else:
             self._plan_timer(loop.wake_at)
 

@@ -8,9 +8,10 @@ Laws:
 - Who is alone waits for nobody: the first answer after a turn of hypoll's loop is sent where it is made, and one that
   comes `HOLD_TIME` or more after another, or from the only task under way. So is one that comes within `QUICK_TIME`:
   code so light gains nothing.
-- No answer is held for longer than `HOLD_TIME` and one step of a task, nor behind more than `MOST_HELD` others, nor
-  into a turn of hypoll's loop: what comes of a connection finds its answer sent. A task that computes for long so holds
-  up those that answered in the half millisecond before, besides all that wait for it anyway.
+- No answer is held for longer than `HOLD_TIME` where tasks go on answering, nor behind more than `MOST_HELD` others,
+  nor into the events of hypoll's loop, a drain or the server's end: what comes of a connection finds its answer sent.
+- Where tasks that are ready take long without an answer, a row goes out late, behind them. Then none is held for
+  `LATE_PAUSE`.
 - No task waits for its answer to be sent. (Tried: many that are suspended make the garbage collector's work double.)
 """
 
@@ -35,6 +36,12 @@ HOLD_TIME = 0.0005
 MOST_HELD = 16
 """Answers that are sent together."""
 
+LATE_TIME = 0.002
+"""Seconds after its first answer from which on a row is late."""
+
+LATE_PAUSE = 1.0
+"""Seconds without a row behind one that was late."""
+
 
 class AnswerBatch:
     """The whole answers of tasks, each of which is the only thing its connection has to send.
@@ -45,6 +52,7 @@ class AnswerBatch:
     """
 
     def __init__(self, loop: Loop, bridge: AsyncioBridge) -> None:
+        self._loop = loop
         self._bridge = bridge
         self._clock = loop.clock
         self._held: deque[tuple[Connection, bytes]] = deque()
@@ -52,6 +60,8 @@ class AnswerBatch:
         """When the first of those held was made."""
         self._last = float("-inf")
         """When the last answer since hypoll's loop had its turn was made."""
+        self._none_until = float("-inf")
+        """Until when none is held."""
         bridge.before_turn(self._before_turn)
         loop.on_abandon(self._abandon)
 
@@ -65,23 +75,28 @@ class AnswerBatch:
             held.append((connection, answer))
             if len(held) == MOST_HELD or now - self._since >= HOLD_TIME:
                 self.flush()
-        elif QUICK_TIME < pause < HOLD_TIME and (self._bridge.count > 1 or self._bridge.eager):
+        elif (
+            QUICK_TIME < pause < HOLD_TIME
+            and (self._bridge.count > 1 or self._bridge.eager)
+            and now >= self._none_until
+        ):
             held.append((connection, answer))
             self._since = now
-            self._bridge.call_soon(self.flush)
+            self._loop.call_soon(self.flush)
         else:
             _send(connection, answer)
 
     def flush(self) -> None:
         """Send what is held."""
         held = self._held
+        if held and (now := self._clock()) - self._since > LATE_TIME:
+            self._none_until = now + LATE_PAUSE
         while held:
             _send(*held.popleft())
 
     def _before_turn(self) -> None:
         self._last = float("-inf")
-        if self._held:
-            self.flush()
+        self.flush()
 
     def _abandon(self, ended: Any) -> None:
         """In a forked child: these answers are its parent's."""

@@ -107,6 +107,11 @@ class ServerContext:
         own.thread_pool = ThreadPool(self.loop, ENDPOINT_THREADS, ENDPOINT_QUEUE)
         return own
 
+    def send_held(self) -> None:
+        """Send the answers that are made and held: what follows looks at, or ends, their connections."""
+        if self.answer_batch is not None:
+            self.answer_batch.flush()
+
     def close_pools(self) -> None:
         """Let the threads end that have nothing to do."""
         self.thread_pool.close()

@@ -233,6 +233,7 @@ class Server:
     def _drain(self) -> None:
         if self.status is not Status.DRAINING:
             return
+        self.context.send_held()
         self._empty_queues()
         waiting = self._work.describe(self._idle_time)
         if waiting:
@@ -276,6 +277,7 @@ class Server:
             self._drain_timer.cancel()
         self._close_listeners()
         self._periodic.stop()
+        self.context.send_held()
         for connection in list(self.connections):
             connection.close()
         for reader in self._header_readers:

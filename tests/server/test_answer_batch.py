@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from hypoll.contracts import ConnectionState
 from hypoll.loop import Loop
-from hypoll.server.answer_batch import HOLD_TIME, MOST_HELD, QUICK_TIME, AnswerBatch
+from hypoll.server.answer_batch import HOLD_TIME, LATE_PAUSE, LATE_TIME, MOST_HELD, QUICK_TIME, AnswerBatch
 from hypoll.server.connection import Connection
 from hypoll.server.socket_io import PeerGone
 from tests.asgi.asgiapps import GET, Receive, Send, body, serving, start
@@ -30,13 +31,9 @@ class Bridge:
     def __init__(self) -> None:
         self.count = 2
         self.before: Callable[[], object] = lambda: None
-        self.soon: list[Callable[[], object]] = []
 
     def before_turn(self, callback: Callable[[], object]) -> None:
         self.before = callback
-
-    def call_soon(self, callback: Callable[[], object]) -> None:
-        self.soon.append(callback)
 
 
 class Sink:
@@ -88,8 +85,7 @@ def test_the_first_is_sent_at_once_and_those_behind_it_with_the_last_of_the_task
     for _ in range(4):
         it.answer()
     assert it.sent == [0]
-    (flush,) = it.bridge.soon
-    flush()
+    it.loop.poll_once(0)
     assert it.sent == [0, 1, 2, 3]
 
 
@@ -100,7 +96,7 @@ def test_what_comes_in_no_time_or_late_is_sent_at_once(it, pause):
     for number in range(1, 6):
         it.answer(pause)
         assert len(it.sent) == number
-    assert not it.bridge.soon
+    assert not it.loop.ready
 
 
 def test_who_is_alone_waits_for_nobody(it):
@@ -145,6 +141,25 @@ def test_none_waits_into_a_turn_of_the_loop_and_the_first_behind_it_is_sent_at_o
     assert it.sent == [0, 1, 2]
     it.answer()
     assert it.sent == [0, 1, 2]
+
+
+def test_behind_a_row_that_was_late_none_is_held_for_a_while(it):
+    it.answer()
+    it.answer()
+    it.clock.advance(LATE_TIME * 1.1)  # tasks that take long, and answer nothing
+    it.loop.poll_once(0)
+    for number in range(3, 8):
+        it.answer()
+        assert len(it.sent) == number
+    it.clock.advance(LATE_PAUSE)
+    it.answer()
+    it.answer()
+    assert len(it.sent) == 8
+    it.clock.advance(LATE_TIME * 0.8)
+    it.loop.poll_once(0)
+    it.answer()
+    it.answer()
+    assert len(it.sent) == 10, "that was in time"
 
 
 def test_a_connection_that_fails_is_closed_and_keeps_nobody_from_the_rest(it):
@@ -246,6 +261,34 @@ def test_answers_of_an_application(monkeypatch, uvloop, step, together):
                 assert client.data.endswith(b"x")
                 client.data = b""
             assert events == (["made", "sent", *["made"] * 4, *["sent"] * 4] if together else ["made", "sent"] * 5)
+
+
+@pytest.mark.parametrize("end", ["drain_at_once", "stop", "stop soon"])
+@pytest.mark.parametrize("uvloop", [False, True])
+def test_what_is_held_when_the_server_ends_is_sent(end, uvloop):
+    """Also where the tasks run within a turn of hypoll's loop, as from Python 3.12 on."""
+    clock, held = Clock(), threading.Event()
+    ends: list[Callable[[], object]] = []
+
+    async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        clock.advance(PAUSE)
+        await send(start(200))
+        await send(body(b"x"))
+        if scope["path"] == "/last":
+            ends[0]()
+
+    with serving(app, clock=clock, uvloop=uvloop, graceful_timeout=30.0) as it:
+        soon = partial(it.runner.loop.call_soon, it.server.stop)
+        ends.append(soon if end == "stop soon" else getattr(it.server, end))
+        clients = [it.connect() for _ in range(5)]
+        for client in clients:
+            client.ask(GET)
+        it.runner.loop.call_soon_threadsafe(held.wait, 30)  # they all come in one turn
+        for client in clients:
+            client.send(b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n" if client is clients[-1] else GET)
+        held.set()
+        for client in clients:
+            assert client.rest().count(b"200 OK") == 1
 
 
 def test_what_is_held_when_the_loop_ends_is_sent():
