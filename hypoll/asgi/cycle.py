@@ -327,7 +327,7 @@ class Cycle(Exchange):
             instrument.record(self.request, start.response(b""), out, 0)
             payload = out[0]
         self.connection = None
-        self.server.answer_batch.send(connection, payload)  # type: ignore[attr-defined]
+        self.server.answer_batch.send(connection, payload)  # type: ignore[union-attr]
         if self._waiters:
             self._wake()
 

@@ -68,16 +68,18 @@ class AsyncioBridge:
     Attributes:
         new_task: makes a task of a coroutine, of the name it is given. Where Python can (3.12) it runs up to its first
             wait at once.
-        eager: whether it does.
         make: the same, which has to be given the event loop, too: it spares a request a call.
+        eager: whether a task runs up to its first wait when it is made.
         count: tasks under way, for who makes them to keep: a done callback would cost each a turn of asyncio.
         on_idle: for them to call when none is left.
+        before_turn: called before each turn of the hypoll loop, and when `run` ends.
         begun: those of them that nobody else may hold: asyncio holds tasks weakly, and one that waits for what only it
             knows of would be collected.
     """
 
     def __init__(self, loop: Loop, *, uvloop: bool = True, keeps_others: bool = False) -> None:
         self.on_idle: Callable[[], object] = lambda: None
+        self.before_turn: Callable[[], object] = lambda: None
         known = _epoll_sets()
         self.asyncio = new_event_loop(uvloop)
         self._epoll_sets = _epoll_sets() - known
@@ -93,7 +95,6 @@ class AsyncioBridge:
         self._context = contextvars.copy_context()
         """What turns run in, whoever plans them: that of a task would be kept by the timer, and with it its request."""
         self._at_end: list[Callable[[], object]] = []
-        self._before_turn: Callable[[], object] = lambda: None
         self._running = False
         self._stopping = False
         self._failure: BaseException | None = None
@@ -157,10 +158,6 @@ class AsyncioBridge:
         if not self._running:
             self._end()
 
-    def before_turn(self, callback: Callable[[], object]) -> None:
-        """Run `callback()` before each turn of the hypoll loop, and when `run` ends."""
-        self._before_turn = callback
-
     def run(self) -> None:
         """Run both loops until the hypoll one is stopped. Raises what a turn of it raises."""
         self._running, self._stopping = True, False
@@ -170,7 +167,7 @@ class AsyncioBridge:
                 self.asyncio.run_forever()
         finally:
             self._running = False
-            self._before_turn()
+            self.before_turn()
             self._loop.stopped()
         failure, self._failure = self._failure, None
         if failure is not None:
@@ -235,7 +232,7 @@ class AsyncioBridge:
     def _turn(self) -> None:
         """A turn of hypoll's loop that doesn't wait."""
         try:
-            self._before_turn()
+            self.before_turn()
             self._loop.poll_once(0)
         except BaseException as error:
             # asyncio would log it and go on, with a loop whose events of this turn are lost.

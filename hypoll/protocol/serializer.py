@@ -128,9 +128,9 @@ def plain_head(response: Response) -> bytes | None:
     Its content is `body`, in bytes, as it is.
     """
     prefix = _prefix_of(response)
-    if prefix is None or len(response.body) > COPY_LIMIT:  # type: ignore[arg-type]
+    if prefix is None or (size := len(response.body)) > COPY_LIMIT:  # type: ignore[arg-type]
         return None
-    return b"%b%d\r\n\r\n" % (prefix, len(response.body))  # type: ignore[arg-type]
+    return b"%b%d\r\n\r\n" % (prefix, size)
 
 
 def _prefix_of(response: Response) -> bytes | None:

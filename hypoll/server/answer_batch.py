@@ -62,7 +62,7 @@ class AnswerBatch:
         """When the last answer since hypoll's loop had its turn was made."""
         self._none_until = float("-inf")
         """Until when none is held."""
-        bridge.before_turn(self._before_turn)
+        bridge.before_turn = self._before_turn
         loop.on_abandon(self._abandon)
 
     def send(self, connection: Connection, answer: bytes) -> None:

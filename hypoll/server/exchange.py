@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from hypoll.concurrency.asyncio_bridge import AsyncioBridge
+    from hypoll.server.answer_batch import AnswerBatch
 
 _LIFELESS = (bytes, str, bytearray, memoryview, File, OpenFile, Slice)
 """Bodies that run no code of the application."""
@@ -60,6 +61,7 @@ class ExchangeContext(Protocol):
     loop: Loop
     thread_pool: ThreadPool
     asyncio_bridge: AsyncioBridge | None
+    answer_batch: AnswerBatch | None
     spool_space: SpoolSpace
     waiting_output: WaitingOutput
     settings: Settings

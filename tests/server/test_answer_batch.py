@@ -30,10 +30,7 @@ class Bridge:
 
     def __init__(self) -> None:
         self.count = 2
-        self.before: Callable[[], object] = lambda: None
-
-    def before_turn(self, callback: Callable[[], object]) -> None:
-        self.before = callback
+        self.before_turn: Callable[[], object] = lambda: None
 
 
 class Sink:
@@ -135,7 +132,7 @@ def test_none_waits_for_longer_than_a_moment_and_a_step(it):
 def test_none_waits_into_a_turn_of_the_loop_and_the_first_behind_it_is_sent_at_once(it):
     it.answer()
     it.answer()
-    it.bridge.before()
+    it.bridge.before_turn()
     assert it.sent == [0, 1]
     it.answer()
     assert it.sent == [0, 1, 2]
