@@ -610,6 +610,24 @@ def test_a_module_hidden_by_another_of_its_name_is_told_by_the_file(directory):
     assert f"json ({json.__file__}) has no attribute 'routes'; it has no Routes object" in ended.stderr
 
 
+@pytest.mark.parametrize("reference", ["meant:ap", "meant"])
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("class App:\n async def __call__(self, scope, receive, send): ...\nmain = App()", "meant:main"),
+        ("class App:\n def __call__(self, environ, start_response): ...\nmain = App()", "meant:main"),
+        ("async def app(scope, receive, send): ...\ndef pair(a, b): ...\nasync def three(a, b, c): ...", "meant:app"),
+        ("def application(environ, start_response): ...", "meant:application"),
+        ("from hypoll import Routes\nroutes = Routes()\ndef app(environ, start_response): ...", "meant:routes"),
+    ],
+)
+def test_a_wrong_attribute_names_the_applications_that_are_there(directory, reference, content, named):
+    (directory / "meant.py").write_text(content)
+    ended = hypoll_says(directory, reference, "--check")
+    assert ended.returncode == 2
+    assert ended.stderr.endswith(f" {named}\n")
+
+
 def test_a_wsgi_application_can_be_served(directory):
     (directory / "flat.py").write_text(
         "from hypoll import Routes\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import os
 import sys
@@ -79,7 +80,20 @@ def _suggestion(module: Any) -> str:
 
 
 def _applications_of(module: Any) -> list[str]:
-    return [f"{module.__name__}:{key}" for key, value in vars(module).items() if isinstance(value, Routes)]
+    """The references to a module's Routes, or where it has none, to what else in it looks like an application."""
+    public = {key: value for key, value in vars(module).items() if not key.startswith("_")}
+    names = [key for key, value in public.items() if isinstance(value, Routes)]
+    names = names or [key for key, value in public.items() if _is_likely_application(key, value)]
+    return [f"{module.__name__}:{key}" for key in names]
+
+
+def _is_likely_application(name: str, value: Any) -> bool:
+    """Whether it can be served, and is no class nor a function that only happens to have the arguments for it."""
+    if not callable(value) or inspect.isclass(value):
+        return False
+    if inspect.isroutine(value) and name not in ("app", "application"):
+        return False
+    return not fault_of(value, "auto")
 
 
 def _meant_by(reference: str) -> str:
